@@ -1,0 +1,111 @@
+import type { Device, DeviceInfo, MemoryUse } from "../device.ts";
+import { TensorError } from "../errors.ts";
+import { decodeToFloat64 } from "./decode.ts";
+import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
+
+/** A tensor in host memory: every float type is held as float64, `u32` as is. */
+export class CpuTensor implements Tensor {
+  #data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | undefined;
+
+  constructor(
+    readonly device: CpuDevice,
+    readonly shape: readonly number[],
+    readonly dtype: DType,
+    data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>,
+  ) {
+    this.#data = data;
+    device.account(data.byteLength);
+  }
+
+  get disposed(): boolean {
+    return this.#data === undefined;
+  }
+
+  /** The elements. Callers that write to it change the tensor. */
+  get data(): Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer> {
+    if (!this.#data) {
+      throw new TensorError("tensor_disposed", "this tensor was disposed", "dispose it after its last use");
+    }
+    return this.#data;
+  }
+
+  /** The elements of a float tensor. */
+  get floats(): Float64Array<ArrayBuffer> {
+    const data = this.data;
+    if (data instanceof Float64Array) return data;
+    throw new TensorError("dtype_mismatch", "expected a float tensor, found u32", "convert it with cast");
+  }
+
+  dispose(): void {
+    if (!this.#data) return;
+    this.device.account(-this.#data.byteLength);
+    this.#data = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** The float64 implementation of every operation: the tests' oracle, and the fallback where there is no Vulkan driver. */
+export class CpuDevice implements Device {
+  readonly info: DeviceInfo = {
+    backend: "cpu",
+    class: "cpu",
+    name: "CPU (float64)",
+    vendor: "none",
+    driver: "none",
+  };
+  #bytes = 0;
+  #peakBytes = 0;
+
+  get memory(): MemoryUse {
+    return { bytes: this.#bytes, peakBytes: this.#peakBytes };
+  }
+
+  /** Adds to (or takes from) the bytes in use. */
+  account(bytes: number): void {
+    this.#bytes += bytes;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#bytes);
+  }
+
+  upload(data: ArrayBufferView, shape: readonly number[], dtype?: DType): CpuTensor {
+    const type = dtype ?? (data instanceof Uint32Array ? "u32" : "f32");
+    const elementBytes = data instanceof Float64Array && type !== "u32" ? 8 : BYTES_PER_ELEMENT[type];
+    if (data.byteLength !== elementCount(shape) * elementBytes) {
+      throw new TensorError(
+        "shape_mismatch",
+        `upload got ${data.byteLength} bytes for shape [${shape}] of ${type}, which takes ${elementCount(shape) * elementBytes}`,
+        "pass data and shape that agree",
+        "upload",
+      );
+    }
+    return new CpuTensor(this, [...shape], type, decodeToFloat64(data, type));
+  }
+
+  zeros(shape: readonly number[], dtype: DType = "f32"): CpuTensor {
+    const count = elementCount(shape);
+    return new CpuTensor(this, [...shape], dtype, dtype === "u32" ? new Uint32Array(count) : new Float64Array(count));
+  }
+
+  /** A new tensor that takes over `data`; for the CPU side of operations. */
+  wrap(data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>, shape: readonly number[], dtype?: DType): CpuTensor {
+    return new CpuTensor(this, [...shape], dtype ?? (data instanceof Uint32Array ? "u32" : "f32"), data);
+  }
+
+  download(tensor: Tensor): Promise<Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>> {
+    return Promise.resolve((tensor as CpuTensor).data.slice());
+  }
+
+  finish(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  dispose(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}

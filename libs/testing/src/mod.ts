@@ -1,0 +1,3 @@
+/** Helpers for tests only: tolerances and float64 oracles. Assertions are imported as `@std/assert`. */
+export * from "./tolerance.ts";
+export * from "./random.ts";
