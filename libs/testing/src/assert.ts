@@ -45,7 +45,10 @@ export function assertInstanceOf<E>(
 
 /** Asserts that a string contains another. */
 export function assertStringIncludes(actual: string, expected: string, message?: string): void {
-  nodeAssert.ok(actual.includes(expected), message ?? `expected ${JSON.stringify(actual)} to contain ${JSON.stringify(expected)}`);
+  nodeAssert.ok(
+    actual.includes(expected),
+    message ?? `expected ${JSON.stringify(actual)} to contain ${JSON.stringify(expected)}`,
+  );
 }
 
 /** Asserts that a string matches a pattern. */
@@ -74,16 +77,34 @@ export function assertGreaterOrEqual(actual: number, expected: number, message?:
 }
 
 /** Asserts that two numbers differ by at most `tolerance` (default: 1e-7 relative to `expected`, as in `@std/assert`). */
-export function assertAlmostEquals(actual: number, expected: number, tolerance?: number, message?: string): void {
+export function assertAlmostEquals(
+  actual: number,
+  expected: number,
+  tolerance?: number,
+  message?: string,
+): void {
   if (Object.is(actual, expected)) return;
   const allowed = tolerance ?? (Number.isFinite(expected) ? Math.abs(expected * 1e-7) : 1e-7);
   const delta = Math.abs(actual - expected);
-  nodeAssert.ok(delta <= allowed, message ?? `expected ${actual} to be within ${allowed} of ${expected}, off by ${delta}`);
+  nodeAssert.ok(
+    delta <= allowed,
+    message ?? `expected ${actual} to be within ${allowed} of ${expected}, off by ${delta}`,
+  );
 }
 
-function checkError<E extends Error>(error: unknown, type?: ErrorClass<E>, includes?: string, message?: string): E {
+function checkError<E extends Error>(
+  error: unknown,
+  type?: ErrorClass<E>,
+  includes?: string,
+  message?: string,
+): E {
   nodeAssert.ok(error instanceof Error, message ?? "a non-Error was thrown");
-  if (type) nodeAssert.ok(error instanceof type, message ?? `expected ${type.name}, got ${error.name}: ${error.message}`);
+  if (type) {
+    nodeAssert.ok(
+      error instanceof type,
+      message ?? `expected ${type.name}, got ${error.name}: ${error.message}`,
+    );
+  }
   if (includes) assertStringIncludes(error.message, includes, message);
   return error as E;
 }

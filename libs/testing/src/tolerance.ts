@@ -42,6 +42,9 @@ export function assertDotProductsClose(
     const error = Math.abs(actual[i]! - expected[i]!);
     // One unit in the last place of the result itself is always allowed: it is stored as float32.
     const bound = gamma * magnitude[i]! + Math.abs(expected[i]!) * 2 ** -24;
-    assert(error <= bound, `entry ${i}: ${actual[i]} against ${expected[i]}, off by ${error}, allowed ${bound}`);
+    assert(
+      error <= bound,
+      `entry ${i}: ${actual[i]} against ${expected[i]}, off by ${error}, allowed ${bound}`,
+    );
   }
 }
