@@ -6,3 +6,4 @@ export * from "./cpu/cpu_device.ts";
 export * from "./gpu/gpu_device.ts";
 export * from "./gpu/kernel.ts";
 export * from "./ops/gemm.ts";
+export * from "./linalg/mod.ts";
