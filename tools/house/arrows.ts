@@ -1,0 +1,61 @@
+/**
+ * The house: which rooms there are, what lives in each and what each may import. The boundary check and the picture in
+ * `docs/house.svg` are both made from this table, so a new room or arrow is written here and nowhere else.
+ */
+
+/** A member of the workspace. */
+export interface Room {
+  /** Folder of the member, from the workspace's root. */
+  readonly path: string;
+  /** What lives there, in a few words, for the picture. */
+  readonly purpose: string;
+  /** Folders of the members that it may import; `"*"` for any. */
+  readonly mayImport: readonly string[] | "*";
+  /** True where only tests may import it. */
+  readonly testsOnly?: boolean;
+}
+
+/** Who may import what. */
+export interface House {
+  readonly rooms: readonly Room[];
+  /** Packages that only tests may import. */
+  readonly testOnlyPackages: readonly string[];
+  /** Packages with one owner: the folders that may import them. */
+  readonly ownedPackages: Readonly<Record<string, readonly string[]>>;
+}
+
+const LIBRARIES = ["libs/tensor", "libs/formats", "libs/model", "libs/lego", "libs/iteris", "libs/merge"];
+
+export const HOUSE: House = {
+  rooms: [
+    { path: "libs/tensor", purpose: "GPU and float64 operations", mayImport: [] },
+    { path: "libs/formats", purpose: "reading and writing adapters", mayImport: [] },
+    { path: "libs/model", purpose: "forward passes, tokens", mayImport: ["libs/tensor", "libs/formats"] },
+    { path: "libs/lego", purpose: "semantic units, clustering", mayImport: ["libs/tensor"] },
+    { path: "libs/iteris", purpose: "objective, solver, schedules", mayImport: ["libs/tensor"] },
+    {
+      path: "libs/merge",
+      purpose: "recipes, methods, the engine",
+      mayImport: ["libs/tensor", "libs/formats", "libs/model", "libs/lego", "libs/iteris"],
+    },
+    { path: "apps/runner", purpose: "the commands", mayImport: [...LIBRARIES, "tools/std"] },
+    { path: "apps/server", purpose: "the HTTP API and page", mayImport: [...LIBRARIES, "tools/std"] },
+    {
+      path: "libs/testing",
+      purpose: "assertions, tolerances, oracles",
+      mayImport: ["libs/formats"],
+      testsOnly: true,
+    },
+    { path: "tools/std", purpose: "@std adapters", mayImport: [] },
+    { path: "tools", purpose: "set-up, checks, benchmarks", mayImport: "*" },
+    { path: "tests", purpose: "end-to-end, conformance", mayImport: "*" },
+  ],
+  testOnlyPackages: ["fast-check"],
+  ownedPackages: { webgpu: ["libs/tensor", "tools"] },
+};
+
+/** Test code: the files that may import what only tests may import. */
+export function isTestFile(path: string): boolean {
+  return /(?:_test|_bench)\.[mc]?[jt]sx?$/.test(path) || path.startsWith("tests/") ||
+    path.startsWith("libs/testing/") || path.startsWith("tools/bench/");
+}
