@@ -1,0 +1,169 @@
+import { promises as fs, type Stats } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { FormatError } from "../errors.ts";
+import { isAbandoned, randomSuffix, releaseSuffix } from "./partial_names.ts";
+import { RandomAccessFile } from "./random_access_file.ts";
+import { syncDirectory } from "./sync_directory.ts";
+import { systemCode, withFileErrors } from "./system_errors.ts";
+
+/** A place beside a target, which appears under the target's name complete or not at all. */
+export interface Staging {
+  /** Where to write: a sibling of the target named `.NAME.partial-…`. */
+  readonly path: string;
+  /** Flushes everything to the disk and renames it to the target. */
+  commit(): Promise<void>;
+  /** Removes what was written and leaves the target as it was. Harmless after `commit`. */
+  discard(): Promise<void>;
+}
+
+export interface StagingOptions {
+  /** Replace an existing target. It is moved aside first and put back if the new one cannot take its place. */
+  readonly force?: boolean;
+}
+
+/**
+ * Stages a folder: an empty sibling folder of `target` to write into, then `commit()` or `discard()`. What killed runs
+ * left beside the same target is cleaned up, and a target that such a run had moved aside is put back.
+ *
+ * @throws {FormatError} `target_exists` without `force`; `permission_denied`, `disk_full`, …
+ */
+export async function stageDirectory(target: string, options: StagingOptions = {}): Promise<Staging> {
+  const staging = await prepare(target, options);
+  await withFileErrors("create", staging.path, () => fs.mkdir(staging.path));
+  return staging;
+}
+
+/** Stages a single file: as {@linkcode stageDirectory}, but nothing exists at `path` until the caller writes it. */
+export function stageFile(target: string, options: StagingOptions = {}): Promise<Staging> {
+  return prepare(target, options);
+}
+
+/** Fills a staged folder through `fill` and commits it; discards it if `fill` throws. */
+export async function replaceDirectory<T>(
+  target: string,
+  fill: (path: string) => Promise<T>,
+  options: StagingOptions = {},
+): Promise<T> {
+  const staging = await stageDirectory(target, options);
+  try {
+    const result = await fill(staging.path);
+    await staging.commit();
+    return result;
+  } catch (error) {
+    await staging.discard();
+    throw error;
+  }
+}
+
+async function prepare(target: string, { force = false }: StagingOptions): Promise<Staging> {
+  const absolute = resolve(target);
+  const parent = dirname(absolute);
+  if (parent === absolute) {
+    throw new FormatError("invalid_path", `${target} cannot be replaced`, "Name a folder below it.", target);
+  }
+  await withFileErrors("create", parent, () => fs.mkdir(parent, { recursive: true }));
+  await recoverFromKilledRuns(absolute);
+  if (!force) await refuseExisting(absolute);
+  return new SiblingStaging(absolute, force);
+}
+
+class SiblingStaging implements Staging {
+  readonly path: string;
+  readonly #target: string;
+  readonly #force: boolean;
+  readonly #suffix = randomSuffix();
+
+  constructor(target: string, force: boolean) {
+    this.#target = target;
+    this.#force = force;
+    this.path = sibling(target, "partial", this.#suffix);
+  }
+
+  async commit(): Promise<void> {
+    await syncTree(this.path);
+    const replaced = await this.#moveTargetAside();
+    try {
+      await withFileErrors("rename onto", this.#target, () => fs.rename(this.path, this.#target));
+    } catch (error) {
+      if (replaced !== undefined) await fs.rename(replaced, this.#target);
+      throw error;
+    }
+    await syncDirectory(dirname(this.#target));
+    if (replaced !== undefined) await fs.rm(replaced, { recursive: true, force: true });
+    releaseSuffix(this.#suffix);
+  }
+
+  async discard(): Promise<void> {
+    await withFileErrors("remove", this.path, () => fs.rm(this.path, { recursive: true, force: true }));
+    releaseSuffix(this.#suffix);
+  }
+
+  async #moveTargetAside(): Promise<string | undefined> {
+    if (!await statusOf(this.#target)) return undefined;
+    if (!this.#force) throw existing(this.#target);
+    const aside = sibling(this.#target, "replaced", this.#suffix);
+    await withFileErrors("move aside", this.#target, () => fs.rename(this.#target, aside));
+    return aside;
+  }
+}
+
+function sibling(target: string, kind: "partial" | "replaced", suffix: string): string {
+  return join(dirname(target), `.${basename(target)}.${kind}-${suffix}`);
+}
+
+async function recoverFromKilledRuns(target: string): Promise<void> {
+  const parent = dirname(target);
+  const names = await withFileErrors("list", parent, () => fs.readdir(parent));
+  for (const name of abandoned(names, `.${basename(target)}.replaced-`)) {
+    // Killed between moving the old target aside and renaming the new one: the old one is still the valid one.
+    const aside = join(parent, name);
+    if (await statusOf(target)) await remove(aside);
+    else await withFileErrors("put back", target, () => fs.rename(aside, target));
+  }
+  for (const name of abandoned(names, `.${basename(target)}.partial-`)) await remove(join(parent, name));
+}
+
+function abandoned(names: readonly string[], prefix: string): string[] {
+  return names.filter((name) => name.startsWith(prefix) && isAbandoned(name.slice(prefix.length))).sort();
+}
+
+function remove(path: string): Promise<void> {
+  return withFileErrors("remove", path, () => fs.rm(path, { recursive: true, force: true }));
+}
+
+async function refuseExisting(target: string): Promise<void> {
+  if (await statusOf(target)) throw existing(target);
+}
+
+function existing(target: string): FormatError {
+  return new FormatError(
+    "target_exists",
+    `${target} exists already`,
+    "Give another output, or add --force to replace it.",
+    target,
+  );
+}
+
+async function statusOf(path: string): Promise<Stats | undefined> {
+  try {
+    return await fs.lstat(path);
+  } catch (error) {
+    if (systemCode(error) === "ENOENT") return undefined;
+    return await withFileErrors("look at", path, () => Promise.reject(error));
+  }
+}
+
+async function syncTree(path: string): Promise<void> {
+  const status = await withFileErrors("look at", path, () => fs.lstat(path));
+  if (status.isDirectory()) {
+    for (const name of await fs.readdir(path)) await syncTree(join(path, name));
+    await syncDirectory(path);
+  } else if (status.isFile()) {
+    const file = await RandomAccessFile.open(path, "update");
+    try {
+      await file.sync();
+    } finally {
+      file.close();
+    }
+  }
+}

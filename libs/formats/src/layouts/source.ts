@@ -1,0 +1,103 @@
+import { promises as fs } from "node:fs";
+import { basename, dirname, extname, join, resolve } from "node:path";
+import { FormatError } from "../errors.ts";
+import { withFileErrors } from "../io/system_errors.ts";
+import type { JsonObject } from "../json/parse.ts";
+import { readJsonFile } from "../json/read_json_file.ts";
+import { openSafetensors, type SafetensorsFile } from "../safetensors/read.ts";
+import { listNames, openWeights, pickleRefused } from "../safetensors/sharded.ts";
+
+/** What a path holds, opened but not yet understood. */
+export interface AdapterSource {
+  /** Absolute. */
+  readonly path: string;
+  /** The folder's name, or the file's without its extension. */
+  readonly name: string;
+  readonly weights: SafetensorsFile;
+  /** `adapter_config.json` beside the weights. */
+  readonly config: JsonObject | undefined;
+  readonly configPath: string;
+}
+
+const CONFIG_NAME = "adapter_config.json";
+const PICKLE_EXTENSIONS = new Set([".bin", ".pt", ".pth", ".ckpt"]);
+
+/**
+ * Opens an adapter's folder or single file.
+ *
+ * @param weightFiles the names of weight files to look for in a folder, without `.safetensors`
+ * @throws {FormatError} `no_adapter`, `pickle_refused`, `ambiguous_weights`, and all errors of the files
+ */
+export async function openSource(path: string, weightFiles: readonly string[]): Promise<AdapterSource> {
+  const absolute = resolve(path);
+  const status = await withFileErrors("open", path, () => fs.stat(absolute));
+  return status.isDirectory()
+    ? await openFolder(absolute, weightFiles)
+    : await openFile(absolute, weightFiles);
+}
+
+async function openFolder(path: string, weightFiles: readonly string[]): Promise<AdapterSource> {
+  const names = await listNames(path);
+  const configPath = join(path, CONFIG_NAME);
+  const config = names.includes(CONFIG_NAME) ? await readJsonFile(configPath) : undefined;
+  const weights = await findWeights(path, names, weightFiles);
+  return { path, name: basename(path), weights, config, configPath };
+}
+
+async function findWeights(
+  path: string,
+  names: readonly string[],
+  weightFiles: readonly string[],
+): Promise<SafetensorsFile> {
+  for (const stem of weightFiles) {
+    const weights = await openWeights(path, names, stem);
+    if (weights) return weights;
+  }
+  const single = names.filter((name) => name.endsWith(".safetensors"));
+  if (single.length === 1) return await openSafetensors(join(path, single[0]!));
+  if (single.length > 1) throw ambiguous(path, single);
+  const pickle = names.find((name) => PICKLE_EXTENSIONS.has(extname(name)));
+  if (pickle !== undefined) throw pickleRefused(join(path, pickle), join(path, "adapter_model.safetensors"));
+  throw await noAdapter(path, names);
+}
+
+function ambiguous(path: string, names: readonly string[]): FormatError {
+  return new FormatError(
+    "ambiguous_weights",
+    `${path} holds several weight files, first ${names[0]} and ${names[1]}, one was expected`,
+    "Name one of the files instead of the folder.",
+    path,
+  );
+}
+
+async function noAdapter(path: string, names: readonly string[]): Promise<FormatError> {
+  const inside: string[] = [];
+  for (const name of names) {
+    if (await fs.access(join(path, name, CONFIG_NAME)).then(() => true, () => false)) inside.push(name);
+  }
+  const fix = inside.length > 0
+    ? `The subfolders hold adapters: name one of ${inside.map((name) => join(path, name)).join(", ")}.`
+    : "Give a folder with adapter_config.json and adapter_model.safetensors, or a single adapter file.";
+  return new FormatError("no_adapter", `${path} holds no adapter weights`, fix, path);
+}
+
+async function openFile(path: string, weightFiles: readonly string[]): Promise<AdapterSource> {
+  const extension = extname(path);
+  if (PICKLE_EXTENSIONS.has(extension)) {
+    throw pickleRefused(path, `${path.slice(0, -extension.length)}.safetensors`);
+  }
+  const stem = basename(path, extension);
+  const configPath = join(dirname(path), CONFIG_NAME);
+  // A configuration describes the weight file of its own folder, not any other file that lies there.
+  const config = weightFiles.includes(stem) ? await readOptionalJson(configPath) : undefined;
+  return { path, name: stem, weights: await openSafetensors(path), config, configPath };
+}
+
+async function readOptionalJson(path: string): Promise<JsonObject | undefined> {
+  try {
+    return await readJsonFile(path);
+  } catch (error) {
+    if (error instanceof FormatError && error.code === "not_found") return undefined;
+    throw error;
+  }
+}
