@@ -1,0 +1,104 @@
+import type { Tensor } from "@lora-loom/tensor";
+
+/** What an adapter adds to one module's weight: ΔW = B·A, its scale folded into B. */
+export interface Delta {
+  /** `[rank, in]` */
+  readonly a: Tensor;
+  /** `[out, rank]` */
+  readonly b: Tensor;
+}
+
+/** Deltas by module name, such as `model.layers.0.self_attn.q_proj`. Modules without a delta keep their base weight. */
+export type Deltas = ReadonlyMap<string, Delta>;
+
+/** One linear module that can carry a delta. */
+export interface Site {
+  readonly module: string;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  /** Whether its output is added to the residual stream. */
+  readonly writesStream: boolean;
+}
+
+/** Modules that read one and the same input, and so share its Gram matrix. */
+export interface Stage {
+  readonly index: number;
+  /** Such as `model.layers.0.self_attn.qkv`. */
+  readonly name: string;
+  readonly sites: readonly Site[];
+}
+
+/**
+ * A batch on its way through the model, stopped before a stage. Rows are the tokens of all sequences, one sequence after
+ * the other, without padding. Disposing it releases its tensors, except those that a later state still holds.
+ */
+export interface Activations extends Disposable {
+  /** Tokens of each sequence; their sum is the number of rows. */
+  readonly lengths: readonly number[];
+  /** What the stage about to run reads, `[tokens, in]`; after the last stage, the output of the final norm. */
+  readonly input: Tensor;
+  /** Residual stream `[tokens, hidden]`, before the stage's outputs are added. */
+  readonly stream: Tensor;
+  /** All of the state by name, for moving it to host memory; {@linkcode BaseModel.restore} takes the same names. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+}
+
+/** Which token rows to compute logits for: all, the last of each sequence, or these, counted over the whole batch. */
+export type Rows = "all" | "last" | Uint32Array;
+
+/** Options of {@linkcode BaseModel.forward}. */
+export interface ForwardOptions {
+  /** Called before each stage with what its modules read, `[tokens, in]`: valid during the call only. */
+  readonly observe?: (stage: Stage, input: Tensor) => void;
+  /** Default `all`. */
+  readonly rows?: Rows;
+}
+
+/** Options of {@linkcode BaseModel.generate}. */
+export interface GenerateOptions {
+  readonly maxNewTokens: number;
+  /** Token ids that end a completion. */
+  readonly eos: number | readonly number[];
+}
+
+/**
+ * A base model that runs stage by stage, which is what solving for adapters layer by layer needs, or as a whole.
+ * Nothing here changes the model's weights. The same calls on the same device give the same bytes.
+ */
+export interface BaseModel extends Disposable {
+  /** In the order of computation. */
+  readonly stages: readonly Stage[];
+  /**
+   * Embeds token sequences of any lengths, up to the input of the first stage. Positions restart in every sequence.
+   *
+   * @throws {ModelError} `token_out_of_range`, `sequence_too_long`, `empty_sequence`
+   */
+  begin(sequences: readonly Uint32Array[]): Activations;
+  /**
+   * Runs a stage's modules, with their deltas, and all that follows up to the next stage's input. `at` stays the caller's
+   * to dispose.
+   *
+   * @throws {ModelError} `adapter_mismatch` when a delta of this stage has another shape than its module; `wrong_stage`
+   */
+  advance(stage: Stage, at: Activations, deltas: Deltas): Activations;
+  /** Makes the state before `stage` from the tensors of an earlier one, which it takes over. */
+  restore(stage: Stage, lengths: readonly number[], tensors: ReadonlyMap<string, Tensor>): Activations;
+  /** Logits `[rows, vocabulary]` from the state after the last stage. */
+  logits(at: Activations, rows?: Rows): Tensor;
+  /** A module's base weight `[out, in]` in f32. It belongs to the model. */
+  weight(module: string): Tensor;
+  /** A whole pass; the logits are the caller's to dispose. */
+  forward(sequences: readonly Uint32Array[], deltas: Deltas, options?: ForwardOptions): Tensor;
+  /**
+   * Greedy completions of all prompts at once. A completion includes the token that ended it, if one did before
+   * `maxNewTokens`.
+   */
+  generate(prompts: readonly Uint32Array[], deltas: Deltas, options: GenerateOptions): Promise<Uint32Array[]>;
+  /**
+   * Checks that every delta fits a module of this model.
+   *
+   * @throws {ModelError} `adapter_mismatch`
+   */
+  checkDeltas(deltas: Deltas): void;
+  dispose(): void;
+}

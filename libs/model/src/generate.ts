@@ -1,0 +1,157 @@
+import type { Tensor } from "@lora-loom/tensor";
+import type { Deltas, GenerateOptions } from "./base_model.ts";
+import { checkSequences } from "./batch.ts";
+import type { Decoder } from "./decoder.ts";
+import { foldDeltas } from "./folded_weights.ts";
+import { KeyValueCache } from "./key_value_cache.ts";
+import { argmax } from "./ops/argmax.ts";
+import { gatherRows } from "./ops/rows.ts";
+
+const NO_DELTAS: Deltas = new Map();
+
+/** A prompt on its way to a completion. */
+interface Completion {
+  /** Tokens whose keys and values are cached. */
+  cached: number;
+  /** What the next pass has to read: the prompt at first, then the newest token. */
+  pending: Uint32Array;
+  /** First of its rows in the cache. */
+  readonly firstRow: number;
+  readonly tokens: number[];
+}
+
+/**
+ * Greedy decoding of all prompts together: one pass over the prompts, then one pass per new token over those that have not
+ * ended, with cached keys and values and one read-back per pass.
+ */
+export async function generateGreedily(
+  decoder: Decoder,
+  prompts: readonly Uint32Array[],
+  deltas: Deltas,
+  { maxNewTokens, eos }: GenerateOptions,
+): Promise<Uint32Array[]> {
+  checkSequences(prompts, decoder.config, maxNewTokens);
+  decoder.reservePositions(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens);
+  const ends = new Set([eos].flat());
+  const completions = startCompletions(prompts, maxNewTokens);
+  using folded = foldDeltas(decoder, deltas);
+  using cache = new KeyValueCache(decoder.device, decoder.config, cacheRows(prompts, maxNewTokens));
+  let active = maxNewTokens > 0 ? completions : [];
+  while (active.length > 0) {
+    const next = await nextTokens(folded, active, cache);
+    active.forEach((completion, index) => {
+      completion.cached += completion.pending.length;
+      completion.pending = next.subarray(index, index + 1);
+      completion.tokens.push(next[index]!);
+    });
+    active = active.filter(({ tokens }) => tokens.length < maxNewTokens && !ends.has(tokens.at(-1)!));
+  }
+  return completions.map(({ tokens }) => Uint32Array.from(tokens));
+}
+
+/** The last token is never read back in, so it needs no row. */
+function cacheRows(prompts: readonly Uint32Array[], maxNewTokens: number): number {
+  return prompts.reduce((sum, prompt) => sum + prompt.length + Math.max(0, maxNewTokens - 1), 0);
+}
+
+function startCompletions(prompts: readonly Uint32Array[], maxNewTokens: number): Completion[] {
+  let firstRow = 0;
+  return prompts.map((prompt) => {
+    const completion = { cached: 0, pending: prompt, firstRow, tokens: [] };
+    firstRow += cacheRows([prompt], maxNewTokens);
+    return completion;
+  });
+}
+
+/** Runs the pending tokens of each completion and picks the likeliest token after its last. */
+async function nextTokens(decoder: Decoder, active: readonly Completion[], cache: KeyValueCache): Promise<Uint32Array> {
+  using pass = new Pass(decoder, active, cache);
+  using last = pass.run();
+  using logits = decoder.logits(last);
+  using best = argmax(logits);
+  return await decoder.device.download(best) as Uint32Array;
+}
+
+/** One pass through all layers, from the pending tokens to the final norm of each completion's last one. */
+class Pass implements Disposable {
+  readonly #owned = new DisposableStack();
+  readonly #tokens: Uint32Array;
+  readonly #positions: Tensor;
+  readonly #cacheRows: Tensor;
+  readonly #spans: Tensor;
+  readonly #lastRows: Tensor;
+  readonly #lastPositions: Tensor;
+  readonly #lastSpans: Tensor;
+
+  constructor(readonly decoder: Decoder, active: readonly Completion[], readonly cache: KeyValueCache) {
+    const rows = active.flatMap(({ pending, cached, firstRow }) =>
+      Array.from(pending, (token, index) => ({ token, position: cached + index, firstRow }))
+    );
+    let end = 0;
+    const last = active.map(({ pending }) => (end += pending.length) - 1);
+    const lastOnes = last.map((row) => rows[row]!);
+    this.#tokens = Uint32Array.from(rows, ({ token }) => token);
+    this.#positions = this.#upload(rows.map(({ position }) => position), [rows.length]);
+    this.#cacheRows = this.#upload(rows.map(({ firstRow, position }) => firstRow + position), [rows.length]);
+    this.#spans = this.#upload(rows.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [rows.length, 2]);
+    this.#lastRows = this.#upload(last, [last.length]);
+    this.#lastPositions = this.#upload(lastOnes.map(({ position }) => position), [last.length]);
+    this.#lastSpans = this.#upload(lastOnes.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [last.length, 2]);
+  }
+
+  /** `[completions, hidden]` */
+  run(): Tensor {
+    const { decoder } = this;
+    let stream = decoder.embed(this.#tokens);
+    for (let layer = 0; layer < decoder.config.layers; layer++) {
+      stream = layer < decoder.config.layers - 1 ? this.#layer(layer, stream) : this.#lastLayer(layer, stream);
+    }
+    using output = stream;
+    return decoder.norm(output, decoder.weights.finalNorm);
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+  }
+
+  #upload(values: readonly number[], shape: readonly number[]): Tensor {
+    return this.#owned.use(this.decoder.device.upload(Uint32Array.from(values), shape, "u32"));
+  }
+
+  /** Updates the stream in place. */
+  #layer(layer: number, stream: Tensor): Tensor {
+    const { decoder } = this;
+    using input = decoder.norm(stream, decoder.weights.layer(layer).norms.attention);
+    using queries = decoder.queries(layer, input, this.#positions, NO_DELTAS);
+    this.#remember(layer, input);
+    return this.#finish(layer, queries, this.#spans, stream);
+  }
+
+  /** As any layer, but beyond keys and values only the rows whose logits are asked for matter. */
+  #lastLayer(layer: number, whole: Tensor): Tensor {
+    const { decoder } = this;
+    using before = whole;
+    using input = decoder.norm(before, decoder.weights.layer(layer).norms.attention);
+    this.#remember(layer, input);
+    using lastInput = gatherRows(input, this.#lastRows);
+    using queries = decoder.queries(layer, lastInput, this.#lastPositions, NO_DELTAS);
+    return this.#finish(layer, queries, this.#lastSpans, gatherRows(before, this.#lastRows));
+  }
+
+  #remember(layer: number, input: Tensor): void {
+    using keys = this.decoder.keys(layer, input, this.#positions, NO_DELTAS);
+    using values = this.decoder.linear(layer, "value", input, NO_DELTAS);
+    this.cache.write(layer, this.#cacheRows, keys, values);
+  }
+
+  /** From the queries to the end of the layer; adds to `stream`. */
+  #finish(layer: number, queries: Tensor, spans: Tensor, stream: Tensor): Tensor {
+    const { decoder } = this;
+    using context = decoder.attend(queries, this.cache.keys(layer), this.cache.values(layer), spans);
+    decoder.linear(layer, "output", context, NO_DELTAS, stream);
+    using input = decoder.norm(stream, decoder.weights.layer(layer).norms.mlp);
+    using activated = decoder.gatedUp(layer, input, NO_DELTAS);
+    decoder.linear(layer, "down", activated, NO_DELTAS, stream);
+    return stream;
+  }
+}

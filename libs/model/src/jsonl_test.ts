@@ -1,0 +1,44 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { ModelError } from "./errors.ts";
+import { readTask, readTexts } from "./jsonl.ts";
+
+async function withFile(content: string, body: (path: string) => Promise<void>): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "loom-jsonl-"));
+  try {
+    const path = join(directory, "rows.jsonl");
+    await writeFile(path, content);
+    await body(path);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+Deno.test("readTask() reads rows up to the limit and skips blank lines", () =>
+  withFile(`{"prompt":"a","completion":"b"}\n\n{"prompt":"c","completion":"d","source":"x"}\r\n`, async (path) => {
+    const rows = [{ prompt: "a", completion: "b" }, { prompt: "c", completion: "d" }];
+    assertEquals(await readTask(path), rows);
+    assertEquals(await readTask(path, 1), rows.slice(0, 1));
+  }));
+
+Deno.test("readTexts() takes prompts or texts", () =>
+  withFile(`{"prompt":"a","completion":"b"}\n{"text":"c"}`, async (path) => {
+    assertEquals(await readTexts(path), ["a", "c"]);
+  }));
+
+Deno.test("readTask() names the line when a row is wrong", async () => {
+  await withFile(`{"prompt":"a","completion":"b"}\n{"prompt":1}`, async (path) => {
+    const error = await assertRejects(() => readTask(path), ModelError);
+    assertEquals([error.code, error.where], ["invalid_row", `${path}:2`]);
+    assertStringIncludes(error.message, `{"prompt":1}`);
+  });
+  await withFile("not json", async (path) => {
+    assertEquals((await assertRejects(() => readTask(path), ModelError)).code, "invalid_row");
+  });
+  await withFile("\n", async (path) => {
+    assertEquals((await assertRejects(() => readTask(path), ModelError)).code, "invalid_row");
+  });
+  assertEquals((await assertRejects(() => readTask("/nonexistent.jsonl"), ModelError)).code, "missing_file");
+});

@@ -1,0 +1,84 @@
+import { type CpuTensor, defineOperation, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { matrixShape } from "./shapes.ts";
+
+const buffers: Kernel["buffers"] = [
+  { name: "x", element: "f32", access: "read" },
+  { name: "result", element: "u32", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["width", "u32"]];
+
+const perInvocation: Kernel = {
+  name: "argmax_invocation_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  var best = x[i * params.width];
+  var at = 0u;
+  for (var c = 1u; c < params.width; c++) {
+    let value = x[i * params.width + c];
+    if (value > best) { best = value; at = c; }
+  }
+  result[i] = at;
+}`,
+};
+
+const GROUP = 256;
+
+const perGroup: Kernel = {
+  name: "argmax_workgroup_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `
+var<workgroup> values: array<f32, ${GROUP}>;
+var<workgroup> places: array<u32, ${GROUP}>;
+${forEachGroup(GROUP)}
+  // Lanes past the end of a narrow row repeat its first element, which never wins over the real one.
+  var at = select(0u, lane, lane < params.width);
+  var best = x[i * params.width + at];
+  for (var c = lane + ${GROUP}u; c < params.width; c += ${GROUP}u) {
+    let value = x[i * params.width + c];
+    if (value > best) { best = value; at = c; }
+  }
+  values[lane] = best;
+  places[lane] = at;
+  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) {
+      let value = values[lane + half];
+      let place = places[lane + half];
+      if (value > values[lane] || (value == values[lane] && place < places[lane])) {
+        values[lane] = value;
+        places[lane] = place;
+      }
+    }
+  }
+  if (lane == 0u) { result[i] = places[0]; }
+}`,
+  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
+};
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchArgmax(device: GpuDevice, variant: "invocation" | "workgroup", x: Tensor): Tensor {
+  const [rows, width] = matrixShape(x, "argmax");
+  const result = device.empty([rows], "u32");
+  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
+  device.dispatch(kernel, [x, result], [rows, width], grid(rows, lanes));
+  return result;
+}
+
+/** The column of each row's largest element, the first of equals: `[rows, width] → u32 [rows]`. */
+export const argmax: (x: Tensor) => Tensor = defineOperation<[Tensor], Tensor>({
+  name: "argmax",
+  kernels: [perInvocation, perGroup],
+  gpu: (device, x) => dispatchArgmax(device, device.info.class === "software" ? "invocation" : "workgroup", x),
+  cpu(device, x) {
+    const [rows, width] = matrixShape(x, "argmax");
+    const places = new Uint32Array(rows);
+    for (let row = 0; row < rows; row++) {
+      const values = (x as CpuTensor).floats.subarray(row * width, (row + 1) * width);
+      places[row] = values.reduce((best, value, c) => value > values[best]! ? c : best, 0);
+    }
+    return device.wrap(places, [rows]);
+  },
+});

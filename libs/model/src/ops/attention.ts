@@ -1,0 +1,238 @@
+import { type CpuDevice, type CpuTensor, defineOperation, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { expectShape, matrixShape } from "./shapes.ts";
+
+/** How the columns of queries, keys and values divide into heads. */
+export interface AttentionHeads {
+  readonly queryHeads: number;
+  /** Divides `queryHeads`; each key/value head serves that many query heads (arXiv 2305.13245). */
+  readonly keyValueHeads: number;
+  /** A multiple of 4. */
+  readonly headDim: number;
+}
+
+const buffers: Kernel["buffers"] = [
+  { name: "queries", element: "vec4f", access: "read" },
+  { name: "keys", element: "vec4f", access: "read" },
+  { name: "values", element: "vec4f", access: "read" },
+  { name: "spans", element: "u32", access: "read" },
+  { name: "result", element: "vec4f", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["query_heads", "u32"], ["key_value_heads", "u32"], ["scale", "f32"]];
+
+/** WGSL shared by the variants: from the unit of work `i` to its row, its heads and the keys it sees. */
+const LOCATE = /* wgsl */ `
+  let row = i / params.query_heads;
+  let head = i - row * params.query_heads;
+  let key_value_head = head / (params.query_heads / params.key_value_heads);
+  let first_key = spans[2u * row];
+  let key_count = spans[2u * row + 1u];`;
+
+// Far below any score, yet finite: WGSL may assume that there are no infinities.
+const LOWEST = "-3e38";
+
+function repeated(count: number, line: (index: number) => string): string {
+  return Array.from({ length: count }, (_, index) => line(index)).join("\n");
+}
+
+/** One invocation per row and head, everything in registers: for drivers that run invocations as SIMD lanes of a CPU. */
+function invocationKernel(headDim: number): Kernel {
+  const quads = headDim / 4;
+  return {
+    name: `attention_invocation_per_query_${headDim}`,
+    buffers,
+    params,
+    code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  ${LOCATE}
+  ${repeated(quads, (d) => `let q${d} = queries[i * ${quads}u + ${d}u] * params.scale; var a${d} = vec4f();`)}
+  var highest = ${LOWEST};
+  var sum = 0.0;
+  for (var j = 0u; j < key_count; j++) {
+    let at = ((first_key + j) * params.key_value_heads + key_value_head) * ${quads}u;
+    var dots = q0 * keys[at];
+    ${repeated(quads - 1, (d) => `dots = fma(q${d + 1}, keys[at + ${d + 1}u], dots);`)}
+    let score = dots.x + dots.y + dots.z + dots.w;
+    let above = max(highest, score);
+    let shrink = exp(highest - above);
+    let weight = exp(score - above);
+    highest = above;
+    sum = sum * shrink + weight;
+    ${repeated(quads, (d) => `a${d} = fma(values[at + ${d}u], vec4f(weight), a${d} * shrink);`)}
+  }
+  ${repeated(quads, (d) => `result[i * ${quads}u + ${d}u] = a${d} / sum;`)}
+}`,
+  };
+}
+
+const GROUP = 64;
+
+/**
+ * One workgroup per row and head: 64 keys at a time are scored by one invocation each, then every invocation gathers its
+ * own elements of the values (online softmax, arXiv 2205.14135).
+ */
+function workgroupKernel(headDim: number): Kernel {
+  const quads = headDim / 4;
+  return {
+    name: `attention_workgroup_per_query_${headDim}`,
+    buffers,
+    params,
+    code: /* wgsl */ `
+var<workgroup> query: array<vec4f, ${quads}>;
+var<workgroup> weights: array<f32, ${GROUP}>;
+var<workgroup> parts: array<vec4f, ${GROUP}>;
+${forEachGroup(GROUP)}
+  ${LOCATE}
+  // The lanes form groups of one lane per four elements; each group takes its share of a tile's keys.
+  const SHARES = ${Math.max(1, Math.floor(GROUP / quads))}u;
+  let quad = lane % ${quads}u;
+  let share = lane / ${quads}u;
+  for (var d = lane; d < ${quads}u; d += ${GROUP}u) { query[d] = queries[i * ${quads}u + d] * params.scale; }
+  workgroupBarrier();
+  var highest = ${LOWEST};
+  var sum = 0.0;
+  var gathered = vec4f();
+  for (var tile = 0u; tile < key_count; tile += ${GROUP}u) {
+    let tile_keys = min(${GROUP}u, key_count - tile);
+    var score = ${LOWEST};
+    if (lane < tile_keys) {
+      let at = ((first_key + tile + lane) * params.key_value_heads + key_value_head) * ${quads}u;
+      var dots = vec4f();
+      for (var d = 0u; d < ${quads}u; d++) { dots = fma(query[d], keys[at + d], dots); }
+      score = dots.x + dots.y + dots.z + dots.w;
+    }
+    weights[lane] = score;
+    workgroupBarrier();
+    var above = highest;
+    for (var j = 0u; j < tile_keys; j++) { above = max(above, weights[j]); }
+    workgroupBarrier();
+    weights[lane] = select(0.0, exp(score - above), lane < tile_keys);
+    workgroupBarrier();
+    let shrink = exp(highest - above);
+    highest = above;
+    sum *= shrink;
+    for (var j = 0u; j < tile_keys; j++) { sum += weights[j]; }
+    gathered *= shrink;
+    if (share < SHARES) {
+      for (var j = share; j < tile_keys; j += SHARES) {
+        let at = ((first_key + tile + j) * params.key_value_heads + key_value_head) * ${quads}u;
+        gathered = fma(values[at + quad], vec4f(weights[j]), gathered);
+      }
+    }
+    workgroupBarrier();
+  }
+  parts[lane] = gathered;
+  workgroupBarrier();
+  if (lane < ${quads}u) {
+    var total = parts[lane];
+    for (var s = 1u; s < SHARES; s++) { total += parts[s * ${quads}u + lane]; }
+    result[i * ${quads}u + lane] = total / sum;
+  }
+}`,
+    requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: headDim * 4 + GROUP * 20 },
+  };
+}
+
+const variants = { invocation: invocationKernel, workgroup: workgroupKernel };
+const made = new Map<string, Kernel>();
+
+/** The kernel of a variant for a head size, made once. */
+function kernelFor(variant: keyof typeof variants, headDim: number): Kernel {
+  const key = `${variant} ${headDim}`;
+  const kernel = made.get(key) ?? variants[variant](headDim);
+  made.set(key, kernel);
+  return kernel;
+}
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchAttention(
+  device: GpuDevice,
+  variant: keyof typeof variants,
+  queries: Tensor,
+  keys: Tensor,
+  values: Tensor,
+  spans: Tensor,
+  heads: AttentionHeads,
+): Tensor {
+  const rows = checkShapes(queries, keys, values, spans, heads);
+  const result = device.empty(queries.shape);
+  const count = rows * heads.queryHeads;
+  const scale = 1 / Math.sqrt(heads.headDim);
+  device.dispatch(
+    kernelFor(variant, heads.headDim),
+    [queries, keys, values, spans, result],
+    [count, heads.queryHeads, heads.keyValueHeads, scale],
+    grid(count, variant === "invocation" ? LANES : 1),
+  );
+  return result;
+}
+
+function checkShapes(queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor, heads: AttentionHeads): number {
+  const [rows] = matrixShape(queries, "attention");
+  const [keyRows] = matrixShape(keys, "attention");
+  expectShape(queries, [rows, heads.queryHeads * heads.headDim], "attention");
+  expectShape(keys, [keyRows, heads.keyValueHeads * heads.headDim], "attention");
+  expectShape(values, keys.shape, "attention");
+  expectShape(spans, [rows, 2], "attention");
+  return rows;
+}
+
+function attentionFloat64(
+  device: CpuDevice,
+  queries: CpuTensor,
+  keys: CpuTensor,
+  values: CpuTensor,
+  spans: CpuTensor,
+  { queryHeads, keyValueHeads, headDim }: AttentionHeads,
+): Tensor {
+  const result = device.zeros(queries.shape);
+  const keyWidth = keyValueHeads * headDim;
+  const headOf = (matrix: CpuTensor, at: number) => matrix.floats.subarray(at, at + headDim);
+  for (let i = 0; i < queries.shape[0]! * queryHeads; i++) {
+    const row = Math.floor(i / queryHeads);
+    const column = Math.floor((i % queryHeads) * keyValueHeads / queryHeads) * headDim;
+    const first = spans.data[2 * row]!, count = spans.data[2 * row + 1]!;
+    const query = headOf(queries, i * headDim);
+    const scores = Array.from({ length: count }, (_, j) => {
+      const key = headOf(keys, (first + j) * keyWidth + column);
+      return query.reduce((dot, value, d) => dot + value * key[d]!, 0) / Math.sqrt(headDim);
+    });
+    const highest = scores.reduce((above, score) => Math.max(above, score));
+    const weights = scores.map((score) => Math.exp(score - highest));
+    const sum = weights.reduce((total, weight) => total + weight, 0);
+    const out = headOf(result, i * headDim);
+    weights.forEach((weight, j) => {
+      headOf(values, (first + j) * keyWidth + column).forEach((value, d) => out[d]! += weight / sum * value);
+    });
+  }
+  return result;
+}
+
+/**
+ * Grouped-query attention over ragged batches, softmax(QKᵀ/√headDim)·V, where each query row names the run of key rows that
+ * it sees: `queries [rows, queryHeads·headDim]`, `keys` and `values [keyRows, keyValueHeads·headDim]`, `spans` u32
+ * `[rows, 2]` of first key row and number of keys (at least 1) → `[rows, queryHeads·headDim]`. Causal prefill gives row t of
+ * a sequence the span (start, t + 1); a decoding step gives each sequence its whole cache.
+ */
+export const attention: (
+  queries: Tensor,
+  keys: Tensor,
+  values: Tensor,
+  spans: Tensor,
+  heads: AttentionHeads,
+) => Tensor = defineOperation<[Tensor, Tensor, Tensor, Tensor, AttentionHeads], Tensor>({
+  name: "attention",
+  // Kernels for other head sizes are made on demand from the same text.
+  kernels: [64, 128].flatMap((headDim) => [kernelFor("invocation", headDim), kernelFor("workgroup", headDim)]),
+  gpu: (device, ...args) => dispatchAttention(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  cpu(device, queries, keys, values, spans, heads) {
+    checkShapes(queries, keys, values, spans, heads);
+    return attentionFloat64(
+      device,
+      queries as CpuTensor,
+      keys as CpuTensor,
+      values as CpuTensor,
+      spans as CpuTensor,
+      heads,
+    );
+  },
+});

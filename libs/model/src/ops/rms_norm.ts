@@ -1,0 +1,107 @@
+import { type CpuTensor, defineOperation, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { expectShape, matrixShape } from "./shapes.ts";
+
+const buffers: Kernel["buffers"] = [
+  { name: "x", element: "f32", access: "read" },
+  { name: "gain", element: "f32", access: "read" },
+  { name: "result", element: "f32", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]];
+
+/** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
+const perInvocation: Kernel = {
+  name: "rms_norm_invocation_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  let first = i * params.width;
+  var sum = 0.0;
+  for (var c = 0u; c < params.width; c++) {
+    let v = x[first + c];
+    sum = fma(v, v, sum);
+  }
+  let scale = 1.0 / sqrt(sum / f32(params.width) + params.epsilon);
+  for (var c = 0u; c < params.width; c++) {
+    result[first + c] = x[first + c] * scale * gain[c];
+  }
+}`,
+};
+
+const GROUP = 256;
+
+/** One workgroup per row, with a fixed summation tree. */
+const perGroup: Kernel = {
+  name: "rms_norm_workgroup_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `
+var<workgroup> partial: array<f32, ${GROUP}>;
+${forEachGroup(GROUP)}
+  let first = i * params.width;
+  var sum = 0.0;
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    let v = x[first + c];
+    sum = fma(v, v, sum);
+  }
+  partial[lane] = sum;
+  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { partial[lane] += partial[lane + half]; }
+  }
+  workgroupBarrier();
+  let scale = 1.0 / sqrt(partial[0] / f32(params.width) + params.epsilon);
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    result[first + c] = x[first + c] * scale * gain[c];
+  }
+}`,
+  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 4 },
+};
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchRmsNorm(
+  device: GpuDevice,
+  variant: "invocation" | "workgroup",
+  x: Tensor,
+  gain: Tensor,
+  epsilon: number,
+): Tensor {
+  const [rows, width] = normShape(x, gain);
+  const result = device.empty(x.shape);
+  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
+  device.dispatch(kernel, [x, gain, result], [rows, width, epsilon], grid(rows, lanes));
+  return result;
+}
+
+/** Rows are as wide as the gain, so the heads inside a row can be normed one by one. */
+function normShape(x: Tensor, gain: Tensor): readonly [rows: number, width: number] {
+  const [rows, columns] = matrixShape(x, "rms_norm");
+  const width = gain.shape[0]!;
+  if (columns % width !== 0) expectShape(gain, [columns], "rms_norm");
+  return [rows * columns / width, width];
+}
+
+/**
+ * Root-mean-square norm, x / √(mean(x²) + ε) · gain, over every run of `width` elements: `[rows, n·width], [width]`.
+ * With n = 1 the norm of a whole row, otherwise of each head in it. arXiv 1910.07467, eq. 4.
+ */
+export const rmsNorm: (x: Tensor, gain: Tensor, epsilon: number) => Tensor = defineOperation<
+  [Tensor, Tensor, number],
+  Tensor
+>({
+  name: "rms_norm",
+  kernels: [perInvocation, perGroup],
+  gpu: (device, x, gain, epsilon) =>
+    dispatchRmsNorm(device, device.info.class === "software" ? "invocation" : "workgroup", x, gain, epsilon),
+  cpu(device, x, gain, epsilon) {
+    const [rows, width] = normShape(x, gain);
+    const result = device.zeros(x.shape);
+    for (let row = 0; row < rows; row++) {
+      const values = (x as CpuTensor).floats.subarray(row * width, (row + 1) * width);
+      const meanSquare = values.reduce((sum, value) => sum + value * value, 0) / width;
+      const scale = 1 / Math.sqrt(meanSquare + epsilon);
+      values.forEach((value, c) => result.floats[row * width + c] = value * scale * (gain as CpuTensor).floats[c]!);
+    }
+    return result;
+  },
+});

@@ -1,0 +1,74 @@
+import { ModelError } from "./errors.ts";
+
+/** How rotary frequencies are stretched beyond the length a model was first trained on. */
+export type RopeScaling =
+  | { readonly type: "default" }
+  | { readonly type: "linear"; readonly factor: number }
+  | {
+    readonly type: "llama3";
+    readonly factor: number;
+    readonly lowFrequencyFactor: number;
+    readonly highFrequencyFactor: number;
+    readonly originalLength: number;
+  };
+
+/** Rotary position embedding: its base frequency θ and scaling. */
+export interface RopeConfig {
+  readonly theta: number;
+  readonly scaling: RopeScaling;
+}
+
+/**
+ * Radians per position of each of the `headDim / 2` planes: θ^(−2i/headDim), RoFormer (arXiv 2104.09864) §3.2.2, then
+ * scaled. `llama3` is the rule of Llama 3.1: wavelengths beyond `originalLength / lowFrequencyFactor` are divided by
+ * `factor`, those below `originalLength / highFrequencyFactor` kept, and those between blended.
+ */
+export function rotaryFrequencies(rope: RopeConfig, headDim: number): Float64Array<ArrayBuffer> {
+  return Float64Array.from(
+    { length: headDim / 2 },
+    (_, plane) => scaled(rope.theta ** (-2 * plane / headDim), rope.scaling),
+  );
+}
+
+function scaled(frequency: number, scaling: RopeScaling): number {
+  switch (scaling.type) {
+    case "default":
+      return frequency;
+    case "linear":
+      return frequency / scaling.factor;
+    case "llama3": {
+      const turns = scaling.originalLength * frequency / (2 * Math.PI);
+      const { lowFrequencyFactor: low, highFrequencyFactor: high } = scaling;
+      const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+      return kept * frequency + (1 - kept) * frequency / scaling.factor;
+    }
+  }
+}
+
+/**
+ * Cosines and sines for every position: `[positions, headDim]`, a row being the cosines of all planes, then their sines.
+ * Computed in float64 on the host, because WGSL's own functions lose accuracy for large angles.
+ */
+export function rotaryTable(frequencies: Float64Array, positions: number): Float64Array<ArrayBuffer> {
+  const planes = frequencies.length;
+  const table = new Float64Array(positions * 2 * planes);
+  for (let position = 0; position < positions; position++) {
+    const row = position * 2 * planes;
+    for (let plane = 0; plane < planes; plane++) {
+      const angle = position * frequencies[plane]!;
+      table[row + plane] = Math.cos(angle);
+      table[row + planes + plane] = Math.sin(angle);
+    }
+  }
+  return table;
+}
+
+/** The refusal of a scaling rule that is not implemented. */
+export function unsupportedRope(type: string, where: string): ModelError {
+  return new ModelError(
+    "unsupported_rope_scaling",
+    `the model scales its rotary embedding by "${type}"; supported are default, linear and llama3`,
+    "use a base model with one of the supported rules",
+    where,
+  );
+}
