@@ -1,0 +1,46 @@
+import { gemm, type Tensor } from "@lora-loom/tensor";
+import { multiple, squaredNorm, throughDelta, weightedSquares } from "./algebra.ts";
+import type { Delta } from "./base_model.ts";
+import type { AdaptiveWeights } from "./options.ts";
+
+/** The weight that λ_i speaks of: W0 + W_i, or W_i alone. */
+export interface ExpertWeight {
+  readonly baseWeight: Tensor;
+  /** `undefined` where the adapter lacks the module. */
+  readonly delta: Delta | undefined;
+}
+
+/**
+ * ‖D_i^½ X_i Wᵀ‖²_F of one batch, W being W0 + W_i (`full`) or W_i (`delta`). The module's own bias has no part in it.
+ * Without a delta, `delta` falls back on W0: the weight has to be finite, and W0 has the same scale per input energy.
+ *
+ * @param inputs X_i, `[tokens, in]`
+ * @param rootWeights D_i^½, `[tokens]`
+ */
+export async function outputEnergy(
+  inputs: Tensor,
+  rootWeights: Tensor,
+  { baseWeight, delta }: ExpertWeight,
+  kind: "full" | "delta",
+): Promise<number> {
+  using output = kind === "delta" && delta
+    ? throughDelta(inputs, delta)
+    : gemm(inputs, baseWeight, { transposeB: true });
+  if (kind === "full" && delta) throughDelta(inputs, delta, { into: output });
+  return await weightedSquares(output, rootWeights);
+}
+
+/** ‖W‖²_F of the same weight. */
+export async function weightEnergy(
+  { baseWeight, delta }: ExpertWeight,
+  kind: "full" | "delta",
+): Promise<number> {
+  using weight = kind === "delta" && delta ? gemm(delta.b, delta.a) : multiple(baseWeight, 1);
+  if (kind === "full" && delta) gemm(delta.b, delta.a, { into: weight, beta: 1 });
+  return await squaredNorm(weight);
+}
+
+/** λ_i = ‖W‖²_F / ‖D_i^½ X_i Wᵀ‖²_F; 1 for `none`, and where the output is zero. */
+export function adaptiveWeight(kind: AdaptiveWeights, weightEnergy: number, outputEnergy: number): number {
+  return kind === "none" || !(outputEnergy > 0) ? 1 : weightEnergy / outputEnergy;
+}

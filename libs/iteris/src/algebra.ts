@@ -1,0 +1,86 @@
+import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
+import { add, concatRows, scaleRows, sumOfSquares, transpose } from "./ops/temporary.ts";
+import type { Delta } from "./base_model.ts";
+
+/** ‖x‖²_F. */
+export async function squaredNorm(x: Tensor): Promise<number> {
+  using squares = sumOfSquares(x);
+  const [sum] = await x.device.download(squares);
+  return sum!;
+}
+
+/** ‖x‖_F. */
+export async function frobeniusNorm(x: Tensor): Promise<number> {
+  return Math.sqrt(await squaredNorm(x));
+}
+
+/** ‖diag(rootWeights) x‖²_F. */
+export async function weightedSquares(x: Tensor, rootWeights: Tensor): Promise<number> {
+  using weighted = scaleRows(x, rootWeights);
+  return await squaredNorm(weighted);
+}
+
+/** factor · rows · Wᵀ for W = b·a, `[tokens, in] → [tokens, out]`; added to `into` where given. */
+export function throughDelta(
+  rows: Tensor,
+  { a, b }: Delta,
+  { into, factor = 1 }: { readonly into?: Tensor; readonly factor?: number } = {},
+): Tensor {
+  using inner = gemm(rows, a, { transposeB: true });
+  return gemm(inner, b, { transposeB: true, alpha: factor, ...(into ? { into, beta: 1 } : {}) });
+}
+
+/** factor · x, a new tensor. */
+export function multiple(x: Tensor, factor: number): Tensor {
+  return add(x, x, { alpha: factor, beta: 0 });
+}
+
+/** x + factor · y, a new tensor. */
+export function plus(x: Tensor, y: Tensor, factor = 1): Tensor {
+  return add(x, y, { beta: factor });
+}
+
+/** into += factor · x. */
+export function accumulate(into: Tensor, x: Tensor, factor = 1): void {
+  add(into, x, { beta: factor, into });
+}
+
+/** Σ factor_i · x_i over the tensors that are there; nothing where none is. */
+export function weightedSum(
+  tensors: readonly (Tensor | undefined)[],
+  factors: readonly number[],
+): Tensor | undefined {
+  let sum: Tensor | undefined;
+  tensors.forEach((tensor, i) => {
+    if (!tensor) return;
+    if (sum) accumulate(sum, tensor, factors[i]!);
+    else sum = multiple(tensor, factors[i]!);
+  });
+  return sum;
+}
+
+/** The tensors one below the other; disposes them. */
+export function stackRows(parts: readonly Tensor[]): Tensor {
+  const whole = concatRows(parts);
+  for (const part of parts) part.dispose();
+  return whole;
+}
+
+/** The tensors one beside the other, `[m, n_1 + n_2 + …]`. */
+export function stackColumns(parts: readonly Tensor[]): Tensor {
+  using rows = stackRows(parts.map((part) => transpose(part)));
+  return transpose(rows);
+}
+
+/** ⟨x, y⟩ = Σ x ∘ y. */
+export async function innerProduct(x: Tensor, y: Tensor): Promise<number> {
+  const [left, right] = [await x.device.download(x), await y.device.download(y)];
+  let sum = 0;
+  for (let i = 0; i < left.length; i++) sum += left[i]! * right[i]!;
+  return sum;
+}
+
+/** A copy of `tensor` on `device`; on the CPU device in float64. */
+export async function copyTo(device: Device, tensor: Tensor): Promise<Tensor> {
+  return device.upload(await tensor.device.download(tensor), tensor.shape);
+}

@@ -1,0 +1,14 @@
+/** IterIS: merging adapters by what the base model sees. */
+export * from "./base_model.ts";
+export * from "./errors.ts";
+export * from "./iteris.ts";
+export * from "./iteris_plus.ts";
+export type { AdaptiveWeights, CommonOptions, IterisOptions, IterisPlusOptions } from "./options.ts";
+export type { OutputErrors } from "./output_error.ts";
+export * from "./report.ts";
+export * from "./request.ts";
+export type { Merged } from "./run.ts";
+export type { AlphaScore } from "./solver/alpha_search.ts";
+export type { RankReport } from "./solver/solve_site.ts";
+export * from "./splices.ts";
+export { tokenWeights } from "./token_weights.ts";

@@ -1,0 +1,55 @@
+import type { OutputErrors } from "./output_error.ts";
+import type { AlphaScore } from "./solver/alpha_search.ts";
+import type { Factor } from "./solver/factor.ts";
+import type { RankReport } from "./solver/solve_site.ts";
+
+/** One task at one site. */
+export interface SiteTaskReport {
+  readonly task: string;
+  /** False where the adapter lacks the module: its target is no change. */
+  readonly hasModule: boolean;
+  /** λ_i; 1 without adaptive weights. */
+  readonly adaptiveWeight: number;
+  /** n_i = ‖S_i‖_F. */
+  readonly gramNorm: number;
+  /** k_i = ‖C_i‖_F. */
+  readonly crossNorm: number;
+  /** Relative output errors on the calibration text: of the merged delta, and of the sum and the mean of the deltas. */
+  readonly errors: OutputErrors;
+}
+
+/** One solved site. */
+export interface SiteReport {
+  readonly module: string;
+  readonly stage: string;
+  readonly alpha: number;
+  /** What `alpha: auto` tried; empty otherwise. */
+  readonly alphaCurve: readonly AlphaScore[];
+  readonly solver: Factor["solver"];
+  /** Estimated condition number of the system, scaled to a unit diagonal. */
+  readonly condition: number;
+  /** Extra diagonal of the factor used for refinement; 0 as a rule. */
+  readonly shift: number;
+  /** ‖N − W G‖_F / ‖N‖_F. */
+  readonly relativeResidual: number;
+  /** Refinement steps. */
+  readonly iterations: number;
+  readonly rank: RankReport;
+  readonly tasks: readonly SiteTaskReport[];
+}
+
+/** What a merge tells about itself. */
+export interface MergeReport {
+  /** In execution order. */
+  readonly sites: readonly SiteReport[];
+  /** Samples and tokens used of each task. */
+  readonly tasks: readonly { readonly task: string; readonly samples: number; readonly tokens: number }[];
+  /** Modules that some adapters lack. */
+  readonly missing: readonly { readonly task: string; readonly module: string }[];
+  /** Passes over the stages: 1 for a sweep. */
+  readonly passes: number;
+  /** The largest relative change of a merged delta in each pass after the first. */
+  readonly changes: readonly number[];
+  /** Mean over sites and tasks of the relative output errors. */
+  readonly meanErrors: OutputErrors;
+}

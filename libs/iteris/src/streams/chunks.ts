@@ -1,0 +1,67 @@
+import type { Sequence } from "../request.ts";
+
+/** Sequences that go through the model together. */
+export interface Chunk {
+  readonly sequences: readonly Uint32Array[];
+  /** The diagonal of D_i for these rows. */
+  readonly weights: Float64Array<ArrayBuffer>;
+  /** Whether these samples are kept out of the fit, to choose α by. */
+  readonly heldOut: boolean;
+}
+
+/** Every so many sequences one is held out. */
+const HELD_OUT_EVERY = 5;
+
+/**
+ * Cuts a task's sequences into chunks of at most `tokensPerChunk` tokens (a longer sequence makes its own chunk).
+ *
+ * @param weights one array per sequence, as `tokenWeights` makes them
+ * @param holdOut keep every fifth sequence apart, in chunks of its own
+ */
+export function chunksOf(
+  sequences: readonly Sequence[],
+  weights: readonly Float64Array<ArrayBuffer>[],
+  tokensPerChunk: number,
+  holdOut: boolean,
+): Chunk[] {
+  const isHeldOut = (index: number) => holdOut && index % HELD_OUT_EVERY === HELD_OUT_EVERY - 1;
+  const indices = sequences.map((_, index) => index);
+  return [false, true].flatMap((heldOut) =>
+    batches(indices.filter((index) => isHeldOut(index) === heldOut), sequences, tokensPerChunk).map((
+      batch,
+    ) => ({
+      sequences: batch.map((index) => sequences[index]!.tokens),
+      weights: concatenated(batch.map((index) => weights[index]!)),
+      heldOut,
+    }))
+  );
+}
+
+function batches(
+  indices: readonly number[],
+  sequences: readonly Sequence[],
+  tokensPerChunk: number,
+): number[][] {
+  const result: number[][] = [];
+  let tokens = Infinity;
+  for (const index of indices) {
+    const length = sequences[index]!.tokens.length;
+    if (tokens + length > tokensPerChunk) {
+      result.push([]);
+      tokens = 0;
+    }
+    result.at(-1)!.push(index);
+    tokens += length;
+  }
+  return result;
+}
+
+function concatenated(parts: readonly Float64Array[]): Float64Array<ArrayBuffer> {
+  const whole = new Float64Array(parts.reduce((length, part) => length + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}

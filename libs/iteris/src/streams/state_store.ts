@@ -1,0 +1,108 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Device, Tensor } from "@lora-loom/tensor";
+import type { Activations } from "../base_model.ts";
+
+type HostArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+
+/** One tensor on the host, or its place in the file of its state. */
+interface SavedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly arrayType: new (buffer: ArrayBuffer) => HostArray;
+  readonly byteLength: number;
+  /** Absent where the state is in a file. */
+  readonly data?: HostArray;
+}
+
+/** A batch that waits outside the device, on entering a stage. */
+export interface SavedState {
+  readonly lengths: readonly number[];
+  readonly tensors: readonly SavedTensor[];
+  /** Where the tensors are, one after the other; absent while they are in memory. */
+  readonly file?: string;
+}
+
+/**
+ * Keeps the states of all streams outside the device between stages: in host memory up to a budget, beyond it in files of a
+ * temporary folder. So neither kind of memory grows with the number of samples.
+ */
+export class StateStore implements AsyncDisposable {
+  #hostBytes = 0;
+  #folder: string | undefined;
+  #nextFile = 0;
+
+  constructor(readonly device: Device, readonly hostBudget: number) {}
+
+  /** Bytes of states in host memory now. */
+  get hostBytes(): number {
+    return this.#hostBytes;
+  }
+
+  /** Copies `activations` out of the device; they stay the caller's to dispose. */
+  async save(activations: Activations): Promise<SavedState> {
+    const tensors: SavedTensor[] = [];
+    for (const [name, tensor] of activations.tensors) tensors.push(await this.#download(name, tensor));
+    const state = { lengths: [...activations.lengths], tensors };
+    const bytes = byteLength(state);
+    if (this.#hostBytes + bytes > this.hostBudget) return await this.#toFile(state);
+    this.#hostBytes += bytes;
+    return state;
+  }
+
+  /** Uploads a state's tensors again; the state stays. */
+  async load(state: SavedState): Promise<ReadonlyMap<string, Tensor>> {
+    const arrays = state.file ? await arraysOf(state, state.file) : state.tensors.map(({ data }) => data!);
+    return new Map(
+      state.tensors.map(({ name, shape }, index) => [name, this.device.upload(arrays[index]!, shape)]),
+    );
+  }
+
+  /** Forgets a state. */
+  async release(state: SavedState): Promise<void> {
+    if (state.file) await rm(state.file, { force: true });
+    else this.#hostBytes -= byteLength(state);
+  }
+
+  async #download(name: string, tensor: Tensor): Promise<SavedTensor> {
+    const data = await this.device.download(tensor);
+    return {
+      name,
+      shape: [...tensor.shape],
+      arrayType: data.constructor as SavedTensor["arrayType"],
+      byteLength: data.byteLength,
+      data,
+    };
+  }
+
+  async #toFile(state: SavedState): Promise<SavedState> {
+    this.#folder ??= await mkdtemp(join(tmpdir(), "lora-loom-iteris-"));
+    const file = join(this.#folder, String(this.#nextFile++));
+    const parts = state.tensors.map(({ data }) =>
+      new Uint8Array(data!.buffer, data!.byteOffset, data!.byteLength)
+    );
+    await writeFile(file, parts);
+    return { ...state, file, tensors: state.tensors.map(({ data: _, ...rest }) => rest) };
+  }
+
+  /** Removes the temporary folder. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#folder) await rm(this.#folder, { recursive: true, force: true });
+    this.#folder = undefined;
+  }
+}
+
+function byteLength(state: SavedState): number {
+  return state.tensors.reduce((bytes, tensor) => bytes + tensor.byteLength, 0);
+}
+
+async function arraysOf(state: SavedState, file: string): Promise<HostArray[]> {
+  const bytes = new Uint8Array(await readFile(file));
+  let offset = 0;
+  return state.tensors.map(({ arrayType, byteLength }) => {
+    const array = new arrayType(bytes.buffer.slice(offset, offset + byteLength));
+    offset += byteLength;
+    return array;
+  });
+}

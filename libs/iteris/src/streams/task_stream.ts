@@ -1,0 +1,103 @@
+import type { Tensor } from "@lora-loom/tensor";
+import type { Activations, BaseModel, Deltas, Stage } from "../base_model.ts";
+import type { PlannedTask } from "../plan.ts";
+import type { Pair } from "../statistics.ts";
+import { type Chunk, chunksOf } from "./chunks.ts";
+import type { SavedState, StateStore } from "./state_store.ts";
+
+/** A chunk with the states that wait before the next stage. */
+interface WaitingChunk {
+  readonly chunk: Chunk;
+  readonly expert: SavedState;
+  /** Absent as long as the merged model's state is the expert's. */
+  readonly merged: SavedState | undefined;
+}
+
+/** One batch, loaded before a stage. */
+export interface LoadedPair extends Pair, Disposable {
+  /** D_i^½, `[tokens]`. */
+  readonly rootWeights: Tensor;
+  readonly heldOut: boolean;
+}
+
+/**
+ * The samples of one task on their way through the model: twice, with the task's own adapter and with the merged deltas.
+ * Between stages all of it waits in the store; one chunk at a time is on the device.
+ */
+export class TaskStream {
+  #chunks: WaitingChunk[] = [];
+
+  private constructor(readonly task: PlannedTask, readonly model: BaseModel, readonly store: StateStore) {}
+
+  /** Embeds the task's samples. */
+  static async begin(
+    task: PlannedTask,
+    model: BaseModel,
+    store: StateStore,
+    { tokensPerChunk, holdOut }: { readonly tokensPerChunk: number; readonly holdOut: boolean },
+  ): Promise<TaskStream> {
+    const stream = new TaskStream(task, model, store);
+    for (const chunk of chunksOf(task.sequences, task.tokenWeights, tokensPerChunk, holdOut)) {
+      using activations = model.begin(chunk.sequences);
+      stream.#chunks.push({ chunk, expert: await store.save(activations), merged: undefined });
+    }
+    return stream;
+  }
+
+  /** Number of chunks. */
+  get length(): number {
+    return this.#chunks.length;
+  }
+
+  /** Loads one chunk's activations before `stage`; dispose them. */
+  async load(index: number, stage: Stage): Promise<LoadedPair> {
+    const { chunk, expert, merged } = this.#chunks[index]!;
+    const { device } = this.store;
+    const owned = new DisposableStack();
+    const expertActivations = owned.use(await this.#restore(expert, stage));
+    const mergedActivations = merged ? owned.use(await this.#restore(merged, stage)) : expertActivations;
+    const shape = [chunk.weights.length];
+    return {
+      expert: expertActivations,
+      merged: mergedActivations,
+      weights: owned.use(device.upload(chunk.weights, shape)),
+      rootWeights: owned.use(device.upload(chunk.weights.map(Math.sqrt), shape)),
+      heldOut: chunk.heldOut,
+      [Symbol.dispose]: () => owned.dispose(),
+    };
+  }
+
+  /**
+   * Leads one chunk to the next stage.
+   *
+   * @param applied the merged deltas of this stage; absent: it changes nothing, and the merged model stays where the expert is
+   */
+  async advance(index: number, stage: Stage, pair: Pair, applied: Deltas | undefined): Promise<void> {
+    const { chunk, expert, merged } = this.#chunks[index]!;
+    // Old states go first, so that their room in host memory is free for the new ones.
+    await this.store.release(expert);
+    if (merged) await this.store.release(merged);
+    const nextExpert = await this.#advanced(stage, pair.expert, this.task.deltas);
+    const diverged = applied !== undefined || pair.merged !== pair.expert;
+    const nextMerged = diverged ? await this.#advanced(stage, pair.merged, applied ?? new Map()) : undefined;
+    this.#chunks[index] = { chunk, expert: nextExpert, merged: nextMerged };
+  }
+
+  async #restore(state: SavedState, stage: Stage): Promise<Activations> {
+    return this.model.restore(stage, state.lengths, await this.store.load(state));
+  }
+
+  async #advanced(stage: Stage, at: Activations, deltas: Deltas): Promise<SavedState> {
+    using next = this.model.advance(stage, at, deltas);
+    return await this.store.save(next);
+  }
+
+  /** Gives the last states back. */
+  async release(): Promise<void> {
+    for (const { expert, merged } of this.#chunks) {
+      await this.store.release(expert);
+      if (merged) await this.store.release(merged);
+    }
+    this.#chunks = [];
+  }
+}
