@@ -54,8 +54,13 @@ export const HOUSE: House = {
   ownedPackages: { webgpu: ["libs/tensor", "tools"] },
 };
 
-/** Test code: the files that may import what only tests may import. */
+const TEST_CODE = [
+  /(?:_test|_bench|_for_tests)\.[mc]?[jt]sx?$/,
+  /\/test_support\//,
+  /^(?:tests|libs\/testing|tools\/bench)\//,
+];
+
+/** Test code: the files that may import what only tests may import, and that only tests may import. */
 export function isTestFile(path: string): boolean {
-  return /(?:_test|_bench)\.[mc]?[jt]sx?$/.test(path) || path.startsWith("tests/") ||
-    path.startsWith("libs/testing/") || path.startsWith("tools/bench/");
+  return TEST_CODE.some((pattern) => pattern.test(path));
 }

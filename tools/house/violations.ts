@@ -51,7 +51,11 @@ function checkImport(one: Import, house: House): Violation[] {
       `"${one.specifier}" leaves ${room.path}; import the other member by its name`,
     );
   }
-  if (target === undefined || target === room) return found;
+  if (target === undefined) return found;
+  if (!isTest && !target.testsOnly && isTestFile(one.target!)) {
+    report("tests_only", `only tests may import ${one.target}`);
+  }
+  if (target === room) return found;
   if (target.testsOnly) {
     if (!isTest) report("tests_only", `only tests may import ${target.path} ("${one.specifier}")`);
   } else if (room.mayImport !== "*" && !room.mayImport.includes(target.path)) {
