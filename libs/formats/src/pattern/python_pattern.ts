@@ -68,7 +68,7 @@ type State =
 
 const MAX_LENGTH = 2000;
 const MAX_DEPTH = 50;
-const MAX_STEPS = 50_000;
+const MAX_STEPS = 5_000;
 
 const CLASSES: Readonly<Record<string, Predicate>> = {
   d: (c) => /^\p{Nd}$/u.test(c),

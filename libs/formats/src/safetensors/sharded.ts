@@ -5,6 +5,9 @@ import { withFileErrors } from "../io/system_errors.ts";
 import { readJsonFile } from "../json/read_json_file.ts";
 import { openSafetensors, type SafetensorsFile, type StoredTensor } from "./read.ts";
 
+/** `-00001-of-00002.safetensors`, `_00001.safetensors` */
+const SHARD_ENDING = /^[-_](\d{5,6})(?:[-_]of[-_](\d{5,6}))?\.safetensors$/;
+
 /** A base model's weights: `model.safetensors`, or its shards. */
 export type ModelWeights = SafetensorsFile;
 
@@ -63,26 +66,15 @@ export function pickleRefused(path: string, convertTo: string): FormatError {
 /** Without an index the shards' own names say how many there must be: `<stem>-00001-of-00002.safetensors`. */
 function listShards(directory: string, names: readonly string[], stem: string): string[] {
   const shards: string[] = [];
+  let announced = 0;
   for (const name of names) {
-    if (!name.startsWith(stem)) continue;
-    const match = /^[-_](\d{5,6})(?:[-_]of[-_](\d{5,6}))?\.safetensors$/.exec(name.slice(stem.length));
+    const match = name.startsWith(stem) ? SHARD_ENDING.exec(name.slice(stem.length)) : null;
     if (!match) continue;
     shards.push(name);
-    const total = Number(match[2] ?? 0);
-    if (total > 0) {
-      checkCount(
-        directory,
-        names.filter((other) => other.endsWith(`of-${match[2]}.safetensors`)),
-        total,
-      );
-    }
+    announced = Math.max(announced, Number(match[1]), Number(match[2] ?? 0));
   }
-  return shards;
-}
-
-function checkCount(directory: string, shards: readonly string[], total: number): void {
-  if (shards.length === total) return;
-  throw shardMissing(`${directory} holds ${shards.length} of ${total} shards`, directory);
+  if (shards.length === announced) return shards;
+  throw shardMissing(`${directory} holds ${shards.length} of ${announced} shards`, directory);
 }
 
 async function openIndexed(directory: string, indexName: string): Promise<SafetensorsFile> {

@@ -8,39 +8,39 @@ export type PeftKey =
   }
   | { readonly kind: "extra"; readonly module: string; readonly extra: ExtraKind };
 
+/** Tensors beside the factors. */
 export type ExtraKind = "embedding" | "dora" | "lora_bias" | "bias" | "adapter_parameter" | "full";
 
 export const PREFIX = "base_model.model.";
 
-const FACTOR = /^(?<module>.+)\.lora_(?<factor>[AB])(?:\.(?<adapter>[^.]+))?\.weight$/;
-
-/** Endings of tensors beside the factors, the more special first. */
-const EXTRAS: readonly (readonly [RegExp, ExtraKind])[] = [
-  [/\.lora_embedding_[AB](\.[^.]+)?$/, "embedding"],
-  [/\.lora_magnitude_vector(\.[^.]+)*$/, "dora"],
-  [/\.lora_B(\.[^.]+)?\.bias$/, "lora_bias"],
-  [/\.lora_[^.]+(\.[^.]+)*$/, "adapter_parameter"],
-  [/(\.base_layer)?\.bias$/, "bias"],
-  [/(\.base_layer)?\.[^.]+$/, "full"],
-];
-
 /** The key without its prefix, and how often the prefix stood there; undefined where it does not begin with it. */
 export function withoutPrefix(key: string): { path: string; repeats: number } | undefined {
-  let path = key;
   let repeats = 0;
-  for (; path.startsWith(PREFIX); repeats++) path = path.slice(PREFIX.length);
-  return repeats === 0 ? undefined : { path, repeats };
+  while (key.startsWith(PREFIX, repeats * PREFIX.length)) repeats++;
+  return repeats === 0 ? undefined : { path: key.slice(repeats * PREFIX.length), repeats };
 }
 
 /** Reads a key whose prefix was removed. */
 export function readKey(path: string): PeftKey {
-  const match = FACTOR.exec(path);
-  if (match) {
-    const { module, factor, adapter } = match.groups!;
-    return { kind: "factor", module: module!, factor: factor as "A" | "B", adapter };
+  const parts = path.split(".");
+  const parameter = parts.findLastIndex((part) => part.startsWith("lora_"));
+  if (parameter > 0) return readLoraKey(parts.slice(0, parameter).join("."), parts.slice(parameter));
+  const owner = parts.slice(0, parts.at(-2) === "base_layer" ? -2 : -1).join(".");
+  return { kind: "extra", module: owner, extra: parts.at(-1) === "bias" ? "bias" : "full" };
+}
+
+function readLoraKey(module: string, parameter: readonly string[]): PeftKey {
+  const [name, ...rest] = parameter;
+  const isFactor = name === "lora_A" || name === "lora_B";
+  // Old exports keep the adapter's name: lora_A.default.weight.
+  if (isFactor && rest.at(-1) === "weight" && rest.length <= 2) {
+    return { kind: "factor", module, factor: name === "lora_A" ? "A" : "B", adapter: rest.at(-2) };
   }
-  for (const [ending, extra] of EXTRAS) {
-    if (ending.test(path)) return { kind: "extra", module: path.replace(ending, ""), extra };
-  }
-  return { kind: "extra", module: path, extra: "full" };
+  return { kind: "extra", module, extra: extraOf(name!, rest.at(-1)) };
+}
+
+function extraOf(name: string, last: string | undefined): ExtraKind {
+  if (name === "lora_embedding_A" || name === "lora_embedding_B") return "embedding";
+  if (name === "lora_magnitude_vector") return "dora";
+  return name === "lora_B" && last === "bias" ? "lora_bias" : "adapter_parameter";
 }

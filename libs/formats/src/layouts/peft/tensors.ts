@@ -46,6 +46,7 @@ function pairTensors(weights: SafetensorsFile, config: PeftConfig, drop: DropLis
   const adapters = new Set<string | undefined>();
   let isPrefixRepeated = false;
   for (const [name, tensor] of weights.tensors) {
+    checkLength(name, weights.path);
     const stripped = withoutPrefix(name);
     if (!stripped) throw foreignKey(name, weights.path);
     isPrefixRepeated ||= stripped.repeats > 1;
@@ -63,6 +64,19 @@ function pairTensors(weights: SafetensorsFile, config: PeftConfig, drop: DropLis
     warnings.push({ code: "prefix_repeated", message, where: weights.path });
   }
   return { pairs, warnings };
+}
+
+/** Patterns are matched against names, in time proportional to their length. */
+const MAX_NAME_LENGTH = 1000;
+
+function checkLength(name: string, path: string): void {
+  if (name.length <= MAX_NAME_LENGTH) return;
+  throw new FormatError(
+    "name_too_long",
+    `a tensor's name has ${name.length} characters, at most ${MAX_NAME_LENGTH} were expected`,
+    "The file is damaged or hostile: fetch it again from its source.",
+    `${path} ${name.slice(0, 80)}…`,
+  );
 }
 
 function addFactor(
