@@ -56,7 +56,7 @@ export const HOUSE: House = {
 
 const TEST_CODE = [
   /(?:_test|_bench|_for_tests)\.[mc]?[jt]sx?$/,
-  /\/test_support\//,
+  /\/test_support(?:\/|\.ts$)/,
   /^(?:tests|libs\/testing|tools\/bench)\//,
 ];
 
