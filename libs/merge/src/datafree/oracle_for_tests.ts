@@ -1,0 +1,117 @@
+import { gaussians, seeded } from "@lora-loom/testing";
+import { CpuDevice, type Device, svd } from "@lora-loom/tensor";
+import type { ModuleMethod, Parameters } from "../methods/method.ts";
+import type { HostFactors } from "./entries.ts";
+import { denseDelta, uploadSource } from "./fixtures_for_tests.ts";
+
+/** A dense row-major matrix of the shape of the module under test. */
+export type Dense = Float64Array<ArrayBuffer>;
+
+/** Factors with a weight, as a recipe pairs them. */
+export interface Weighted {
+  readonly factors: HostFactors;
+  readonly weight: number;
+}
+
+/** Random factors whose singular values fall off, as trained ones do. */
+export function randomFactors(
+  { rank, inFeatures = 40, outFeatures = 28, scale = 2, seed }: {
+    rank: number;
+    inFeatures?: number;
+    outFeatures?: number;
+    scale?: number;
+    seed: number;
+  },
+): HostFactors {
+  return {
+    rank,
+    inFeatures,
+    outFeatures,
+    scale,
+    a: gaussians(rank * inFeatures, seed),
+    b: gaussians(outFeatures * rank, seed + 1000).map((value, index) => value / (1 + index % rank)),
+  };
+}
+
+/** Three adapters that differ in rank, scale and weight, one of them subtracted. */
+export function mixedAdapters(seed = 1): Weighted[] {
+  return [
+    { factors: randomFactors({ rank: 3, scale: 2, seed }), weight: 1 },
+    { factors: randomFactors({ rank: 5, scale: 0.5, seed: seed + 1 }), weight: 0.6 },
+    { factors: randomFactors({ rank: 2, scale: 4, seed: seed + 2 }), weight: -0.4 },
+  ];
+}
+
+/** What a parameter declares as its default, and what the test gives instead. */
+function withDefaults(method: ModuleMethod, parameters: Parameters): Parameters {
+  const defaults = method.parameters.flatMap((spec) =>
+    spec.default === undefined ? [] : [[spec.name, spec.default]]
+  );
+  return { ...Object.fromEntries(defaults), ...parameters };
+}
+
+/** Runs a method on one module, as the engine does, and returns the merged delta and what it reported. */
+export async function runMethod(
+  method: ModuleMethod,
+  sources: readonly Weighted[],
+  parameters: Parameters = {},
+  { device = new CpuDevice(), seed = 42, module = "layers.0.q_proj" }: {
+    device?: Device;
+    seed?: number;
+    module?: string;
+  } = {},
+) {
+  const resolved = withDefaults(method, parameters);
+  const ranks = sources.map(({ factors }) => factors.rank);
+  method.check?.({ modules: [{ name: module, ranks }] }, resolved);
+  const uploaded = sources.map(({ factors, weight }, t) => uploadSource(device, factors, weight, t));
+  const rank = method.outputRank(ranks, resolved);
+  const merged = await method.merge(uploaded, { module, device, parameters: resolved, rank, seed });
+  const a = Float64Array.from(await device.download(merged.a));
+  const b = Float64Array.from(await device.download(merged.b));
+  const { inFeatures, outFeatures } = sources[0]!.factors;
+  const found: HostFactors = { rank: merged.a.shape[0]!, inFeatures, outFeatures, scale: 1, a, b };
+  for (const tensor of [merged.a, merged.b, ...uploaded.flatMap((source) => [source.a, source.b])]) {
+    tensor.dispose();
+  }
+  return { delta: denseDelta(found), factors: found, figures: merged.figures ?? {}, outputRank: rank };
+}
+
+/** Σ of matrices with factors. */
+export function weightedSum(matrices: readonly ArrayLike<number>[], weights: readonly number[]): Dense {
+  return Float64Array.from(
+    matrices[0]!,
+    (_, i) => matrices.reduce((sum, matrix, t) => sum + weights[t]! * matrix[i]!, 0),
+  );
+}
+
+/** w ΔW of every source. */
+export function weightedDeltas(sources: readonly Weighted[]): Dense[] {
+  return sources.map(({ factors, weight }) => denseDelta(factors).map((value) => weight * value));
+}
+
+/** The best approximation of a rank, by a full singular value decomposition. */
+export function bestRank(matrix: Dense, rows: number, columns: number, k: number): Dense {
+  const { values, left, right } = svd(matrix, rows, columns);
+  return Float64Array.from(matrix, (_, index) => {
+    const i = Math.floor(index / columns), j = index % columns;
+    let sum = 0;
+    for (let r = 0; r < Math.min(k, values.length); r++) {
+      sum += values[r]! * left[r * rows + i]! * right[r * columns + j]!;
+    }
+    return sum;
+  });
+}
+
+/** The same delta with its ranks in another order. */
+export function shuffledRanks(factors: HostFactors, seed: number): HostFactors {
+  const random = seeded(seed);
+  const order = Array.from({ length: factors.rank }, (_, r) => ({ r, key: random() }))
+    .sort((x, y) => x.key - y.key).map(({ r }) => r);
+  const { rank, inFeatures, a, b } = factors;
+  return {
+    ...factors,
+    a: a.map((_, index) => a[order[Math.floor(index / inFeatures)]! * inFeatures + index % inFeatures]!),
+    b: b.map((_, index) => b[Math.floor(index / rank) * rank + order[index % rank]!]!),
+  };
+}
