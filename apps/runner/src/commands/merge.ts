@@ -1,0 +1,120 @@
+import {
+  DEVICE_CHOICES,
+  type DeviceChoice,
+  loadRecipe,
+  type MergeSummary,
+  type ProgressEvent,
+  runMerge,
+} from "@lora-loom/merge";
+import type { Command, Terminal } from "../command.ts";
+import { bytesText, secondsText, short } from "../text.ts";
+
+/** Seconds between progress lines where a moving status line cannot be shown. */
+const LINE_INTERVAL = 5;
+
+function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
+  let nextLine = LINE_INTERVAL;
+  return (event) => {
+    if (event.type === "start") {
+      terminal.note(`merging ${event.modules} modules at rank ${event.rank} on ${event.device}`);
+      for (const warning of event.warnings) terminal.note(`warning: ${warning.message} (${warning.where})`);
+      return;
+    }
+    if (event.type === "finish") {
+      terminal.status("writing reports");
+      return;
+    }
+    const line = event.type === "stage"
+      ? `${event.stage} ${event.done} of ${event.total}, ${secondsText(event.elapsed)}`
+      : `module ${event.done} of ${event.total}, ${secondsText(event.elapsed)}, about ${
+        secondsText(event.remaining)
+      } left`;
+    if (terminal.isInteractive) terminal.status(line);
+    else if (event.elapsed >= nextLine) {
+      terminal.note(line);
+      nextLine = event.elapsed + LINE_INTERVAL;
+    }
+  };
+}
+
+/** What a merge did, for people. */
+export function summaryText(summary: MergeSummary): string {
+  const { seconds, quality } = summary;
+  const parts = `read ${secondsText(seconds.read)}, compute ${secondsText(seconds.compute)}, write ${
+    secondsText(seconds.write)
+  }`;
+  const cosines = Object.entries(quality.cosine_to_sources).map(([name, cosine]) =>
+    `${name} ${short(cosine)}`
+  );
+  return [
+    `${summary.output}`,
+    `  method    ${summary.method}, rank ${summary.rank}, ${summary.modules} modules of ${summary.adapters.length} adapters`,
+    `  device    ${summary.device.name} (${summary.device.backend})`,
+    `  time      ${secondsText(seconds.total)} (${parts})`,
+    `  memory    ${bytesText(summary.peak_rss_bytes)} at most, ${
+      bytesText(summary.peak_gpu_bytes)
+    } of it or besides in device buffers`,
+    `  cosine to each adapter   ${cosines.join(", ")}`,
+    `  cosine to their sum      ${short(quality.cosine_to_sum)}`,
+    ...(quality.best_loss === null ? [] : [
+      `  lost of the sum          ${short(quality.loss)} (best possible at this rank: ${
+        short(quality.best_loss)
+      })`,
+    ]),
+  ].join("\n");
+}
+
+export const merge: Command = {
+  name: "merge",
+  summary: "Merges the adapters that a recipe names into one adapter.",
+  usage: "RECIPE",
+  arity: [1, 1],
+  flags: [
+    {
+      name: "set",
+      type: "list",
+      value: "KEY=VALUE",
+      help: "change a value of the recipe, such as parameters.rank=8",
+    },
+    { name: "output", type: "string", value: "DIR", help: "write there instead of the recipe's output.path" },
+    {
+      name: "device",
+      type: "string",
+      value: "DEVICE",
+      choices: DEVICE_CHOICES,
+      help: `where to compute: ${DEVICE_CHOICES.join(", ")}`,
+    },
+    { name: "force", type: "boolean", help: "replace the output if it exists" },
+  ],
+  examples: [
+    ["deno task merge examples/quickstart/recipe.yaml", "merge the four adapters of the quick start"],
+    [
+      "deno task merge examples/quickstart/recipe.yaml --set parameters.rank=8 --output merged/k8",
+      "the same with half the rank",
+    ],
+    [
+      "deno task merge examples/quickstart/recipe.yaml --set adapters.0.weight=0.5 --force",
+      "weigh the first adapter less, replacing the last result",
+    ],
+    [
+      "deno task merge examples/quickstart/recipe.yaml --device cpu --json > merge.json",
+      "without a GPU, for a program to read",
+    ],
+  ],
+  async run({ args, flags }, terminal) {
+    const output = flags.string("output");
+    const device = flags.string("device") as DeviceChoice | undefined;
+    const recipe = await loadRecipe(args[0]!, {
+      set: flags.list("set"),
+      ...(output === undefined ? {} : { output }),
+      ...(device === undefined ? {} : { device }),
+    });
+    const summary = await runMerge(recipe, {
+      force: flags.boolean("force"),
+      signal: terminal.signal,
+      onProgress: progressPrinter(terminal),
+    });
+    terminal.out(flags.boolean("json") ? JSON.stringify(summary) : summaryText(summary));
+    return 0;
+  },
+};

@@ -1,0 +1,215 @@
+import { existsSync } from "node:fs";
+import {
+  type Adapter,
+  type AdapterWriter,
+  createPeftWriter,
+  type PeftSpec,
+  stageDirectory,
+} from "@lora-loom/formats";
+import { type Device, openDevice } from "@lora-loom/tensor";
+import { MergeError, throwIfCancelled } from "../errors.ts";
+import type { Method, MethodFigures } from "../methods/method.ts";
+import { METHODS } from "../methods/registry.ts";
+import { type Plan, planMerge } from "../plan/plan.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import { type ModuleFigures, qualityOf } from "../report/figures.ts";
+import { writeReports } from "../report/write_reports.ts";
+import type { InputRecord } from "../report/record.ts";
+import type { MergeSummary } from "../report/summary.ts";
+import { VERSIONS } from "../versions.ts";
+import { checkOutputPath, closeAdapters, hashInputs, openAdapters } from "./inputs.ts";
+import { peakResidentBytes } from "./memory.ts";
+import { mergeModel } from "./merge_model.ts";
+import { mergeModules } from "./merge_modules.ts";
+import { type ProgressListener, ProgressMeter } from "./progress.ts";
+import { Stopwatch } from "./stopwatch.ts";
+
+/** How to run a merge, apart from what the recipe says. */
+export interface MergeOptions {
+  /** Replace the output if it exists. */
+  readonly force?: boolean;
+  /** Cancels the merge: nothing is left behind. */
+  readonly signal?: AbortSignal;
+  readonly onProgress?: ProgressListener;
+  /** Compute on this open device instead of opening the recipe's; it stays open. */
+  readonly device?: Device;
+}
+
+/** What both kinds of methods run in. */
+export interface MergeRun {
+  readonly recipe: Recipe;
+  readonly method: Method;
+  readonly plan: Plan;
+  readonly adapters: readonly Adapter[];
+  readonly device: Device;
+  readonly writer: AdapterWriter;
+  readonly watch: Stopwatch<"read" | "compute" | "write">;
+  readonly meter: ProgressMeter;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** What merging all modules gave. */
+export interface MergedModules {
+  readonly modules: readonly ModuleFigures[];
+  /** A whole-model method's own figures. */
+  readonly method: MethodFigures;
+}
+
+/**
+ * Runs a recipe: reads the adapters module by module, merges them on the device and writes the folder with the merged
+ * adapter, `loom.json`, `README.md` and `report.html`. The folder appears complete or not at all, and the same inputs on
+ * the same device give the same bytes of `adapter_model.safetensors`. Memory is bounded by the largest module.
+ *
+ * @throws {MergeError | FormatError | TensorError} with code, message, fix and where; {@linkcode describeError} brings
+ * them and everything else into one form
+ */
+export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Promise<MergeSummary> {
+  const method = METHODS.get(recipe.method)!;
+  checkOutputPath(recipe);
+  // Staging refuses an existing target too, but only after the inputs were read.
+  if (!options.force) refuseExisting(recipe.output.path);
+  const adapters = await openAdapters(recipe);
+  try {
+    const plan = planMerge(recipe, adapters, method);
+    const device = options.device ?? await openDevice({ device: recipe.device });
+    try {
+      return await mergeInto(recipe, method, plan, adapters, device, options);
+    } finally {
+      if (device !== options.device) await device.dispose();
+    }
+  } finally {
+    closeAdapters(adapters);
+  }
+}
+
+function refuseExisting(path: string): void {
+  if (!existsSync(path)) return;
+  throw new MergeError(
+    "target_exists",
+    `${path} exists already`,
+    "name another folder with --output, or add --force to replace it",
+    path,
+  );
+}
+
+async function mergeInto(
+  recipe: Recipe,
+  method: Method,
+  plan: Plan,
+  adapters: readonly Adapter[],
+  device: Device,
+  options: MergeOptions,
+): Promise<MergeSummary> {
+  const { signal, onProgress } = options;
+  const watch = new Stopwatch<"read" | "compute" | "write">();
+  const work = plan.modules.reduce((sum, { bytes }) => sum + bytes, 0);
+  const meter = new ProgressMeter(plan.modules.length, work, onProgress);
+  const { modules, rank, warnings } = plan;
+  throwIfCancelled(signal);
+  const staging = await stageDirectory(recipe.output.path, { force: options.force ?? false });
+  try {
+    onProgress?.({ type: "start", modules: modules.length, rank, device: device.info.name, warnings });
+    const hashing = settled(hashInputs(recipe, adapters, signal));
+    const writer = await createPeftWriter(staging.path, peftSpec(recipe, plan, adapters));
+    const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal };
+    const merged = method.kind === "module" ? await mergeModules(method, run) : await mergeModel(method, run);
+    await watch.time("write", () => writer.finish());
+    onProgress?.({ type: "finish", elapsed: meter.elapsed });
+    const inputs = await unwrap(hashing);
+    const summary = summarise(recipe, plan, device, watch, merged);
+    await watch.time(
+      "write",
+      () => writeReports(staging.path, recordOf(recipe, plan, device, summary, merged, inputs)),
+    );
+    throwIfCancelled(signal);
+    await watch.time("write", () => staging.commit());
+    return { ...summary, seconds: secondsOf(watch), peak_rss_bytes: peakResidentBytes() };
+  } catch (error) {
+    await staging.discard();
+    throw error;
+  }
+}
+
+/** The outcome of work that runs beside other work, kept so that its failure is not reported before it is looked at. */
+type Settled<T> = Promise<PromiseSettledResult<T>>;
+
+function settled<T>(work: Promise<T>): Settled<T> {
+  return Promise.allSettled([work]).then(([result]) => result);
+}
+
+async function unwrap<T>(work: Settled<T>): Promise<T> {
+  const result = await work;
+  if (result.status === "rejected") throw result.reason;
+  return result.value;
+}
+
+/** The one value that all give, if they do. */
+function agreed<T>(values: readonly T[]): T | undefined {
+  return new Set(values).size === 1 ? values[0] : undefined;
+}
+
+function peftSpec(recipe: Recipe, plan: Plan, adapters: readonly Adapter[]): PeftSpec {
+  return {
+    modules: plan.modules,
+    rank: plan.rank,
+    dtype: recipe.output.dtype,
+    baseModel: plan.baseModelName,
+    taskType: agreed(adapters.map(({ taskType }) => taskType)),
+    fanInFanOut: adapters[0]!.fanInFanOut,
+  };
+}
+
+function secondsOf(watch: Stopwatch<"read" | "compute" | "write">): MergeSummary["seconds"] {
+  return {
+    total: watch.total,
+    read: watch.seconds("read"),
+    compute: watch.seconds("compute"),
+    write: watch.seconds("write"),
+  };
+}
+
+function summarise(
+  recipe: Recipe,
+  plan: Plan,
+  device: Device,
+  watch: Stopwatch<"read" | "compute" | "write">,
+  merged: MergedModules,
+): MergeSummary {
+  return {
+    output: recipe.output.path,
+    method: recipe.method,
+    adapters: recipe.adapters.map(({ name, path, weight }) => ({ name, path, weight })),
+    modules: plan.modules.length,
+    rank: plan.rank,
+    device: { name: device.info.name, backend: device.info.backend },
+    seconds: secondsOf(watch),
+    peak_rss_bytes: peakResidentBytes(),
+    peak_gpu_bytes: device.info.backend === "cpu" ? 0 : device.memory.peakBytes,
+    quality: qualityOf(merged.modules.map(({ deltas }) => deltas), recipe.adapters.map(({ name }) => name)),
+    warnings: plan.warnings,
+  };
+}
+
+function recordOf(
+  recipe: Recipe,
+  plan: Plan,
+  device: Device,
+  summary: MergeSummary,
+  merged: MergedModules,
+  inputs: readonly InputRecord[],
+) {
+  return {
+    recipe,
+    rank: plan.rank,
+    baseModelName: plan.baseModelName,
+    inputs,
+    versions: VERSIONS,
+    device: device.info,
+    seconds: summary.seconds,
+    quality: summary.quality,
+    modules: merged.modules,
+    method: merged.method,
+    warnings: plan.warnings,
+    created: new Date().toISOString(),
+  };
+}

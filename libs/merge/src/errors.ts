@@ -1,0 +1,138 @@
+/** Whose turn it is after a failure: `request` for a wrong recipe, flag or input; `work` for what broke while working. */
+export type Blame = "request" | "work";
+
+/** An error of the merge library: what was found and expected, and what to do about it. */
+export class MergeError extends Error {
+  override readonly name = "MergeError";
+
+  /**
+   * @param code a stable name, lower-case with underscores, such as `unknown_key`
+   * @param message what was found and what was expected
+   * @param fix what the user can type or do about it
+   * @param where the file, line, key, module or adapter concerned
+   * @param blame `work` when the request was fine
+   */
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly fix: string,
+    readonly where: string = "",
+    readonly blame: Blame = "request",
+  ) {
+    super(message);
+  }
+}
+
+/** The four fields that every error of this project has, whichever library threw it. */
+export interface ErrorReport {
+  readonly code: string;
+  readonly message: string;
+  readonly fix: string;
+  readonly where: string;
+  readonly blame: Blame;
+}
+
+/** Failures that other libraries report while they read a request, by code. */
+const REQUEST_CODES: ReadonlySet<string> = new Set(["no_gpu", "no_software_driver", "no_adapter"]);
+
+/** Failures of the machine, whatever library reports them, by code. */
+const WORK_CODES: ReadonlySet<string> = new Set([
+  "disk_full",
+  "write_failed",
+  "file_too_large",
+  "out_of_memory",
+  "device_lost",
+  "gpu_validation",
+]);
+
+/** Failures of the operating system that mean that nothing more can be written. */
+const DISK_MESSAGES: readonly [pattern: RegExp, code: string, message: string, fix: string][] = [
+  [
+    /ENOSPC|No space left/i,
+    "disk_full",
+    "the disk is full",
+    "free some space, or choose another disk with --output",
+  ],
+  [
+    /EDQUOT|quota/i,
+    "disk_full",
+    "the disk quota is used up",
+    "free some space, or choose another disk with --output",
+  ],
+  [
+    /EFBIG|File too large/i,
+    "file_too_large",
+    "the file grew beyond what this system allows",
+    "raise the limit (ulimit -f), or choose another disk with --output",
+  ],
+  [
+    /EROFS|Read-only file system/i,
+    "write_failed",
+    "the file system is read-only",
+    "choose another folder with --output",
+  ],
+  [
+    /EACCES|EPERM|Permission denied|Operation not permitted/i,
+    "permission_denied",
+    "access was denied",
+    "check who owns the folder, or choose another with --output",
+  ],
+];
+
+interface Described extends Error {
+  readonly code: string;
+  readonly fix: string;
+  readonly where: string;
+}
+
+function isDescribed(error: unknown): error is Described {
+  return error instanceof Error && "code" in error && "fix" in error && "where" in error;
+}
+
+function blameOf(error: Described): Blame {
+  if (error instanceof MergeError) return error.blame;
+  if (WORK_CODES.has(error.code)) return "work";
+  // What a file holds is the request's doing; what a device does is not.
+  return error.name === "TensorError" && !REQUEST_CODES.has(error.code) ? "work" : "request";
+}
+
+/** Brings anything that was thrown into the project's form. Unforeseen errors get the code `internal`. */
+export function describeError(error: unknown): ErrorReport {
+  if (isDescribed(error)) {
+    const { code, message, fix, where } = error;
+    return { code, message, fix, where, blame: blameOf(error) };
+  }
+  const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof RangeError && /allocation|array buffer/i.test(text)) {
+    return {
+      code: "out_of_memory",
+      message: text,
+      fix: "close other programs, or merge fewer adapters at once",
+      where: "",
+      blame: "work",
+    };
+  }
+  for (const [pattern, code, message, fix] of DISK_MESSAGES) {
+    if (pattern.test(text)) return { code, message: `${message} (${text})`, fix, where: "", blame: "work" };
+  }
+  return {
+    code: "internal",
+    message: text,
+    fix: "this is a bug: run again with LORA_LOOM_DEBUG=1 and report what it prints",
+    where: "",
+    blame: "work",
+  };
+}
+
+/** Throws a `cancelled` error when the signal has fired. */
+export function throwIfCancelled(signal: AbortSignal | undefined, where = ""): void {
+  if (signal?.aborted) {
+    throw new MergeError(
+      "cancelled",
+      "the merge was cancelled before it was complete",
+      "run it again; nothing was written",
+      where,
+      "work",
+    );
+  }
+}

@@ -1,0 +1,110 @@
+import type { Device, Tensor } from "@lora-loom/tensor";
+import type { Adapter } from "@lora-loom/formats";
+import type { ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
+import type { Plan } from "../plan/plan.ts";
+import type { DeltaFigures } from "../report/figures.ts";
+import type { ParameterSpec } from "./parameters.ts";
+
+/** Values of a method's parameters, as the recipe gave them or as they default. */
+export type Parameters = Readonly<Record<string, ParameterValue>>;
+
+/** What every method says about itself: validation, help, documentation and the server's schema are made from this. */
+export interface MethodDescription {
+  /** As in the recipe. */
+  readonly name: string;
+  /** A few words for a list. */
+  readonly title: string;
+  /** One or two sentences: what it does and when to take it. */
+  readonly summary: string;
+  /** The result in symbols; ΔW_t = s_t B_t A_t and w_t is the weight in the recipe. */
+  readonly formula: string;
+  /** Paper or program it comes from. */
+  readonly source: string;
+  readonly parameters: readonly ParameterSpec[];
+  /** What the recipe must name besides the adapters. */
+  readonly needs: { readonly baseModel: boolean; readonly calibration: boolean };
+  /**
+   * The rank of the merged adapter at one module.
+   *
+   * @param ranks of the adapters that have the module
+   */
+  outputRank(ranks: readonly number[], parameters: Parameters): number;
+  /**
+   * Refuses what the parameters' own ranges cannot: combinations, and what depends on the adapters.
+   *
+   * @throws {MergeError}
+   */
+  check?(plan: PlannedRanks, parameters: Parameters): void;
+}
+
+/** What a method may look at before the work starts. */
+export interface PlannedRanks {
+  readonly modules: readonly { readonly name: string; readonly ranks: readonly number[] }[];
+}
+
+/** One adapter's factors at one module, on the device: ΔW = scale · b · a. */
+export interface WeightedFactors {
+  /** `[r, in]`, f32 */
+  readonly a: Tensor;
+  /** `[out, r]`, f32 */
+  readonly b: Tensor;
+  readonly scale: number;
+  readonly weight: number;
+  /** Position in the recipe. */
+  readonly adapter: number;
+}
+
+/** What a module-wise method knows besides the factors. */
+export interface ModuleContext {
+  readonly module: string;
+  readonly device: Device;
+  readonly parameters: Parameters;
+  /** What {@linkcode MethodDescription.outputRank} said of this module. */
+  readonly rank: number;
+  readonly seed: number;
+}
+
+/** Numbers and lists of numbers that a method wants in the report, by name. */
+export type MethodFigures = Readonly<Record<string, number | readonly number[]>>;
+
+/** The merged factors of one module: ΔW' = b · a. The engine disposes them. */
+export interface MergedFactors {
+  /** `[rank, in]`; fewer rows than asked are padded with zeros */
+  readonly a: Tensor;
+  /** `[out, rank]` */
+  readonly b: Tensor;
+  readonly figures?: MethodFigures;
+  /** Inner products with the inputs, where the method has them anyway; else the engine measures them. */
+  readonly deltas?: DeltaFigures;
+}
+
+/** A method that merges each module by itself, from its factors alone. */
+export interface ModuleMethod extends MethodDescription {
+  readonly kind: "module";
+  merge(sources: readonly WeightedFactors[], context: ModuleContext): Promise<MergedFactors>;
+}
+
+/** What a whole-model method gets. */
+export interface ModelJob {
+  readonly device: Device;
+  readonly plan: Plan;
+  /** In the recipe's order, open; each with its entry in the recipe (weight, calibration). */
+  readonly adapters: readonly { readonly adapter: Adapter; readonly recipe: RecipeAdapter }[];
+  /** Absolute path of the base model's folder; present when the method needs it. */
+  readonly baseModel: string | undefined;
+  readonly parameters: Parameters;
+  readonly seed: number;
+  readonly signal: AbortSignal | undefined;
+  /** Tells the user what is going on, such as `{ stage: "capture", done: 3, total: 12 }`. */
+  progress(step: { readonly stage: string; readonly done: number; readonly total: number }): void;
+  /** Takes a finished module and disposes its tensors. Order does not matter; each module of the plan exactly once. */
+  write(module: string, merged: MergedFactors): Promise<void>;
+}
+
+/** A method that looks at the whole model at once, such as one that runs its forward pass. */
+export interface ModelMethod extends MethodDescription {
+  readonly kind: "model";
+  merge(job: ModelJob): Promise<MethodFigures | void>;
+}
+
+export type Method = ModuleMethod | ModelMethod;

@@ -1,0 +1,11 @@
+import { cat } from "./cat.ts";
+import { lego } from "./lego.ts";
+import { legoPlus } from "./lego_plus.ts";
+import { linear } from "./linear.ts";
+import type { Method } from "./method.ts";
+import { svd } from "./svd.ts";
+
+/** Every method by the name that recipes use, in the order in which lists show them. A new one is one file and one entry. */
+export const METHODS: ReadonlyMap<string, Method> = new Map(
+  [lego, legoPlus, svd, linear, cat].map((method: Method) => [method.name, method]),
+);

@@ -1,0 +1,35 @@
+import { truncateSum } from "@lora-loom/lego";
+import type { ParameterValue } from "../recipe/recipe.ts";
+import { deltasOf } from "./lego_merge.ts";
+import type { MergedFactors, WeightedFactors } from "./method.ts";
+import type { NumberParameter } from "./parameters.ts";
+
+/** The parameter of methods that can cut the sum to a rank. */
+export const rankParameter: NumberParameter = {
+  name: "rank",
+  type: "integer",
+  minimum: 1,
+  help: "rank of the result; the sum is cut to its largest singular values",
+  formula: "1 ≤ k ≤ Σ r_t",
+};
+
+/** Σ r_t. */
+export function pooledRank(ranks: readonly number[]): number {
+  return ranks.reduce((sum, rank) => sum + rank, 0);
+}
+
+/** The rank asked for, at most Σ r_t; the largest among the adapters when none was. */
+export function largestRank(ranks: readonly number[], asked: ParameterValue | undefined): number {
+  return Math.min(asked as number | undefined ?? Math.max(...ranks), pooledRank(ranks));
+}
+
+/** The best rank-k approximation of the weighted sum. */
+export async function truncate(sources: readonly WeightedFactors[], rank: number): Promise<MergedFactors> {
+  const { a, b, report } = await truncateSum(sources, { rank });
+  return {
+    a,
+    b,
+    deltas: deltasOf(report, sources),
+    figures: { effective_rank_of_sum: report.effectiveRank },
+  };
+}

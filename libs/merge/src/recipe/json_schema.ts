@@ -1,0 +1,53 @@
+import type { Method } from "../methods/method.ts";
+import { parameterJsonSchema } from "../methods/parameters.ts";
+import { DEVICE_CHOICES, OUTPUT_DTYPES, OUTPUT_FORMATS } from "./recipe.ts";
+
+type Schema = Record<string, unknown>;
+
+const object = (properties: Record<string, Schema>, required: readonly string[] = []): Schema => ({
+  type: "object",
+  properties,
+  required,
+  additionalProperties: false,
+});
+
+/** The parameters of one method as JSON Schema. */
+export function parametersJsonSchema(method: Method): Schema {
+  return object(Object.fromEntries(method.parameters.map((spec) => [spec.name, parameterJsonSchema(spec)])));
+}
+
+/** The whole recipe as JSON Schema (draft 2020-12); the method decides which parameters are known. */
+export function recipeJsonSchema(methods: Iterable<Method>): Schema {
+  const all = [...methods];
+  const adapter = object({
+    path: { type: "string", description: "a PEFT folder or a single adapter file" },
+    name: { type: "string", description: "how reports call it" },
+    weight: { type: "number", default: 1 },
+    calibration: { type: "string", description: 'JSON Lines file with rows {"prompt": …} or {"text": …}' },
+  }, ["path"]);
+  const output = object({
+    path: { type: "string" },
+    format: { enum: [...OUTPUT_FORMATS], default: "peft" },
+    dtype: { enum: [...OUTPUT_DTYPES], default: "float32" },
+  }, ["path"]);
+  const patterns = { type: "array", items: { type: "string" }, default: [] };
+  return {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    title: "LoRA Loom recipe",
+    ...object({
+      method: { enum: all.map(({ name }) => name) },
+      base_model: { type: "string", description: "a Hugging Face model folder" },
+      adapters: { type: "array", items: adapter, minItems: 1 },
+      parameters: { type: "object" },
+      include: patterns,
+      exclude: patterns,
+      output,
+      seed: { type: "integer", minimum: 0, default: 42 },
+      device: { enum: [...DEVICE_CHOICES], default: "auto" },
+    }, ["method", "adapters", "output"]),
+    allOf: all.map((method) => ({
+      if: { properties: { method: { const: method.name } } },
+      then: { properties: { parameters: parametersJsonSchema(method) } },
+    })),
+  };
+}

@@ -1,0 +1,42 @@
+/** A value that a method's parameter can take. */
+export type ParameterValue = number | string | boolean;
+
+/** Element types an output file can have. */
+export const OUTPUT_DTYPES = ["float32", "float16", "bfloat16"] as const;
+export type OutputDType = (typeof OUTPUT_DTYPES)[number];
+
+/** Layouts that a merge writes itself; `convert` makes the others of them. */
+export const OUTPUT_FORMATS = ["peft"] as const;
+export type OutputFormat = (typeof OUTPUT_FORMATS)[number];
+
+/** Where to compute. Nothing silently falls back from what was asked: only `auto` chooses. */
+export const DEVICE_CHOICES = ["auto", "gpu", "software", "cpu"] as const;
+export type DeviceChoice = (typeof DEVICE_CHOICES)[number];
+
+/** One adapter to merge. */
+export interface RecipeAdapter {
+  /** Absolute path of a PEFT folder or a single adapter file. */
+  readonly path: string;
+  /** Unique among the recipe's adapters; from the path's last part unless given. */
+  readonly name: string;
+  /** Factor of its delta. Default 1. */
+  readonly weight: number;
+  /** Absolute path of a JSON Lines file with calibration prompts, where the method needs them. */
+  readonly calibration?: string;
+}
+
+/** A recipe with every default filled in and every path absolute: what a merge runs on, and what `loom.json` records. */
+export interface Recipe {
+  readonly method: string;
+  /** Absolute path of a Hugging Face model folder. */
+  readonly baseModel?: string;
+  readonly adapters: readonly RecipeAdapter[];
+  /** Only what was given or has a fixed default: methods derive the rest from the adapters. */
+  readonly parameters: Readonly<Record<string, ParameterValue>>;
+  /** Globs over module names; empty means every module. */
+  readonly include: readonly string[];
+  readonly exclude: readonly string[];
+  readonly output: { readonly path: string; readonly format: OutputFormat; readonly dtype: OutputDType };
+  readonly seed: number;
+  readonly device: DeviceChoice;
+}

@@ -1,0 +1,237 @@
+import { basename, dirname, isAbsolute, resolve } from "node:path";
+import * as v from "valibot";
+import { MergeError } from "../errors.ts";
+import type { Method } from "../methods/method.ts";
+import { parameterSchema } from "../methods/parameters.ts";
+import { didYouMean, nearest } from "./nearest.ts";
+import { keyName, type KeyPath, type RecipeDocument } from "./document.ts";
+import { DEVICE_CHOICES, OUTPUT_DTYPES, OUTPUT_FORMATS, type ParameterValue, type Recipe } from "./recipe.ts";
+
+/** What {@linkcode resolveRecipe} needs besides the recipe itself. */
+export interface ResolveContext {
+  /** Relative paths start here: the folder of the recipe's file. */
+  readonly directory: string;
+  readonly methods: ReadonlyMap<string, Method>;
+}
+
+const text = (what: string) =>
+  v.pipe(v.string(`expected ${what}`), v.minLength(1, `expected ${what}, found an empty string`));
+const finiteNumber = v.pipe(v.number("expected a number"), v.finite("expected a finite number"));
+const globs = v.array(text("a pattern such as *.q_proj"), 'expected a list of patterns such as ["*.q_proj"]');
+
+/** Not `v.record`, to which a list is a record too. */
+const parameterMap = v.custom<Record<string, unknown>>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "expected a map",
+);
+
+const adapterSchema = v.strictObject({
+  path: text("the path of an adapter"),
+  name: v.optional(text("a name")),
+  weight: v.optional(finiteNumber, 1),
+  calibration: v.optional(text("the path of a JSON Lines file")),
+}, "expected a map with a path");
+
+const outputSchema = v.strictObject({
+  path: text("the path of a folder"),
+  format: v.optional(v.picklist(OUTPUT_FORMATS, `expected ${OUTPUT_FORMATS.join(", ")}`), "peft"),
+  dtype: v.optional(v.picklist(OUTPUT_DTYPES, `expected ${OUTPUT_DTYPES.join(", ")}`), "float32"),
+}, "expected a map with a path");
+
+const recipeEntries = {
+  method: text("the name of a method"),
+  base_model: v.optional(text("the path of a model folder")),
+  adapters: v.pipe(
+    v.array(adapterSchema, "expected a list of adapters"),
+    v.minLength(1, "expected at least one adapter, found none"),
+  ),
+  parameters: v.optional(v.nullable(parameterMap)),
+  include: v.optional(globs, []),
+  exclude: v.optional(globs, []),
+  output: outputSchema,
+  seed: v.optional(
+    v.pipe(
+      v.number("expected a whole number ≥ 0"),
+      v.safeInteger("expected a whole number ≥ 0"),
+      v.minValue(0, "expected a whole number ≥ 0"),
+    ),
+    42,
+  ),
+  device: v.optional(v.picklist(DEVICE_CHOICES, `expected ${DEVICE_CHOICES.join(", ")}`), "auto"),
+};
+const recipeSchema = v.strictObject(recipeEntries, "expected a map with method, adapters and output");
+
+/** Keys that a map of the recipe may have. */
+function knownKeys(parent: KeyPath): readonly string[] {
+  if (parent[0] === "adapters") return Object.keys(adapterSchema.entries);
+  if (parent[0] === "output") return Object.keys(outputSchema.entries);
+  return Object.keys(recipeEntries);
+}
+
+function show(value: unknown): string {
+  return value === undefined ? "nothing" : JSON.stringify(value) ?? String(value);
+}
+
+function valueAt(root: unknown, path: KeyPath): unknown {
+  return path.reduce<unknown>(
+    (value, key) => (value as Record<string | number, unknown> | undefined)?.[key],
+    root,
+  );
+}
+
+function unknownKey(path: KeyPath, known: readonly string[], document: RecipeDocument): MergeError {
+  const key = String(path.at(-1));
+  const parent = path.length > 1 ? ` in ${keyName(path.slice(0, -1))}` : "";
+  const candidate = nearest(key, known);
+  return new MergeError(
+    "unknown_key",
+    `unknown key ${JSON.stringify(key)}${parent}; ${didYouMean(key, known)}`,
+    candidate ? `write ${candidate} instead of ${key}, or remove it` : `remove ${key}`,
+    document.locate(path),
+  );
+}
+
+function issueError(issue: v.BaseIssue<unknown>, document: RecipeDocument): MergeError {
+  const path = (issue.path ?? []).map(({ key }) => key as string | number);
+  const found = valueAt(document.value, path);
+  if (issue.type === "strict_object" && issue.expected === "never") {
+    return unknownKey(path, knownKeys(path.slice(0, -1)), document);
+  }
+  if (found === undefined && path.length > 0) {
+    const parent = path.slice(0, -1);
+    return new MergeError(
+      "missing_key",
+      `${keyName(path)} is missing`,
+      `add ${String(path.at(-1))}: … to ${keyName(parent)}`,
+      document.locate(parent),
+    );
+  }
+  return new MergeError(
+    "invalid_value",
+    `${issue.message}, found ${show(found)}`,
+    `correct ${keyName(path)}`,
+    document.locate(path),
+  );
+}
+
+function findMethod(name: string, context: ResolveContext, document: RecipeDocument): Method {
+  const method = context.methods.get(name);
+  if (method) return method;
+  const known = [...context.methods.keys()];
+  throw new MergeError(
+    "unknown_method",
+    `unknown method ${JSON.stringify(name)}; ${didYouMean(name, known)}`,
+    `write method: ${nearest(name, known)}`,
+    document.locate(["method"]),
+  );
+}
+
+/** Checks a method's parameters against their declarations and fills in fixed defaults. */
+function resolveParameters(
+  method: Method,
+  given: Readonly<Record<string, unknown>>,
+  document: RecipeDocument,
+): Record<string, ParameterValue> {
+  const names = method.parameters.map(({ name }) => name);
+  for (const key of Object.keys(given)) {
+    if (!names.includes(key)) throw unknownKey(["parameters", key], names, document);
+  }
+  const parameters: Record<string, ParameterValue> = {};
+  for (const spec of method.parameters) {
+    const value = given[spec.name] ?? spec.default;
+    if (value === undefined) continue;
+    const result = v.safeParse(parameterSchema(spec), value);
+    if (!result.success) {
+      throw new MergeError(
+        "parameter_range",
+        `${method.name} takes ${result.issues[0].message.replace(/^expected /, "")} as ${spec.name}, found ${
+          show(value)
+        }`,
+        `choose another ${spec.name}: ${spec.help}`,
+        document.locate(["parameters", spec.name]),
+      );
+    }
+    parameters[spec.name] = result.output;
+  }
+  return parameters;
+}
+
+/** Makes names unique: `language`, `language-2`, … in the recipe's order. */
+function uniqueNames(names: readonly string[]): string[] {
+  const taken = new Set<string>();
+  return names.map((name) => {
+    let candidate = name;
+    for (let count = 2; taken.has(candidate); count++) candidate = `${name}-${count}`;
+    taken.add(candidate);
+    return candidate;
+  });
+}
+
+function adapterName(path: string): string {
+  const base = basename(path);
+  // A file inside a PEFT folder is named by the folder: every one of them is called the same.
+  const isGeneric = /^(adapter_model|adapters|pytorch_lora_weights)\.\w+$/.test(base);
+  return isGeneric ? basename(dirname(path)) : base.replace(/\.(safetensors|gguf|npz)$/i, "");
+}
+
+function checkNeeds(
+  method: Method,
+  recipe: v.InferOutput<typeof recipeSchema>,
+  document: RecipeDocument,
+): void {
+  if (method.needs.baseModel && recipe.base_model === undefined) {
+    throw new MergeError(
+      "missing_key",
+      `${method.name} runs the base model, but the recipe names none`,
+      "add base_model: path/to/the/model/folder",
+      document.locate([]),
+    );
+  }
+  recipe.adapters.forEach((adapter, index) => {
+    if (!method.needs.calibration || adapter.calibration !== undefined) return;
+    throw new MergeError(
+      "missing_key",
+      `${method.name} needs calibration prompts for every adapter, but ${adapter.path} has none`,
+      'add calibration: path/to/prompts.jsonl, with a row such as {"prompt": "…"} per example',
+      document.locate(["adapters", index]),
+    );
+  });
+}
+
+/**
+ * Turns a parsed recipe into the one that a merge runs on: every key checked, defaults filled in, paths made absolute.
+ *
+ * @throws {MergeError} `unknown_key`, `missing_key`, `invalid_value`, `unknown_method` or `parameter_range`, each naming
+ * the place in the file
+ */
+export function resolveRecipe(document: RecipeDocument, context: ResolveContext): Recipe {
+  const parsed = v.safeParse(recipeSchema, document.value);
+  if (!parsed.success) {
+    // A misspelt key is also a missing one: the misspelling is what helps.
+    const unknown = parsed.issues.find((issue) =>
+      issue.type === "strict_object" && issue.expected === "never"
+    );
+    throw issueError(unknown ?? parsed.issues[0], document);
+  }
+  const input = parsed.output;
+  const method = findMethod(input.method, context, document);
+  checkNeeds(method, input, document);
+  const absolute = (path: string) => isAbsolute(path) ? path : resolve(context.directory, path);
+  const names = uniqueNames(input.adapters.map(({ name, path }) => name ?? adapterName(absolute(path))));
+  return {
+    method: method.name,
+    ...(input.base_model === undefined ? {} : { baseModel: absolute(input.base_model) }),
+    adapters: input.adapters.map(({ path, weight, calibration }, index) => ({
+      path: absolute(path),
+      name: names[index]!,
+      weight,
+      ...(calibration === undefined ? {} : { calibration: absolute(calibration) }),
+    })),
+    parameters: resolveParameters(method, input.parameters ?? {}, document),
+    include: input.include,
+    exclude: input.exclude,
+    output: { ...input.output, path: absolute(input.output.path) },
+    seed: input.seed,
+    device: input.device,
+  };
+}

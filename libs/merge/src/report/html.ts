@@ -1,0 +1,180 @@
+import { METHODS } from "../methods/registry.ts";
+import type { ModuleFigures, Quality } from "./figures.ts";
+import { type MergeRecord, moduleQuality } from "./record.ts";
+import { escapeHtml, rangeOf, type Series, svgPlot } from "./svg.ts";
+
+/** Colours of up to ten series that tell apart on both grounds. */
+const COLOURS = [
+  "#2f6fde",
+  "#d1495b",
+  "#2a9d6f",
+  "#b0761f",
+  "#8b5fbf",
+  "#1b9aaa",
+  "#c2527f",
+  "#6b8e23",
+  "#7a7a7a",
+  "#a0522d",
+];
+
+const STYLE = `
+:root { color-scheme: light dark; --ground: #fff; --ink: #1d1f24; --soft: #666b76; --line: #dcdfe5; }
+@media (prefers-color-scheme: dark) { :root { --ground: #16181d; --ink: #e7e9ee; --soft: #9aa1ae; --line: #343943; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--ground); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .2rem 1rem; margin: 0; } dt { color: var(--soft); } dd { margin: 0; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; width: 100%; overflow-wrap: normal; }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; } td.n, th.n { text-align: right;
+  font-variant-numeric: tabular-nums; }
+figure { margin: 1.5rem 0; } figcaption { margin-bottom: .3rem; } figcaption span::before { content: "● "; } figcaption span { margin-right: .6rem; }
+svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
+.grid { stroke: var(--line); stroke-width: 1; } polyline { fill: none; stroke: currentColor; stroke-width: 1; opacity: .5; } circle { fill: currentColor; }
+${COLOURS.map((colour, index) => `.s${index} { color: ${colour}; }`).join("\n")}
+`;
+
+function definition(rows: readonly (readonly [term: string, text: string])[]): string {
+  return `<dl>${
+    rows.map(([term, text]) => `<dt>${escapeHtml(term)}</dt><dd>${escapeHtml(text)}</dd>`).join("")
+  }</dl>`;
+}
+
+function overview(
+  { recipe, rank, device, quality, seconds, modules, created, versions }: MergeRecord,
+): string {
+  const parameters = Object.entries(recipe.parameters).map(([key, value]) => `${key} ${value}`).join(", ");
+  return definition([
+    ["method", `${recipe.method}: ${METHODS.get(recipe.method)!.title}`],
+    ["parameters", parameters || "none"],
+    ["rank", `${rank}`],
+    ["modules", `${modules.length}`],
+    ["device", `${device.name} (${device.backend})`],
+    ["seconds", Object.entries(seconds).map(([part, value]) => `${part} ${value.toFixed(2)}`).join(", ")],
+    ["cosine to the sum", quality.cosine_to_sum.toFixed(5)],
+    ["lost of the sum", quality.loss.toFixed(5)],
+    ...(quality.best_loss === null
+      ? []
+      : [["best possible at this rank", quality.best_loss.toFixed(5)] as const]),
+    ["made", `${created} by LoRA Loom ${versions["lora-loom"]}`],
+  ]);
+}
+
+function inputsTable({ recipe, quality, inputs }: MergeRecord): string {
+  const rows = recipe.adapters.map(({ name, weight }, index) => {
+    const hash = inputs[index]!.files.map(({ sha256 }) => sha256.slice(0, 12)).join(" ");
+    return `<tr><td>${escapeHtml(name)}</td><td class="n">${weight}</td>` +
+      `<td class="n">${quality.cosine_to_sources[name]!.toFixed(4)}</td><td>${hash}</td></tr>`;
+  });
+  return `<div class="scroll"><table><thead><tr><th>adapter</th><th class="n">weight</th><th class="n">cosine</th><th>sha256</th></tr></thead>` +
+    `<tbody>${rows.join("")}</tbody></table></div>`;
+}
+
+function cosinePlot(record: MergeRecord, qualities: readonly Quality[]): string {
+  const { modules, recipe } = record;
+  const series = recipe.adapters.map(({ name }, adapter): Series => ({
+    label: name,
+    style: `s${adapter % COLOURS.length}`,
+    values: modules.map(({ deltas }, index) =>
+      deltas.sources.some((source) => source.adapter === adapter)
+        ? qualities[index]!.cosine_to_sources[name]!
+        : null
+    ),
+  }));
+  const range = rangeOf(series.flatMap(({ values }) => values), 0.1);
+  return svgPlot({
+    title: "Cosine of the merged delta to each adapter's, by module",
+    positions: names(modules),
+    series,
+    range,
+  });
+}
+
+function lossPlot({ modules }: MergeRecord, qualities: readonly Quality[]): string {
+  const series: Series[] = [{ label: "this merge", style: "s1", values: qualities.map(({ loss }) => loss) }];
+  if (qualities.some(({ best_loss }) => best_loss !== null)) {
+    series.push({
+      label: "best possible at this rank",
+      style: "s8",
+      values: qualities.map(({ best_loss }) => best_loss),
+    });
+  }
+  const range: [number, number] = [
+    0,
+    Math.max(0.05, rangeOf(series.flatMap(({ values }) => values), 0.01)[1]),
+  ];
+  return svgPlot({
+    title: "Part of the weighted sum's direction that is lost, by module",
+    positions: names(modules),
+    series,
+    range,
+  });
+}
+
+/** Figures of the method that every module has as one number, each as a plot. */
+function methodPlots({ modules }: MergeRecord): string {
+  const keys = Object.keys(modules[0]?.method ?? {}).filter((key) =>
+    modules.every(({ method }) => typeof method[key] === "number")
+  );
+  return keys.map((key) => {
+    const values = modules.map(({ method }) => method[key] as number);
+    const series = [{ label: key, style: "s0", values }];
+    return svgPlot({
+      title: `${key.replaceAll("_", " ")}, by module`,
+      positions: names(modules),
+      series,
+      range: rangeOf(values, 0.05),
+    });
+  }).join("");
+}
+
+function names(modules: readonly ModuleFigures[]): string[] {
+  return modules.map(({ name }) => name);
+}
+
+function modulesTable({ modules }: MergeRecord, qualities: readonly Quality[]): string {
+  const rows = modules.map((module, index) => {
+    const { cosine_to_sum, loss, best_loss } = qualities[index]!;
+    const numbers = [
+      module.rank,
+      cosine_to_sum.toFixed(4),
+      loss.toFixed(4),
+      best_loss?.toFixed(4) ?? "–",
+      module.seconds.toFixed(3),
+    ];
+    return `<tr><td>${
+      escapeHtml(module.name)
+    }</td><td class="n">${module.outFeatures} × ${module.inFeatures}</td>` +
+      numbers.map((number) => `<td class="n">${number}</td>`).join("") + "</tr>";
+  });
+  const header = ["shape", "rank", "cosine to sum", "lost", "best", "seconds"].map((text) =>
+    `<th class="n">${text}</th>`
+  ).join("");
+  return `<div class="scroll"><table><thead><tr><th>module</th>${header}</tr></thead><tbody>${
+    rows.join("")
+  }</tbody></table></div>`;
+}
+
+/** The text of `report.html`: one file without any request, for any screen, light and dark. */
+export function htmlReport(record: MergeRecord): string {
+  const title = record.recipe.adapters.map(({ name }) => name).join(" + ");
+  const qualities = record.modules.map((module) => moduleQuality(module, record.recipe));
+  const warnings = record.warnings.map(({ message, where }) =>
+    `<li>${escapeHtml(`${message} (${where})`)}</li>`
+  ).join("");
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Merge report: ${escapeHtml(title)}</title><style>${STYLE}</style></head><body>
+<h1>${escapeHtml(title)}</h1>
+${overview(record)}
+<h2>Adapters</h2>
+${inputsTable(record)}
+${warnings ? `<h2>Warnings</h2><ul>${warnings}</ul>` : ""}
+<h2>Modules</h2>
+${cosinePlot(record, qualities)}
+${lossPlot(record, qualities)}
+${methodPlots(record)}
+${modulesTable(record, qualities)}
+</body></html>
+`;
+}

@@ -1,0 +1,81 @@
+import { stringify } from "yaml";
+import { METHODS } from "../methods/registry.ts";
+import { type MergeRecord, recipeInFile } from "./record.ts";
+
+function percent(value: number): string {
+  return `${(100 * value).toFixed(2)} %`;
+}
+
+/** A cell of a Markdown table: a bar would end it. */
+function cell(text: string): string {
+  return text.replaceAll("|", "\\|").replaceAll("\n", " ");
+}
+
+function frontMatter({ baseModelName, recipe }: MergeRecord): string {
+  return stringify({
+    ...(baseModelName === undefined ? {} : { base_model: baseModelName }),
+    library_name: "peft",
+    tags: ["lora", "merge", "lora-loom", recipe.method],
+  });
+}
+
+function qualityRows({ recipe, quality }: MergeRecord): string {
+  return recipe.adapters.map(({ name, weight }) =>
+    `| ${cell(name)} | ${weight} | ${quality.cosine_to_sources[name]!.toFixed(4)} |`
+  ).join("\n");
+}
+
+function lossSentence({ quality, rank }: MergeRecord): string {
+  const best = quality.best_loss === null
+    ? ""
+    : `; the best that any adapter of rank ${rank} can do is ${percent(quality.best_loss)}`;
+  return `Measured against the weighted sum of the adapters, ${
+    percent(quality.loss)
+  } of the direction is lost ` +
+    `(√(1 − cos²))${best}.`;
+}
+
+/** The text of the model card, `README.md`. */
+export function modelCard(record: MergeRecord): string {
+  const { recipe, rank, device, modules, warnings, versions } = record;
+  const method = METHODS.get(recipe.method)!;
+  const title = recipe.adapters.map(({ name }) => name).join(" + ");
+  const notes = warnings.map(({ message }) => `- ${message}`);
+  return `---
+${frontMatter(record)}---
+
+# ${title}
+
+One LoRA adapter, merged from ${recipe.adapters.length} with ${method.title} by LoRA Loom ${
+    versions["lora-loom"]
+  }: rank ${rank},
+${modules.length} modules, computed on ${device.name}. No training was involved. ${method.summary}
+
+Formula: ${method.formula}. Source: ${method.source}.
+
+| adapter | weight | cosine of the merged delta to its delta |
+| --- | ---: | ---: |
+${qualityRows(record)}
+
+${
+    lossSentence(record)
+  } A cosine says how alike two deltas are, not how well a task is solved: test before use.
+${notes.length > 0 ? `\nNotes on the inputs:\n\n${notes.join("\n")}\n` : ""}
+## How to load it
+
+\`\`\`python
+from peft import PeftModel
+model = PeftModel.from_pretrained(base_model, "path/to/this/folder")
+\`\`\`
+
+The scale is 1 (\`lora_alpha\` equals \`r\`) and all modules have one rank, so that vLLM and llama.cpp's converter take it too.
+
+## How it was made
+
+\`\`\`yaml
+${stringify(recipeInFile(recipe, recipe.output.path)).trimEnd()}
+\`\`\`
+
+\`loom.json\` holds this recipe with the SHA-256 of every input and figures for every module; \`report.html\` shows them.
+`;
+}

@@ -1,0 +1,26 @@
+import type { Warning } from "@lora-loom/formats";
+import type { Quality } from "./figures.ts";
+
+/** What a merge did: the object that `merge --json` prints. */
+export interface MergeSummary {
+  /** Absolute path of the folder written. */
+  readonly output: string;
+  readonly method: string;
+  readonly adapters: readonly { readonly name: string; readonly path: string; readonly weight: number }[];
+  /** How many modules were merged. */
+  readonly modules: number;
+  /** Uniform rank of the merged adapter. */
+  readonly rank: number;
+  readonly device: { readonly name: string; readonly backend: string };
+  /** Wall-clock seconds: of everything, and of the parts that the work waited for. */
+  readonly seconds: {
+    readonly total: number;
+    readonly read: number;
+    readonly compute: number;
+    readonly write: number;
+  };
+  readonly peak_rss_bytes: number;
+  readonly peak_gpu_bytes: number;
+  readonly quality: Quality;
+  readonly warnings: readonly Warning[];
+}
