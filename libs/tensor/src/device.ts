@@ -48,7 +48,11 @@ export interface Device extends AsyncDisposable {
    *
    * @throws {TensorError} `device_lost`, `out_of_memory` or `gpu_validation`, for anything that failed since the last wait
    */
-  download(tensor: Tensor): Promise<Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>>;
+  download(
+    tensor: Tensor,
+  ): Promise<Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>>;
+  /** Reads the elements back as the packed bytes of their dtype. */
+  downloadBytes(tensor: Tensor): Promise<Uint8Array<ArrayBuffer>>;
   /** Waits until all queued work is done, and throws what went wrong in it. */
   finish(): Promise<void>;
   /** Releases everything. Tensors of this device are unusable afterwards. */

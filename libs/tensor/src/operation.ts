@@ -29,10 +29,20 @@ function deviceOf(name: string, args: readonly unknown[]): Device {
   for (const arg of args.flat()) {
     if (!isTensor(arg)) continue;
     if (arg.disposed) {
-      throw new TensorError("tensor_disposed", `${name} got a tensor that was already disposed`, "dispose it after its last use", name);
+      throw new TensorError(
+        "tensor_disposed",
+        `${name} got a tensor that was already disposed`,
+        "dispose it after its last use",
+        name,
+      );
     }
     if (found && found !== arg.device) {
-      throw new TensorError("device_mismatch", `${name} got tensors of two devices`, "upload all operands to one device", name);
+      throw new TensorError(
+        "device_mismatch",
+        `${name} got tensors of two devices`,
+        "upload all operands to one device",
+        name,
+      );
     }
     found = arg.device;
   }
@@ -41,7 +51,8 @@ function deviceOf(name: string, args: readonly unknown[]): Device {
 }
 
 function isTensor(value: unknown): value is Tensor {
-  return typeof value === "object" && value !== null && "device" in value && "dtype" in value && "shape" in value;
+  return typeof value === "object" && value !== null && "device" in value && "dtype" in value &&
+    "shape" in value;
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { Device, DeviceInfo, MemoryUse } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { decodeToFloat64 } from "./decode.ts";
+import { encodeElements } from "./encode.ts";
 import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
 
 /** A tensor in host memory: every float type is held as float64, `u32` as is. */
@@ -75,7 +76,9 @@ export class CpuDevice implements Device {
     if (data.byteLength !== elementCount(shape) * elementBytes) {
       throw new TensorError(
         "shape_mismatch",
-        `upload got ${data.byteLength} bytes for shape [${shape}] of ${type}, which takes ${elementCount(shape) * elementBytes}`,
+        `upload got ${data.byteLength} bytes for shape [${shape}] of ${type}, which takes ${
+          elementCount(shape) * elementBytes
+        }`,
         "pass data and shape that agree",
         "upload",
       );
@@ -85,16 +88,30 @@ export class CpuDevice implements Device {
 
   zeros(shape: readonly number[], dtype: DType = "f32"): CpuTensor {
     const count = elementCount(shape);
-    return new CpuTensor(this, [...shape], dtype, dtype === "u32" ? new Uint32Array(count) : new Float64Array(count));
+    return new CpuTensor(
+      this,
+      [...shape],
+      dtype,
+      dtype === "u32" ? new Uint32Array(count) : new Float64Array(count),
+    );
   }
 
   /** A new tensor that takes over `data`; for the CPU side of operations. */
-  wrap(data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>, shape: readonly number[], dtype?: DType): CpuTensor {
+  wrap(
+    data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>,
+    shape: readonly number[],
+    dtype?: DType,
+  ): CpuTensor {
     return new CpuTensor(this, [...shape], dtype ?? (data instanceof Uint32Array ? "u32" : "f32"), data);
   }
 
   download(tensor: Tensor): Promise<Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>> {
     return Promise.resolve((tensor as CpuTensor).data.slice());
+  }
+
+  downloadBytes(tensor: Tensor): Promise<Uint8Array<ArrayBuffer>> {
+    const { buffer, byteOffset, byteLength } = encodeElements((tensor as CpuTensor).data, tensor.dtype);
+    return Promise.resolve(new Uint8Array(buffer, byteOffset, byteLength));
   }
 
   finish(): Promise<void> {

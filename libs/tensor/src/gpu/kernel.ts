@@ -11,7 +11,7 @@ export interface Kernel {
   readonly name: string;
   /** Storage buffers in binding order: WGSL name, element type, and how they are used. */
   readonly buffers: readonly KernelBuffer[];
-  /** Uniform parameters in order; read in WGSL as `params.<name>`. At most 16-byte scalars, no vectors. */
+  /** Uniform parameters in order; read in WGSL as `params.<name>`. At most 64 scalars, no vectors. */
   readonly params: readonly (readonly [name: string, type: ParameterType])[];
   /** WGSL without bindings. */
   readonly code: string;
@@ -32,4 +32,16 @@ export interface KernelRequirements {
   readonly features?: readonly string[];
   readonly workgroupStorageBytes?: number;
   readonly invocationsPerWorkgroup?: number;
+}
+
+/** The complete WGSL module of a kernel: its enables, bindings and parameters, then its code. */
+export function kernelSource(kernel: Kernel): string {
+  const bindings = kernel.buffers.map(({ name, element, access }, index) =>
+    `@group(0) @binding(${index}) var<storage, ${access}> ${name}: array<${element}>;`
+  );
+  const parameters = kernel.params.length === 0 ? [] : [
+    `struct Params { ${kernel.params.map(([name, type]) => `${name}: ${type}`).join(", ")} }`,
+    `@group(0) @binding(${kernel.buffers.length}) var<uniform> params: Params;`,
+  ];
+  return [...kernel.enables ?? [], ...bindings, ...parameters, kernel.code].join("\n");
 }

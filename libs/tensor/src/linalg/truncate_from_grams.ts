@@ -49,8 +49,10 @@ export function truncateFromGrams({ gramA, gramB, n, k, tolerance = 1e-6 }: Fact
       "truncateFromGrams",
     );
   }
-  const rootA = gramRoot(gramA, n);
-  const rootB = gramRoot(gramB, n);
+  const gauge = balancingGauge(gramA, gramB, n);
+  const rootA = gramRoot(regauged(gramA, gauge, n), n);
+  const inverse = gauge.map((x) => 1 / x);
+  const rootB = gramRoot(regauged(gramB, inverse, n), n);
   const { values: sigma, left, right } = svd(timesTransposed(rootB, rootA, n), n, n);
   let rank = 0;
   while (rank < k && sigma[rank]! > tolerance * sigma[0]!) rank++;
@@ -63,12 +65,28 @@ export function truncateFromGrams({ gramA, gramB, n, k, tolerance = 1e-6 }: Fact
       const u = factor * left[i * n + row]!;
       const v = factor * right[i * n + row]!;
       for (let j = 0; j < n; j++) {
-        p[i * n + j]! += u * rootB[row * n + j]!;
-        q[j * rank + i]! += v * rootA[row * n + j]!;
+        p[i * n + j]! += u * rootB[row * n + j]! * gauge[j]!;
+        q[j * rank + i]! += v * rootA[row * n + j]! * inverse[j]!;
       }
     }
   }
   return { p, q, sigma, rank, dropped: sigma.slice(rank) };
+}
+
+/**
+ * Factors gᵢ with ‖gᵢ · row i of A‖ = ‖column i of B / gᵢ‖, so that accuracy does not depend on how each rank-one term is
+ * split between its two factors; 1 where either is zero.
+ */
+function balancingGauge(gramA: Float64Array, gramB: Float64Array, n: number): Float64Array<ArrayBuffer> {
+  return Float64Array.from({ length: n }, (_, i) => {
+    const a = gramA[i * n + i]!, b = gramB[i * n + i]!;
+    return a > 0 && b > 0 ? Math.pow(b / a, 1 / 4) : 1;
+  });
+}
+
+/** D G D with D = diag(gauge). */
+function regauged(gram: Float64Array, gauge: Float64Array, n: number): Float64Array<ArrayBuffer> {
+  return Float64Array.from(gram, (x, index) => x * gauge[Math.floor(index / n)]! * gauge[index % n]!);
 }
 
 /** An n × n matrix R with RᵀR = `gram`; eigenvalues that rounding made negative count as zero. */

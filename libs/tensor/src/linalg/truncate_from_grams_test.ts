@@ -86,3 +86,13 @@ Deno.test("truncateFromGrams() refuses ranks outside 1…n", () => {
     assertEquals(error.code, "rank_out_of_range");
   }
 });
+
+Deno.test("truncateFromGrams() stays accurate when terms are split very unevenly between the factors", () => {
+  const [n, d] = [6, 16];
+  const a = gaussians(n * d, 1), b = gaussians(d * n, 2);
+  const expected = truncated(a, b, n, d, d, 3).delta;
+  const uneven = (i: number) => 10 ** (3 * i - 8);
+  const skewedA = a.map((x, index) => x * uneven(Math.floor(index / d)));
+  const skewedB = b.map((x, index) => x / uneven(index % n));
+  assertRelativelyClose(truncated(skewedA, skewedB, n, d, d, 3).delta, expected, 1e-13);
+});

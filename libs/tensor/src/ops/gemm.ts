@@ -1,9 +1,11 @@
 import { gemmFloat64 } from "../cpu/gemm.ts";
 import type { CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
+import { wholeMatrix } from "../gpu/matrix_view.ts";
 import { defineOperation } from "../operation.ts";
-import { matrixShape } from "../shapes.ts";
+import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
+import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
 
 /** Options of {@linkcode gemm}. */
 export interface GemmOptions {
@@ -15,8 +17,10 @@ export interface GemmOptions {
   readonly alpha?: number;
   /** Factor of what `into` held. Default 0. */
   readonly beta?: number;
-  /** Where the result goes, `[m, n]`; absent: a new tensor. */
+  /** Where the result goes, `[m, n]`, neither A nor B; absent: a new tensor. */
   readonly into?: Tensor;
+  /** Name of the kernel family to use in place of the one that the device's table picks; for benchmarks. */
+  readonly kernel?: string;
 }
 
 function sizes(a: Tensor, b: Tensor, options: GemmOptions) {
@@ -32,6 +36,8 @@ function sizes(a: Tensor, b: Tensor, options: GemmOptions) {
       "gemm",
     );
   }
+  requireF32([a, b, options.into], "gemm");
+  if (options.into) requireShape(options.into, [m, n], "into", "gemm");
   return { m, n, k };
 }
 
@@ -39,18 +45,37 @@ function sizes(a: Tensor, b: Tensor, options: GemmOptions) {
  * Matrix product `alpha · op(A) op(B) + beta · into`, `[m, k] × [k, n] → [m, n]`, op being the transpose where asked.
  * Accumulates in f32 (GPU) or float64 (CPU).
  *
- * @throws {TensorError} `shape_mismatch` when the inner sizes differ
+ * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`, `aliased_output`
  */
-export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = defineOperation<[Tensor, Tensor, GemmOptions?], Tensor>({
+export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = defineOperation<
+  [Tensor, Tensor, GemmOptions?],
+  Tensor
+>({
   name: "gemm",
-  kernels: [],
-  gpu() {
-    throw new Error("unreachable");
+  kernels: PRODUCT_KERNELS,
+  gpu(device, a, b, options = {}) {
+    const { m, n } = sizes(a, b, options);
+    const { into } = options;
+    if (into && (device.sameMemory(a, into) || device.sameMemory(b, into))) throw aliasedOutput("gemm");
+    const c = into ?? device.empty([m, n]);
+    queueProduct(device, {
+      a: wholeMatrix(a, "gemm"),
+      b: wholeMatrix(b, "gemm"),
+      c: wholeMatrix(c, "gemm"),
+      transposeA: options.transposeA ?? false,
+      transposeB: options.transposeB ?? false,
+      alpha: options.alpha ?? 1,
+      beta: into ? options.beta ?? 0 : 0,
+      family: options.kernel,
+    });
+    return c;
   },
   cpu(device, a, b, options = {}) {
     const { m, n, k } = sizes(a, b, options);
     const c = (options.into ?? device.zeros([m, n])) as CpuTensor;
-    gemmFloat64((a as CpuTensor).floats, (b as CpuTensor).floats, c.floats, {
+    const [left, right] = [(a as CpuTensor).floats, (b as CpuTensor).floats];
+    if (c.floats === left || c.floats === right) throw aliasedOutput("gemm");
+    gemmFloat64(left, right, c.floats, {
       m,
       n,
       k,

@@ -1,0 +1,345 @@
+import type { DeviceClass, DeviceInfo, MemoryUse } from "../device.ts";
+import { TensorError } from "../errors.ts";
+import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
+import { decodeToFloat64 } from "../cpu/decode.ts";
+import { BufferPool, type PooledBuffer } from "./buffer_pool.ts";
+import { CommandQueue } from "./command_queue.ts";
+import { FailureLog } from "./failures.ts";
+import type { GpuDevice, GpuLimits, TensorWindow } from "./gpu_device.ts";
+import type { Kernel } from "./kernel.ts";
+import { MAX_WORKGROUPS } from "./limits.ts";
+import { beginWait } from "./polling.ts";
+import { encodeParams, PipelineCache } from "./pipeline_cache.ts";
+import { Readback } from "./readback.ts";
+import { FILL } from "./fill.ts";
+import { hostBytes, storedBytes, uploadBytes } from "./upload_bytes.ts";
+
+/** What Dawn calls its flags; the standard's values. */
+const BUFFER = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 };
+const MAP_READ_MODE = 0x1;
+
+/** Everything of Dawn that has to stay alive as long as the device does. */
+export interface DawnObjects {
+  /** The result of Dawn's `create`; if it is collected while the device lives, the process crashes. */
+  readonly gpu: GPU;
+  readonly adapter: GPUAdapter;
+  readonly device: GPUDevice;
+}
+
+/** Devices that were not disposed. Holding them here keeps their Dawn objects out of the garbage collector's reach. */
+const open = new Set<WebGpuDevice>();
+
+/** Memory shared by a tensor and its reshapes. */
+interface Allocation {
+  readonly pooled: PooledBuffer;
+  owners: number;
+}
+
+class GpuTensor implements Tensor {
+  #allocation: Allocation | undefined;
+  readonly #release: (allocation: Allocation) => void;
+
+  constructor(
+    readonly device: WebGpuDevice,
+    readonly shape: readonly number[],
+    readonly dtype: DType,
+    allocation: Allocation,
+    release: (allocation: Allocation) => void,
+  ) {
+    allocation.owners++;
+    this.#allocation = allocation;
+    this.#release = release;
+  }
+
+  get disposed(): boolean {
+    return this.#allocation === undefined;
+  }
+
+  get allocation(): Allocation {
+    if (this.#allocation) return this.#allocation;
+    throw new TensorError(
+      "tensor_disposed",
+      `a tensor of shape [${this.shape}] was disposed`,
+      "dispose it after its last use",
+    );
+  }
+
+  dispose(): void {
+    const allocation = this.#allocation;
+    this.#allocation = undefined;
+    if (allocation && --allocation.owners === 0) this.#release(allocation);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Settings of a {@linkcode WebGpuDevice}. */
+export interface WebGpuDeviceOptions {
+  readonly memoryBudgetBytes?: number;
+  /** Fill every tensor of undefined contents with NaN, so that a kernel that reads them is found out. For tests. */
+  readonly poison?: boolean;
+}
+
+/** A device on any adapter that Dawn offers. Opened by `openDevice`. */
+export class WebGpuDevice implements GpuDevice {
+  readonly info: DeviceInfo;
+  readonly limits: GpuLimits;
+  readonly features: ReadonlySet<string>;
+  readonly #dawn: DawnObjects;
+  readonly #pool: BufferPool;
+  readonly #queue: CommandQueue;
+  readonly #pipelines: PipelineCache;
+  readonly #readback: Readback;
+  readonly #failures: FailureLog;
+  readonly #poison: boolean;
+  #disposed = false;
+
+  constructor(dawn: DawnObjects, info: DeviceInfo, options: WebGpuDeviceOptions = {}) {
+    const { device } = dawn;
+    this.#dawn = dawn;
+    this.info = info;
+    this.features = new Set(device.features);
+    this.limits = {
+      maxBindingBytes: Math.floor(device.limits.maxStorageBufferBindingSize / 256) * 256,
+      windowAlignmentBytes: 256,
+      workgroupStorageBytes: device.limits.maxComputeWorkgroupStorageSize,
+      invocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
+    };
+    this.#failures = new FailureLog(device);
+    this.#queue = new CommandQueue(device, BUFFER);
+    this.#pipelines = new PipelineCache(device, this.limits);
+    this.#readback = new Readback(device, BUFFER, MAP_READ_MODE);
+    this.#pool = new BufferPool(
+      (size) => device.createBuffer({ size, usage: BUFFER.STORAGE | BUFFER.COPY_SRC | BUFFER.COPY_DST }),
+      (buffer) => this.#queue.destroyLater(buffer),
+      options.memoryBudgetBytes ?? Infinity,
+      freeBytesToKeep(info.class),
+    );
+    this.#poison = options.poison ?? false;
+    open.add(this);
+  }
+
+  get memory(): MemoryUse {
+    return { bytes: this.#pool.usedBytes, peakBytes: this.#pool.peakBytes };
+  }
+
+  /** Bytes of buffers that no tensor holds, kept for the next one. */
+  get cachedBytes(): number {
+    return this.#pool.freeBytes;
+  }
+
+  upload(data: ArrayBufferView, shape: readonly number[], dtype?: DType): Tensor {
+    const type = dtype ?? (data instanceof Uint32Array ? "u32" : "f32");
+    const expected = hostBytes(data, elementCount(shape), type);
+    if (data.byteLength !== expected) {
+      throw new TensorError(
+        "shape_mismatch",
+        `upload got ${data.byteLength} bytes for shape [${shape}] of ${type}, which takes ${expected}`,
+        "pass data and shape that agree",
+        "upload",
+      );
+    }
+    const tensor = this.#allocate(shape, type);
+    if (expected > 0) this.#queue.write(tensor.allocation.pooled, uploadBytes(data, type));
+    return tensor;
+  }
+
+  zeros(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    const tensor = this.#allocate(shape, dtype);
+    const { pooled } = tensor.allocation;
+    this.#queue.record((encoder) => encoder.clearBuffer(pooled.buffer, 0, pooled.bytes));
+    this.#queue.use(pooled);
+    return tensor;
+  }
+
+  empty(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    const tensor = this.#allocate(shape, dtype);
+    if (this.#poison) this.#fillWithNaN(tensor);
+    return tensor;
+  }
+
+  #fillWithNaN(tensor: GpuTensor): void {
+    const words = tensor.allocation.pooled.bytes / 4;
+    const perWindow = this.limits.maxBindingBytes / 4;
+    for (let start = 0; start < words; start += perWindow) {
+      const count = Math.min(perWindow, words - start);
+      const binding = { buffer: tensor.allocation.pooled.buffer, offset: 4 * start, size: 4 * count };
+      this.#queue.use(tensor.allocation.pooled);
+      this.#record(FILL, [binding], [count, 0x7fc00000], [Math.min(1024, Math.ceil(count / 64))]);
+    }
+  }
+
+  share(tensor: Tensor, shape: readonly number[]): Tensor {
+    return new GpuTensor(this, [...shape], tensor.dtype, this.#own(tensor).allocation, this.#release);
+  }
+
+  sameMemory(a: Tensor, b: Tensor): boolean {
+    return this.#own(a).allocation === this.#own(b).allocation;
+  }
+
+  compile(kernels: readonly Kernel[]): Promise<void> {
+    return this.#pipelines.compile(kernels);
+  }
+
+  dispatch(
+    kernel: Kernel,
+    tensors: readonly (Tensor | TensorWindow)[],
+    params: readonly number[],
+    workgroups: readonly [number, number?, number?],
+  ): void {
+    if (tensors.length !== kernel.buffers.length) {
+      throw new TensorError(
+        "bindings_mismatch",
+        `${kernel.name} binds ${kernel.buffers.length} buffers, found ${tensors.length} tensors`,
+        "pass one tensor per declared buffer",
+        kernel.name,
+      );
+    }
+    const bindings = tensors.map((entry) => this.#binding(entry, kernel.name));
+    this.#record(kernel, bindings, params, workgroups);
+  }
+
+  #record(
+    kernel: Kernel,
+    bindings: readonly GPUBufferBinding[],
+    params: readonly number[],
+    [x, y = 1, z = 1]: readonly [number, number?, number?],
+  ): void {
+    if (x === 0 || y === 0 || z === 0) return;
+    if (x > MAX_WORKGROUPS || y > MAX_WORKGROUPS || z > MAX_WORKGROUPS) {
+      throw new TensorError(
+        "grid_too_large",
+        `${kernel.name} was dispatched with ${x} × ${y} × ${z} workgroups; at most ${MAX_WORKGROUPS} fit an axis`,
+        "fold the workgroups into further axes",
+        kernel.name,
+      );
+    }
+    const { pipeline, layout } = this.#pipelines.get(kernel);
+    const encoded = encodeParams(kernel, params);
+    const resources = encoded ? [...bindings, this.#queue.parameters] : bindings;
+    const group = this.#dawn.device.createBindGroup({
+      layout,
+      entries: resources.map((resource, binding) => ({ binding, resource })),
+    });
+    this.#queue.dispatch(pipeline, group, encoded, [x, y, z]);
+  }
+
+  copyElements(from: Tensor, fromStart: number, to: Tensor, toStart: number, count: number): void {
+    if (count === 0) return;
+    const size = BYTES_PER_ELEMENT[from.dtype];
+    const source = this.#own(from).allocation.pooled;
+    const target = this.#own(to).allocation.pooled;
+    this.#queue.record((encoder) =>
+      encoder.copyBufferToBuffer(source.buffer, fromStart * size, target.buffer, toStart * size, count * size)
+    );
+    this.#queue.use(source);
+    this.#queue.use(target);
+  }
+
+  async download(
+    tensor: Tensor,
+  ): Promise<Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>> {
+    const bytes = await this.downloadBytes(tensor);
+    if (tensor.dtype === "u32") return new Uint32Array(bytes.buffer);
+    if (tensor.dtype === "f32") return new Float32Array(bytes.buffer);
+    return Float32Array.from(decodeToFloat64(bytes, tensor.dtype));
+  }
+
+  async downloadBytes(tensor: Tensor): Promise<Uint8Array<ArrayBuffer>> {
+    const { pooled } = this.#own(tensor).allocation;
+    const count = elementCount(tensor.shape);
+    const stored = storedBytes(count, tensor.dtype);
+    this.#queue.submit();
+    const bytes = await this.#wait(() => this.#readback.read(pooled.buffer, stored));
+    const exact = count * BYTES_PER_ELEMENT[tensor.dtype];
+    return new Uint8Array(exact === stored ? bytes : bytes.slice(0, exact));
+  }
+
+  async finish(): Promise<void> {
+    this.#queue.submit();
+    await this.#wait(() => this.#dawn.device.queue.onSubmittedWorkDone());
+  }
+
+  async #wait<T>(work: () => Promise<T>): Promise<T> {
+    this.#checkOpen();
+    this.#failures.throwIfAny();
+    beginWait();
+    let result: T;
+    try {
+      result = await work();
+    } catch (error) {
+      throw this.#failures.explain(error);
+    }
+    this.#failures.throwIfAny();
+    return result;
+  }
+
+  async dispose(): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#failures.close();
+    const { device } = this.#dawn;
+    // Destroying a busy device would block this thread until its work is done.
+    await device.queue.onSubmittedWorkDone().catch(() => {});
+    this.#readback.destroy();
+    device.destroy();
+    await device.lost;
+    open.delete(this);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  readonly #release = (allocation: Allocation): void => {
+    if (!this.#disposed) this.#pool.give(allocation.pooled);
+  };
+
+  #allocate(shape: readonly number[], dtype: DType): GpuTensor {
+    this.#checkOpen();
+    const pooled = this.#pool.take(storedBytes(elementCount(shape), dtype));
+    return new GpuTensor(this, [...shape], dtype, { pooled, owners: 0 }, this.#release);
+  }
+
+  #own(tensor: Tensor): GpuTensor {
+    if (tensor instanceof GpuTensor && tensor.device === this) return tensor;
+    throw new TensorError("device_mismatch", "got a tensor of another device", "upload it to this device");
+  }
+
+  #binding(entry: Tensor | TensorWindow, where: string): GPUBufferBinding {
+    const [tensor, start, end] = "tensor" in entry
+      ? [entry.tensor, entry.start, entry.end]
+      : [entry, 0, elementCount(entry.shape)];
+    const { pooled } = this.#own(tensor).allocation;
+    const offset = start * BYTES_PER_ELEMENT[tensor.dtype];
+    // Kernels may read whole vec4s at the end; the size classes of the pool leave room for that.
+    const size = Math.max(16, Math.ceil((end - start) * BYTES_PER_ELEMENT[tensor.dtype] / 16) * 16);
+    if (size > this.limits.maxBindingBytes) {
+      throw new TensorError(
+        "binding_too_large",
+        `${where} needs ${size} bytes of one tensor at once, but this adapter binds at most ${this.limits.maxBindingBytes}`,
+        "split the tensor by rows, or use an adapter with larger limits or `device: cpu`",
+        where,
+      );
+    }
+    this.#queue.use(pooled);
+    return { buffer: pooled.buffer, offset, size };
+  }
+
+  #checkOpen(): void {
+    if (!this.#disposed) return;
+    throw new TensorError(
+      "device_disposed",
+      "the device was disposed",
+      "open a new one with openDevice",
+      "device",
+    );
+  }
+}
+
+/** How much memory free buffers may hold: software drivers share the host's. */
+function freeBytesToKeep(deviceClass: DeviceClass): number {
+  return deviceClass === "software" ? 2 ** 28 : 2 ** 30;
+}

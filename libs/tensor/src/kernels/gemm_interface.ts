@@ -1,0 +1,107 @@
+import type { Kernel, KernelBuffer, KernelRequirements } from "../gpu/kernel.ts";
+
+/** What distinguishes the variants of one matrix product kernel. */
+export interface GemmForm {
+  readonly transposeA: boolean;
+  readonly transposeB: boolean;
+  /** Offsets, strides and extents of all three matrices are multiples of four, so that rows are read as vec4s. */
+  readonly vec4: boolean;
+  /** Rows of op(B), that is the inner index, are multiplied by weights: Xᵀ diag(w) X. */
+  readonly weighted: boolean;
+}
+
+/** A matrix product kernel and the block of C that one of its workgroups computes. */
+export interface GemmKernel {
+  readonly kernel: Kernel;
+  readonly tileRows: number;
+  readonly tileColumns: number;
+}
+
+/** All forms a kernel template has to offer. */
+export const GEMM_FORMS: readonly GemmForm[] = [false, true].flatMap((vec4) => [
+  ...[false, true].flatMap((transposeA) =>
+    [false, true].map((transposeB) => ({ transposeA, transposeB, vec4, weighted: false }))
+  ),
+  { transposeA: true, transposeB: false, vec4, weighted: true },
+]);
+
+/** `nt_vec4`, `tn_weighted` and so on. */
+export function formName({ transposeA, transposeB, vec4, weighted }: GemmForm): string {
+  return `${transposeA ? "t" : "n"}${transposeB ? "t" : "n"}${vec4 ? "_vec4" : ""}${
+    weighted ? "_weighted" : ""
+  }`;
+}
+
+/**
+ * Parameters that all matrix product kernels share, for C = alpha · op(A) op(B) + beta · C. The workgroup's z counts slices
+ * of the inner index: slice z covers [z · kPerSlice, (z + 1) · kPerSlice) and writes at `sliceStride` · z in C.
+ */
+export const GEMM_PARAMS: Kernel["params"] = [
+  ["m", "u32"],
+  ["n", "u32"],
+  ["k", "u32"],
+  ["strideA", "u32"],
+  ["strideB", "u32"],
+  ["strideC", "u32"],
+  ["baseA", "u32"],
+  ["baseB", "u32"],
+  ["baseC", "u32"],
+  ["baseWeights", "u32"],
+  ["kPerSlice", "u32"],
+  ["sliceStride", "u32"],
+  ["lowerOnly", "u32"],
+  ["alpha", "f32"],
+  ["beta", "f32"],
+];
+
+/** Values of {@linkcode GEMM_PARAMS}. */
+export interface GemmParams {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly strideA: number;
+  readonly strideB: number;
+  readonly strideC: number;
+  readonly baseA: number;
+  readonly baseB: number;
+  readonly baseC: number;
+  readonly baseWeights: number;
+  readonly kPerSlice: number;
+  readonly sliceStride: number;
+  /** 1: skip tiles that lie wholly above the diagonal. */
+  readonly lowerOnly: number;
+  readonly alpha: number;
+  readonly beta: number;
+}
+
+/** The values in the order of {@linkcode GEMM_PARAMS}. */
+export function gemmParamValues(params: GemmParams): number[] {
+  return GEMM_PARAMS.map(([name]) => params[name as keyof GemmParams]);
+}
+
+/** Assembles a kernel from its template's code; `a` and `b` are vec4 arrays in the `vec4` forms, as the template says. */
+export function gemmKernel(
+  name: string,
+  form: GemmForm,
+  elements: { readonly a: string; readonly b: string; readonly c: string },
+  code: string,
+  requires: KernelRequirements,
+): Kernel {
+  const buffers: KernelBuffer[] = [
+    { name: "a", element: elements.a, access: "read" },
+    { name: "b", element: elements.b, access: "read" },
+    { name: "c", element: elements.c, access: "read_write" },
+    ...form.weighted ? [{ name: "weights", element: "f32", access: "read" } as const] : [],
+  ];
+  return { name: `gemm_${formName(form)}_${name}`, buffers, params: GEMM_PARAMS, code, requires };
+}
+
+/** [0, …, count − 1]. */
+export function range(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index);
+}
+
+/** `lines` joined for WGSL, one a line. */
+export function lines(parts: readonly string[]): string {
+  return parts.join("\n");
+}

@@ -1,0 +1,46 @@
+import { CpuDevice } from "./cpu/cpu_device.ts";
+import type { Device } from "./device.ts";
+import { TensorError } from "./errors.ts";
+import { chooseAdapter } from "./gpu/adapters.ts";
+import type { Profile } from "./gpu/dawn.ts";
+import { WebGpuDevice } from "./gpu/webgpu_device.ts";
+
+/** Which device to open: `auto` takes a hardware GPU, else a software Vulkan driver, else the CPU. */
+export type DeviceChoice = "auto" | "gpu" | "software" | "cpu";
+
+/** Options of {@linkcode openDevice}. */
+export interface OpenDeviceOptions {
+  /** Default `auto`. */
+  readonly device?: DeviceChoice;
+  /** Part of the name of the adapter to use, when there are several of the kind asked for. */
+  readonly adapter?: string;
+  /** `fast` gives up bounds checks and validation on the GPU for speed. Default `safe`. */
+  readonly profile?: Profile;
+  /** The most GPU memory that tensors and buffers kept for reuse may take. Default: what the driver allows. */
+  readonly memoryBudgetBytes?: number;
+  /** Fill new tensors of undefined contents with NaN, to find kernels that read them. For tests. */
+  readonly poison?: boolean;
+}
+
+const CHOICES: readonly string[] = ["auto", "gpu", "software", "cpu"] satisfies DeviceChoice[];
+
+/**
+ * Opens a device. Only `auto` falls back from one kind to the next; `device.info` says what it became.
+ *
+ * @throws {TensorError} `no_gpu`, `no_software_driver`, `no_adapter`, `unknown_device`, `no_dawn`
+ */
+export async function openDevice(options: OpenDeviceOptions = {}): Promise<Device> {
+  const choice = options.device ?? "auto";
+  if (!CHOICES.includes(choice)) {
+    throw new TensorError(
+      "unknown_device",
+      `device is ${JSON.stringify(choice)}; expected one of ${CHOICES.join(", ")}`,
+      "use `device: auto`",
+      "device",
+    );
+  }
+  if (choice === "cpu") return new CpuDevice();
+  const adapter = await chooseAdapter(choice, options.adapter, options.profile ?? "safe");
+  if (!adapter) return new CpuDevice();
+  return new WebGpuDevice(adapter.dawn, adapter.info, options);
+}
