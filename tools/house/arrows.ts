@@ -32,7 +32,7 @@ export const HOUSE: House = {
     { path: "libs/formats", purpose: "reading and writing adapters", mayImport: [] },
     { path: "libs/model", purpose: "forward passes, tokens", mayImport: ["libs/tensor", "libs/formats"] },
     { path: "libs/lego", purpose: "semantic units, clustering", mayImport: ["libs/tensor"] },
-    { path: "libs/iteris", purpose: "objective, solver, schedules", mayImport: ["libs/tensor"] },
+    { path: "libs/iteris", purpose: "objective and solver", mayImport: ["libs/tensor"] },
     {
       path: "libs/merge",
       purpose: "recipes, methods, the engine",
@@ -42,7 +42,7 @@ export const HOUSE: House = {
     { path: "apps/server", purpose: "the HTTP API and page", mayImport: [...LIBRARIES, "tools/std"] },
     {
       path: "libs/testing",
-      purpose: "assertions, tolerances, oracles",
+      purpose: "assertions, tolerances",
       mayImport: ["libs/formats"],
       testsOnly: true,
     },
