@@ -5,8 +5,8 @@ import type { Tokenizer } from "./tokenizer.ts";
 
 /** What {@linkcode evaluate} works on. */
 export interface EvaluateOptions {
-  readonly model: BaseModel;
-  readonly tokenizer: Tokenizer;
+  readonly model: Pick<BaseModel, "generate">;
+  readonly tokenizer: Pick<Tokenizer, "encode" | "decode" | "eosId">;
   readonly deltas: Deltas;
   readonly rows: readonly TaskRow[];
   /** Default 6. */

@@ -16,6 +16,8 @@ export type RopeScaling =
 export interface RopeConfig {
   readonly theta: number;
   readonly scaling: RopeScaling;
+  /** Rounds the frequencies to bfloat16, as `OpenModelOptions.rotaryFrequencies` tells. Default false. */
+  readonly roundToBfloat16?: boolean;
 }
 
 /**
@@ -24,10 +26,18 @@ export interface RopeConfig {
  * `factor`, those below `originalLength / highFrequencyFactor` kept, and those between blended.
  */
 export function rotaryFrequencies(rope: RopeConfig, headDim: number): Float64Array<ArrayBuffer> {
-  return Float64Array.from(
+  const frequencies = Float64Array.from(
     { length: headDim / 2 },
     (_, plane) => scaled(rope.theta ** (-2 * plane / headDim), rope.scaling),
   );
+  return rope.roundToBfloat16 ? frequencies.map(roundedToBfloat16) : frequencies;
+}
+
+/** To the nearest bfloat16, ties to even: a float32 without its lower 16 bits. */
+function roundedToBfloat16(value: number): number {
+  const bits = new Uint32Array(Float32Array.of(value).buffer);
+  bits[0] = (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) & 0xffff0000;
+  return new Float32Array(bits.buffer)[0]!;
 }
 
 function scaled(frequency: number, scaling: RopeScaling): number {

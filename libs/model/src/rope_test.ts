@@ -39,6 +39,15 @@ Deno.test("rotaryFrequencies() keeps short, divides long and blends middle wavel
   assertEquals([kept > 0, divided > 0, blended > 0], [true, true, true]);
 });
 
+Deno.test("rotaryFrequencies() keeps eight significant bits when they are rounded to bfloat16", () => {
+  const exact = rotaryFrequencies({ theta: 10000, scaling: { type: "default" } }, 64);
+  const rounded = rotaryFrequencies({ theta: 10000, scaling: { type: "default" }, roundToBfloat16: true }, 64);
+  exact.forEach((frequency, plane) => {
+    const unit = 2 ** (Math.floor(Math.log2(frequency)) - 7);
+    assertEquals(rounded[plane], Math.round(frequency / unit) * unit);
+  });
+});
+
 Deno.test("rotaryTable() holds the cosines of a position's planes, then their sines", () => {
   const table = rotaryTable(Float64Array.of(1, 0.25), 3);
   assertEquals(table.length, 12);

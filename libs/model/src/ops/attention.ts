@@ -31,46 +31,46 @@ const LOCATE = /* wgsl */ `
 // Far below any score, yet finite: WGSL may assume that there are no infinities.
 const LOWEST = "-3e38";
 
-function repeated(count: number, line: (index: number) => string): string {
-  return Array.from({ length: count }, (_, index) => line(index)).join("\n");
-}
-
-/** One invocation per row and head, everything in registers: for drivers that run invocations as SIMD lanes of a CPU. */
-function invocationKernel(headDim: number): Kernel {
-  const quads = headDim / 4;
-  return {
-    name: `attention_invocation_per_query_${headDim}`,
-    buffers,
-    params,
-    code: /* wgsl */ `${FOR_EACH_ELEMENT}
+/**
+ * One invocation per row and head, with one pass over its keys (online softmax, arXiv 2205.14135): for drivers that run
+ * invocations as SIMD lanes of a CPU. Sums stay in the result's memory, not in registers, because those drivers take
+ * seconds to compile code that is unrolled over a head.
+ */
+const perInvocation: Kernel = {
+  name: "attention_invocation_per_query",
+  buffers,
+  params: [...params, ["quads", "u32"]],
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE}
-  ${repeated(quads, (d) => `let q${d} = queries[i * ${quads}u + ${d}u] * params.scale; var a${d} = vec4f();`)}
+  let mine = i * params.quads;
+  for (var d = 0u; d < params.quads; d++) { result[mine + d] = vec4f(); }
   var highest = ${LOWEST};
   var sum = 0.0;
   for (var j = 0u; j < key_count; j++) {
-    let at = ((first_key + j) * params.key_value_heads + key_value_head) * ${quads}u;
-    var dots = q0 * keys[at];
-    ${repeated(quads - 1, (d) => `dots = fma(q${d + 1}, keys[at + ${d + 1}u], dots);`)}
-    let score = dots.x + dots.y + dots.z + dots.w;
+    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.quads;
+    var dots = vec4f();
+    for (var d = 0u; d < params.quads; d++) { dots = fma(queries[mine + d], keys[at + d], dots); }
+    let score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
     let above = max(highest, score);
     let shrink = exp(highest - above);
     let weight = exp(score - above);
     highest = above;
     sum = sum * shrink + weight;
-    ${repeated(quads, (d) => `a${d} = fma(values[at + ${d}u], vec4f(weight), a${d} * shrink);`)}
+    for (var d = 0u; d < params.quads; d++) {
+      result[mine + d] = fma(values[at + d], vec4f(weight), result[mine + d] * shrink);
+    }
   }
-  ${repeated(quads, (d) => `result[i * ${quads}u + ${d}u] = a${d} / sum;`)}
+  for (var d = 0u; d < params.quads; d++) { result[mine + d] /= sum; }
 }`,
-  };
-}
+};
 
 const GROUP = 64;
 
 /**
  * One workgroup per row and head: 64 keys at a time are scored by one invocation each, then every invocation gathers its
- * own elements of the values (online softmax, arXiv 2205.14135).
+ * own elements of the values. Unrolled for one head size.
  */
-function workgroupKernel(headDim: number): Kernel {
+function perGroup(headDim: number): Kernel {
   const quads = headDim / 4;
   return {
     name: `attention_workgroup_per_query_${headDim}`,
@@ -132,21 +132,19 @@ ${forEachGroup(GROUP)}
   };
 }
 
-const variants = { invocation: invocationKernel, workgroup: workgroupKernel };
-const made = new Map<string, Kernel>();
+const groupKernels = new Map<number, Kernel>();
 
-/** The kernel of a variant for a head size, made once. */
-function kernelFor(variant: keyof typeof variants, headDim: number): Kernel {
-  const key = `${variant} ${headDim}`;
-  const kernel = made.get(key) ?? variants[variant](headDim);
-  made.set(key, kernel);
+/** The workgroup kernel for a head size, made once. */
+function groupKernelFor(headDim: number): Kernel {
+  const kernel = groupKernels.get(headDim) ?? perGroup(headDim);
+  groupKernels.set(headDim, kernel);
   return kernel;
 }
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchAttention(
   device: GpuDevice,
-  variant: keyof typeof variants,
+  variant: "invocation" | "workgroup",
   queries: Tensor,
   keys: Tensor,
   values: Tensor,
@@ -157,12 +155,10 @@ export function dispatchAttention(
   const result = device.empty(queries.shape);
   const count = rows * heads.queryHeads;
   const scale = 1 / Math.sqrt(heads.headDim);
-  device.dispatch(
-    kernelFor(variant, heads.headDim),
-    [queries, keys, values, spans, result],
-    [count, heads.queryHeads, heads.keyValueHeads, scale],
-    grid(count, variant === "invocation" ? LANES : 1),
-  );
+  const tensors = [queries, keys, values, spans, result];
+  const params = [count, heads.queryHeads, heads.keyValueHeads, scale];
+  if (variant === "workgroup") device.dispatch(groupKernelFor(heads.headDim), tensors, params, grid(count));
+  else device.dispatch(perInvocation, tensors, [...params, heads.headDim / 4], grid(count, LANES));
   return result;
 }
 
@@ -222,7 +218,7 @@ export const attention: (
 ) => Tensor = defineOperation<[Tensor, Tensor, Tensor, Tensor, AttentionHeads], Tensor>({
   name: "attention",
   // Kernels for other head sizes are made on demand from the same text.
-  kernels: [64, 128].flatMap((headDim) => [kernelFor("invocation", headDim), kernelFor("workgroup", headDim)]),
+  kernels: [perInvocation, groupKernelFor(64), groupKernelFor(128)],
   gpu: (device, ...args) => dispatchAttention(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
   cpu(device, queries, keys, values, spans, heads) {
     checkShapes(queries, keys, values, spans, heads);
