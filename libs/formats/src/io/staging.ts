@@ -4,7 +4,7 @@ import { FormatError } from "../errors.ts";
 import { isAbandoned, randomSuffix, releaseSuffix } from "./partial_names.ts";
 import { RandomAccessFile } from "./random_access_file.ts";
 import { syncDirectory } from "./sync_directory.ts";
-import { systemCode, withFileErrors } from "./system_errors.ts";
+import { fileError, systemCode, withFileErrors } from "./system_errors.ts";
 
 /** A place beside a target, which appears under the target's name complete or not at all. */
 export interface Staging {
@@ -61,10 +61,20 @@ async function prepare(target: string, { force = false }: StagingOptions): Promi
   if (parent === absolute) {
     throw new FormatError("invalid_path", `${target} cannot be replaced`, "Name a folder below it.", target);
   }
-  await withFileErrors("create", parent, () => fs.mkdir(parent, { recursive: true }));
+  await createFolder(parent);
   await recoverFromKilledRuns(absolute);
   if (!force) await refuseExisting(absolute);
   return new SiblingStaging(absolute, force);
+}
+
+async function createFolder(path: string): Promise<void> {
+  try {
+    await fs.mkdir(path, { recursive: true });
+  } catch (error) {
+    // With `recursive` an existing folder is no error, so what exists here is a file.
+    const isFile = systemCode(error) === "EEXIST";
+    throw fileError(isFile ? Object.assign(new Error(), { code: "ENOTDIR" }) : error, "create", path);
+  }
 }
 
 class SiblingStaging implements Staging {
