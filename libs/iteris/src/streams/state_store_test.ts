@@ -1,0 +1,52 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { access } from "node:fs/promises";
+import { dirname } from "node:path";
+import { CpuDevice } from "@lora-loom/tensor";
+import { StateStore } from "./state_store.ts";
+
+function someActivations(device: CpuDevice, fill: number) {
+  const input = device.upload(new Float64Array(6).fill(fill), [2, 3]);
+  const stream = device.upload(Float64Array.of(fill, 1 / 3), [2, 1]);
+  return {
+    lengths: [2],
+    input,
+    stream,
+    tensors: new Map([["input", input], ["stream", stream]]),
+    [Symbol.dispose]() {
+      input.dispose();
+      stream.dispose();
+    },
+  };
+}
+
+for (const [place, budget] of [["memory", 1000], ["files", 0]] as const) {
+  Deno.test(`StateStore gives back exactly what was saved when it is kept in ${place}`, async () => {
+    const device = new CpuDevice();
+    await using store = new StateStore(device, budget);
+    const states = await Promise.all([1, 2, 3].map(async (fill) => {
+      using activations = someActivations(device, fill);
+      return await store.save(activations);
+    }));
+    assertEquals(device.memory.bytes, 0);
+    for (const [index, state] of states.entries()) {
+      const tensors = await store.load(state);
+      assertEquals(tensors.get("input")!.shape, [2, 3]);
+      assertEquals([...await device.download(tensors.get("input")!)], new Array(6).fill(index + 1));
+      assertEquals([...await device.download(tensors.get("stream")!)], [index + 1, 1 / 3]);
+      assertEquals(state.lengths, [2]);
+      await store.release(state);
+    }
+    assertEquals(store.hostBytes, 0);
+  });
+}
+
+Deno.test("StateStore never keeps more in memory than its budget, and removes its files", async () => {
+  const device = new CpuDevice();
+  const store = new StateStore(device, 100);
+  using activations = someActivations(device, 1);
+  const [inMemory, inFile] = [await store.save(activations), await store.save(activations)];
+  assertEquals(store.hostBytes, 64);
+  assertEquals([inMemory.file, typeof inFile.file], [undefined, "string"]);
+  await store[Symbol.asyncDispose]();
+  await assertRejects(() => access(dirname(inFile.file!)));
+});
