@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { findAdapter } from "./adapter.ts";
 import { installCommand, readDistribution } from "./distribution.ts";
 import { type DriverManifest, fetchDriver, readManifest } from "./driver.ts";
@@ -78,10 +78,7 @@ async function install(root: string, log: (line: string) => void): Promise<Drive
 
 /** Tries the driver before anything relies on it. */
 async function requireAdapter(folder: string, manifest: DriverManifest): Promise<void> {
-  const adapter = await findAdapter({
-    VK_DRIVER_FILES: join(folder, manifest.icd),
-    LD_LIBRARY_PATH: join(folder, "lib"),
-  });
+  const adapter = await findAdapter(driverEnvironment(folder, manifest));
   if (adapter === undefined) {
     throw new SetupError(
       "driver_unusable",
@@ -90,6 +87,11 @@ async function requireAdapter(folder: string, manifest: DriverManifest): Promise
       manifest.icd,
     );
   }
+}
+
+/** Variables with which a new process takes the fetched driver, and no other. */
+export function driverEnvironment(folder: string, { icd, loader }: DriverManifest): Record<string, string> {
+  return { VK_DRIVER_FILES: join(folder, icd), LD_LIBRARY_PATH: dirname(join(folder, loader)) };
 }
 
 /** Puts `staged` in the place of `target` by renaming, so that nobody ever sees half a driver. */
