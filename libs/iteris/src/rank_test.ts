@@ -7,7 +7,6 @@ import {
   type Matrix,
   systemOf,
   times,
-  trace,
   transpose,
   zeros,
 } from "./test_support/oracle.ts";

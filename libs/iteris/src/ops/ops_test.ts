@@ -1,0 +1,81 @@
+import { assert, assertEquals, assertLess } from "@std/assert";
+import { CpuDevice, type Device, openDevice } from "@lora-loom/tensor";
+import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
+import { addToPair } from "./add_to_pair.ts";
+import { equilibrate } from "./equilibrate.ts";
+import { residual } from "./residual.ts";
+
+/** Runs a test on the GPU (a software driver counts) and on the CPU. */
+function onBoth(name: string, body: (device: Device) => Promise<void>): void {
+  Deno.test(`${name} on the GPU`, async () => {
+    await using device = await openDevice({ device: "software" });
+    await body(device);
+  });
+  Deno.test(`${name} on the CPU`, () => body(new CpuDevice()));
+}
+
+/** Normal numbers that float32 holds exactly. */
+function singles(count: number, seed: number, factor = 1): Float64Array<ArrayBuffer> {
+  return gaussians(count, seed).map((x) => Math.fround(x * factor));
+}
+
+for (const [m, n] of [[1, 1], [3, 65], [9, 129]] as const) {
+  onBoth(`residual() keeps 30 bits of what cancels for shape [${m}, ${n}]`, async (device) => {
+    const [high, low, matrix] = [singles(m * n, 1), singles(m * n, 2, 1e-8), singles(n * n, 3)];
+    const product = new Float64Array(m * n);
+    const magnitude = new Float64Array(m * n);
+    for (let i = 0; i < m; i++) {
+      for (let k = 0; k < n; k++) {
+        for (let j = 0; j < n; j++) {
+          const term = (high[i * n + k]! + low[i * n + k]!) * matrix[k * n + j]!;
+          product[i * n + j]! += term;
+          magnitude[i * n + j]! += Math.abs(term);
+        }
+      }
+    }
+    const target = product.map(Math.fround);
+    const result = await device.download(residual(
+      device.upload(target, [m, n]),
+      device.upload(high, [m, n]),
+      device.upload(low, [m, n]),
+      device.upload(matrix, [n, n]),
+    ));
+    result.forEach((value, i) =>
+      assertLess(Math.abs(value - (target[i]! - product[i]!)), 2 ** -30 * magnitude[i]!)
+    );
+  });
+}
+
+onBoth("addToPair() adds in twice the usual precision", async (device) => {
+  const count = 1000;
+  const [high, low] = [device.upload(singles(count, 1), [10, 100]), device.zeros([10, 100])];
+  const expected = singles(count, 1);
+  for (let step = 0; step < 20; step++) {
+    const change = singles(count, 10 + step, 10 ** -step);
+    addToPair(high, low, device.upload(change, [10, 100]));
+    change.forEach((value, i) => expected[i]! += value);
+  }
+  const [highs, lows] = [await device.download(high), await device.download(low)];
+  expected.forEach((value, i) => assertLess(Math.abs(highs[i]! + lows[i]! - value), 2 ** -40 * 4));
+});
+
+onBoth("equilibrate() scales by powers of two to a diagonal in [1, 4)", async (device) => {
+  const n = 70;
+  const roots = singles(n, 1).map((x, i) => Math.fround((0.5 + Math.abs(x)) * 10 ** (i / 10 - 3)));
+  const gram = Float64Array.from({ length: n * n }, (_, index) => {
+    const [i, j] = [Math.floor(index / n), index % n];
+    return Math.fround(roots[i]! * roots[j]! * (i === j ? 1 : 0.25));
+  });
+  const ridge = 2 ** -10;
+  const { matrix, scales } = equilibrate(device.upload(gram, [n, n]), ridge);
+  const [scaled, factors] = [await device.download(matrix), await device.download(scales)];
+  const expected = gram.map((value, index) => {
+    const [i, j] = [Math.floor(index / n), index % n];
+    return (value + (i === j ? ridge : 0)) * factors[i]! * factors[j]!;
+  });
+  assertRelativelyClose(scaled, expected, 1e-7);
+  for (let i = 0; i < n; i++) {
+    assertEquals(Number.isInteger(Math.log2(factors[i]!)), true);
+    assert(scaled[i * n + i]! >= 1 && scaled[i * n + i]! < 4, `diagonal ${scaled[i * n + i]}`);
+  }
+});
