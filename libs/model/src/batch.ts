@@ -71,7 +71,11 @@ export function checkSequences(
   room = 0,
 ): void {
   if (sequences.length === 0) {
-    throw new ModelError("empty_sequence", "the batch has no sequence", "pass at least one sequence of token ids");
+    throw new ModelError(
+      "empty_sequence",
+      "the batch has no sequence",
+      "pass at least one sequence of token ids",
+    );
   }
   sequences.forEach((sequence, index) => {
     const where = `sequence ${index}`;
@@ -81,7 +85,9 @@ export function checkSequences(
     if (sequence.length + room > maxPositions) {
       throw new ModelError(
         "sequence_too_long",
-        `${where} needs ${sequence.length + room} positions, the model has ${maxPositions} (max_position_embeddings)`,
+        `${where} needs ${
+          sequence.length + room
+        } positions, the model has ${maxPositions} (max_position_embeddings)`,
         "shorten the text",
         where,
       );

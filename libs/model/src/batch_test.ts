@@ -16,7 +16,10 @@ Deno.test("selectedRows() selects all, last or given rows, and refuses rows past
   assertEquals(selectedRows("all", [2, 1]), undefined);
   assertEquals(selectedRows("last", [2, 1]), Uint32Array.of(1, 2));
   assertEquals(selectedRows(Uint32Array.of(2, 0), [2, 1]), Uint32Array.of(2, 0));
-  assertEquals(assertThrows(() => selectedRows(Uint32Array.of(3), [2, 1]), ModelError).code, "row_out_of_range");
+  assertEquals(
+    assertThrows(() => selectedRows(Uint32Array.of(3), [2, 1]), ModelError).code,
+    "row_out_of_range",
+  );
 });
 
 Deno.test("checkSequences() refuses empty, too long and foreign sequences", () => {
@@ -27,7 +30,10 @@ Deno.test("checkSequences() refuses empty, too long and foreign sequences", () =
   assertEquals(code([Uint32Array.of(1), new Uint32Array(0)]), "empty_sequence");
   assertEquals(code([Uint32Array.of(1, 2, 3)], 2), "sequence_too_long");
   assertEquals(code([Uint32Array.of(1, 10)]), "token_out_of_range");
-  const error = assertThrows(() => checkSequences([Uint32Array.of(1), Uint32Array.of(99)], limits), ModelError);
+  const error = assertThrows(
+    () => checkSequences([Uint32Array.of(1), Uint32Array.of(99)], limits),
+    ModelError,
+  );
   assertStringIncludes(error.message, "sequence 1 has token id 99, the model's vocabulary has 10");
   checkSequences([Uint32Array.of(1, 2)], limits, 2);
 });

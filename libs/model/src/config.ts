@@ -75,7 +75,10 @@ export function parseDecoderConfig(json: unknown, where: string): DecoderConfig 
   const keyValueHeads = raw.num_key_value_heads ?? queryHeads;
   const headDim = raw.head_dim ?? raw.hidden_size / queryHeads;
   if (queryHeads % keyValueHeads !== 0) {
-    throw invalid(`num_key_value_heads ${keyValueHeads} does not divide num_attention_heads ${queryHeads}`, where);
+    throw invalid(
+      `num_key_value_heads ${keyValueHeads} does not divide num_attention_heads ${queryHeads}`,
+      where,
+    );
   }
   if (headDim % 4 !== 0 || headDim > 256) {
     throw unsupported("head_dim", `${headDim}`, "a multiple of 4, at most 256", where);
@@ -102,7 +105,9 @@ function refuseUnsupported(raw: RawConfig, where: string): void {
     const method = (raw.quantization_config as { quant_method?: unknown }).quant_method;
     throw new ModelError(
       "unsupported_quantization",
-      `the model is quantised (quantization_config, ${method ?? "method not named"}); expected BF16, F16 or F32 weights`,
+      `the model is quantised (quantization_config, ${
+        method ?? "method not named"
+      }); expected BF16, F16 or F32 weights`,
       "use the unquantised base model that the adapters were trained on",
       where,
     );
@@ -119,7 +124,11 @@ function parseRope(raw: RawConfig, where: string): RopeConfig {
   return { theta, scaling: parseScaling(parameters, raw.max_position_embeddings, where) };
 }
 
-function parseScaling(raw: v.InferOutput<typeof ropeSchema>, maxPositions: number, where: string): RopeScaling {
+function parseScaling(
+  raw: v.InferOutput<typeof ropeSchema>,
+  maxPositions: number,
+  where: string,
+): RopeScaling {
   const type = raw.rope_type ?? raw.type ?? "default";
   const required = (key: "factor" | "low_freq_factor" | "high_freq_factor") => {
     const value = raw[key];
@@ -150,7 +159,12 @@ function describeIssue(issue: v.BaseIssue<unknown>): string {
 }
 
 function invalid(message: string, where: string): ModelError {
-  return new ModelError("invalid_config", message, "take config.json from the model's original folder", where);
+  return new ModelError(
+    "invalid_config",
+    message,
+    "take config.json from the model's original folder",
+    where,
+  );
 }
 
 function unsupported(key: string, found: string, expected: string, where: string): ModelError {

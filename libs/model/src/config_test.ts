@@ -10,7 +10,12 @@ function refusal(changes: Record<string, unknown>): ModelError {
 
 Deno.test("parseDecoderConfig() reads rotary settings of both generations alike", () => {
   const { rope_theta: _, ...bare } = SMALL_CONFIG;
-  const scaling = { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 32 };
+  const scaling = {
+    factor: 8,
+    low_freq_factor: 1,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 32,
+  };
   const older = { ...bare, rope_theta: 7000, rope_scaling: { type: "llama3", ...scaling } };
   const newer = { ...bare, rope_parameters: { rope_theta: 7000, rope_type: "llama3", ...scaling } };
   const rope = parseDecoderConfig(older, "").rope;

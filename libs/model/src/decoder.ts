@@ -61,11 +61,19 @@ export class Decoder implements Disposable {
   }
 
   queries(layer: number, x: Tensor, positions: Tensor, deltas: Deltas): Tensor {
-    return this.#rotated(this.linear(layer, "query", x, deltas), this.weights.layer(layer).norms.query, positions);
+    return this.#rotated(
+      this.linear(layer, "query", x, deltas),
+      this.weights.layer(layer).norms.query,
+      positions,
+    );
   }
 
   keys(layer: number, x: Tensor, positions: Tensor, deltas: Deltas): Tensor {
-    return this.#rotated(this.linear(layer, "key", x, deltas), this.weights.layer(layer).norms.key, positions);
+    return this.#rotated(
+      this.linear(layer, "key", x, deltas),
+      this.weights.layer(layer).norms.key,
+      positions,
+    );
   }
 
   /** Attention of query rows to the spans of key and value rows they see (u32 `[rows, 2]`). */

@@ -30,7 +30,12 @@ export function checkDeltas(deltas: Deltas, sites: ReadonlyMap<string, Site>): v
 }
 
 function mismatch(module: string, message: string): ModelError {
-  return new ModelError("adapter_mismatch", message, "use the base model that the adapter was trained on", module);
+  return new ModelError(
+    "adapter_mismatch",
+    message,
+    "use the base model that the adapter was trained on",
+    module,
+  );
 }
 
 /** Releases the tensors of deltas that are no longer needed. */

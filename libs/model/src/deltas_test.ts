@@ -6,7 +6,11 @@ import { ModelError } from "./errors.ts";
 import { loadDeltas } from "./load_deltas.ts";
 
 function stored(values: readonly number[], shape: readonly number[]): StoredTensor {
-  return { shape, dtype: "F32", readFloat32: () => Promise.resolve(Float32Array.from(values)) } as unknown as StoredTensor;
+  return {
+    shape,
+    dtype: "F32",
+    readFloat32: () => Promise.resolve(Float32Array.from(values)),
+  } as unknown as StoredTensor;
 }
 
 function adapterOf(...modules: Partial<LoraModule>[]): Adapter {

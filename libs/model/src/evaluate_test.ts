@@ -15,7 +15,11 @@ const tokenizer = {
 class Shouter {
   readonly calls: { prompts: number; options: GenerateOptions }[] = [];
 
-  generate(prompts: readonly Uint32Array[], _deltas: unknown, options: GenerateOptions): Promise<Uint32Array[]> {
+  generate(
+    prompts: readonly Uint32Array[],
+    _deltas: unknown,
+    options: GenerateOptions,
+  ): Promise<Uint32Array[]> {
     this.calls.push({ prompts: prompts.length, options });
     return Promise.resolve(prompts.map((prompt) => {
       const answer = tokenizer.decode(prompt).replace(/[a-z]/g, "");
@@ -49,6 +53,9 @@ Deno.test("evaluate() takes the given end tokens over the tokenizer's, and needs
   const silent = { ...tokenizer, eosId: undefined };
   await evaluate({ model, tokenizer: silent, deltas: new Map(), rows, eos: [7, 8] });
   assertEquals(model.calls[0]!.options, { maxNewTokens: 6, eos: [7, 8] });
-  const error = await assertRejects(() => evaluate({ model, tokenizer: silent, deltas: new Map(), rows }), ModelError);
+  const error = await assertRejects(
+    () => evaluate({ model, tokenizer: silent, deltas: new Map(), rows }),
+    ModelError,
+  );
   assertEquals(error.code, "no_end_token");
 });

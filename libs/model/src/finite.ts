@@ -17,6 +17,11 @@ export async function assertFinite(tensors: ReadonlyMap<string, Tensor>, fix: st
   const bad = await first.device.download(counts);
   [...tensors].forEach(([name, { shape }], slot) => {
     if (bad[slot] === 0) return;
-    throw new ModelError("non_finite", `${name} [${shape}] has ${bad[slot]} NaN or infinite elements`, fix, name);
+    throw new ModelError(
+      "non_finite",
+      `${name} [${shape}] has ${bad[slot]} NaN or infinite elements`,
+      fix,
+      name,
+    );
   });
 }

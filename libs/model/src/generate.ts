@@ -6,6 +6,7 @@ import { foldDeltas } from "./folded_weights.ts";
 import { KeyValueCache } from "./key_value_cache.ts";
 import { argmax } from "./ops/argmax.ts";
 import { gatherRows } from "./ops/rows.ts";
+import { promptGroups, rowLimits } from "./prompt_groups.ts";
 
 const NO_DELTAS: Deltas = new Map();
 
@@ -22,23 +23,37 @@ interface Completion {
 
 /**
  * Greedy decoding of all prompts together: one pass over the prompts, then one pass per new token over those that have not
- * ended, with cached keys and values and one read-back per pass.
+ * ended, with cached keys and values and one read-back per pass. Prompts are split into groups only where a device could
+ * not bind the activations of all.
  */
 export async function generateGreedily(
   decoder: Decoder,
   prompts: readonly Uint32Array[],
   deltas: Deltas,
+  options: GenerateOptions,
+): Promise<Uint32Array[]> {
+  const { maxNewTokens } = options;
+  checkSequences(prompts, decoder.config, maxNewTokens);
+  using folded = foldDeltas(decoder, deltas);
+  folded.reservePositions(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens);
+  const completions: Uint32Array[] = [];
+  for (const group of promptGroups(prompts, maxNewTokens, rowLimits(decoder))) {
+    completions.push(...await completeGroup(folded, group, options));
+  }
+  return completions;
+}
+
+async function completeGroup(
+  decoder: Decoder,
+  prompts: readonly Uint32Array[],
   { maxNewTokens, eos }: GenerateOptions,
 ): Promise<Uint32Array[]> {
-  checkSequences(prompts, decoder.config, maxNewTokens);
-  decoder.reservePositions(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens);
   const ends = new Set([eos].flat());
   const completions = startCompletions(prompts, maxNewTokens);
-  using folded = foldDeltas(decoder, deltas);
   using cache = new KeyValueCache(decoder.device, decoder.config, cacheRows(prompts, maxNewTokens));
   let active = maxNewTokens > 0 ? completions : [];
   while (active.length > 0) {
-    const next = await nextTokens(folded, active, cache);
+    const next = await nextTokens(decoder, active, cache);
     active.forEach((completion, index) => {
       completion.cached += completion.pending.length;
       completion.pending = next.subarray(index, index + 1);
@@ -64,7 +79,11 @@ function startCompletions(prompts: readonly Uint32Array[], maxNewTokens: number)
 }
 
 /** Runs the pending tokens of each completion and picks the likeliest token after its last. */
-async function nextTokens(decoder: Decoder, active: readonly Completion[], cache: KeyValueCache): Promise<Uint32Array> {
+async function nextTokens(
+  decoder: Decoder,
+  active: readonly Completion[],
+  cache: KeyValueCache,
+): Promise<Uint32Array> {
   using pass = new Pass(decoder, active, cache);
   using last = pass.run();
   using logits = decoder.logits(last);
@@ -93,10 +112,16 @@ class Pass implements Disposable {
     this.#tokens = Uint32Array.from(rows, ({ token }) => token);
     this.#positions = this.#upload(rows.map(({ position }) => position), [rows.length]);
     this.#cacheRows = this.#upload(rows.map(({ firstRow, position }) => firstRow + position), [rows.length]);
-    this.#spans = this.#upload(rows.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [rows.length, 2]);
+    this.#spans = this.#upload(rows.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [
+      rows.length,
+      2,
+    ]);
     this.#lastRows = this.#upload(last, [last.length]);
     this.#lastPositions = this.#upload(lastOnes.map(({ position }) => position), [last.length]);
-    this.#lastSpans = this.#upload(lastOnes.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [last.length, 2]);
+    this.#lastSpans = this.#upload(lastOnes.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [
+      last.length,
+      2,
+    ]);
   }
 
   /** `[completions, hidden]` */
@@ -104,7 +129,9 @@ class Pass implements Disposable {
     const { decoder } = this;
     let stream = decoder.embed(this.#tokens);
     for (let layer = 0; layer < decoder.config.layers; layer++) {
-      stream = layer < decoder.config.layers - 1 ? this.#layer(layer, stream) : this.#lastLayer(layer, stream);
+      stream = layer < decoder.config.layers - 1
+        ? this.#layer(layer, stream)
+        : this.#lastLayer(layer, stream);
     }
     using output = stream;
     return decoder.norm(output, decoder.weights.finalNorm);

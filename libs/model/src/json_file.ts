@@ -16,6 +16,11 @@ export async function readJsonFile(path: string): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new ModelError("invalid_json", `${path} is not JSON: ${(error as Error).message}`, "restore the file", path);
+    throw new ModelError(
+      "invalid_json",
+      `${path} is not JSON: ${(error as Error).message}`,
+      "restore the file",
+      path,
+    );
   }
 }

@@ -34,7 +34,12 @@ export async function readJsonl<Row>(
   throw new ModelError("invalid_row", `${path} has no rows`, `write one row ${expected} a line`, path);
 }
 
-function parseRow<Row>(line: string, schema: v.GenericSchema<unknown, Row>, expected: string, where: string): Row {
+function parseRow<Row>(
+  line: string,
+  schema: v.GenericSchema<unknown, Row>,
+  expected: string,
+  where: string,
+): Row {
   let json: unknown;
   try {
     json = JSON.parse(line);

@@ -17,11 +17,14 @@ async function withFile(content: string, body: (path: string) => Promise<void>):
 }
 
 Deno.test("readTask() reads rows up to the limit and skips blank lines", () =>
-  withFile(`{"prompt":"a","completion":"b"}\n\n{"prompt":"c","completion":"d","source":"x"}\r\n`, async (path) => {
-    const rows = [{ prompt: "a", completion: "b" }, { prompt: "c", completion: "d" }];
-    assertEquals(await readTask(path), rows);
-    assertEquals(await readTask(path, 1), rows.slice(0, 1));
-  }));
+  withFile(
+    `{"prompt":"a","completion":"b"}\n\n{"prompt":"c","completion":"d","source":"x"}\r\n`,
+    async (path) => {
+      const rows = [{ prompt: "a", completion: "b" }, { prompt: "c", completion: "d" }];
+      assertEquals(await readTask(path), rows);
+      assertEquals(await readTask(path, 1), rows.slice(0, 1));
+    },
+  ));
 
 Deno.test("readTexts() takes prompts or texts", () =>
   withFile(`{"prompt":"a","completion":"b"}\n{"text":"c"}`, async (path) => {

@@ -1,14 +1,16 @@
 import { add, type Tensor } from "@lora-loom/tensor";
-import { type LinearRole, linearName, linearShape } from "./architecture.ts";
-import type { Activations, BaseModel, Deltas, ForwardOptions, GenerateOptions, Rows, Site, Stage } from "./base_model.ts";
-import {
-  causalSpans,
-  checkSequences,
-  concatenated,
-  positionsOf,
-  selectedRows,
-  tokenCount,
-} from "./batch.ts";
+import { linearName, type LinearRole, linearShape } from "./architecture.ts";
+import type {
+  Activations,
+  BaseModel,
+  Deltas,
+  ForwardOptions,
+  GenerateOptions,
+  Rows,
+  Site,
+  Stage,
+} from "./base_model.ts";
+import { causalSpans, checkSequences, concatenated, positionsOf, selectedRows, tokenCount } from "./batch.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
@@ -60,7 +62,10 @@ class StagedActivations implements Activations {
 export class LlamaModel implements BaseModel {
   readonly stages: readonly Stage[];
   readonly #decoder: Decoder;
-  readonly #sites: ReadonlyMap<string, { readonly site: Site; readonly layer: number; readonly role: LinearRole }>;
+  readonly #sites: ReadonlyMap<
+    string,
+    { readonly site: Site; readonly layer: number; readonly role: LinearRole }
+  >;
 
   constructor(decoder: Decoder) {
     this.#decoder = decoder;
@@ -95,7 +100,12 @@ export class LlamaModel implements BaseModel {
         return this.#keepStream(state, this.#decoder.gatedUp(layer, state.input, deltas));
       case "mlp_out": {
         const stream = this.#writeStream(layer, "down", state, deltas);
-        return this.#stateBefore(state.next + 1, state.lengths, this.#firstNorm(stream, layer + 1), new Shared(stream));
+        return this.#stateBefore(
+          state.next + 1,
+          state.lengths,
+          this.#firstNorm(stream, layer + 1),
+          new Shared(stream),
+        );
       }
     }
   }
@@ -151,7 +161,11 @@ export class LlamaModel implements BaseModel {
     }
   }
 
-  async generate(prompts: readonly Uint32Array[], deltas: Deltas, options: GenerateOptions): Promise<Uint32Array[]> {
+  async generate(
+    prompts: readonly Uint32Array[],
+    deltas: Deltas,
+    options: GenerateOptions,
+  ): Promise<Uint32Array[]> {
     this.checkDeltas(deltas);
     return await generateGreedily(this.#decoder, prompts, deltas, options);
   }
@@ -187,7 +201,10 @@ export class LlamaModel implements BaseModel {
   /** What a layer's first stage reads; past the last layer, the final norm. */
   #firstNorm(stream: Tensor, layer: number): Tensor {
     const { weights, config } = this.#decoder;
-    return this.#decoder.norm(stream, layer < config.layers ? weights.layer(layer).norms.attention : weights.finalNorm);
+    return this.#decoder.norm(
+      stream,
+      layer < config.layers ? weights.layer(layer).norms.attention : weights.finalNorm,
+    );
   }
 
   #keepStream(state: StagedActivations, input: Tensor): Activations {
@@ -208,16 +225,19 @@ export class LlamaModel implements BaseModel {
 }
 
 function makeStages({ architecture, config }: Decoder): Stage[] {
-  return Array.from({ length: config.layers }, (_, layer) =>
-    LAYER_STAGES.map(({ name, roles }, place): Stage => ({
-      index: layer * LAYER_STAGES.length + place,
-      name: architecture.layerPrefix(layer) + name,
-      sites: roles.map((role): Site => {
-        const [outFeatures, inFeatures] = linearShape(config, role);
-        const module = linearName(architecture, layer, role);
-        return { module, inFeatures, outFeatures, writesStream: role === "output" || role === "down" };
-      }),
-    }))).flat();
+  return Array.from(
+    { length: config.layers },
+    (_, layer) =>
+      LAYER_STAGES.map(({ name, roles }, place): Stage => ({
+        index: layer * LAYER_STAGES.length + place,
+        name: architecture.layerPrefix(layer) + name,
+        sites: roles.map((role): Site => {
+          const [outFeatures, inFeatures] = linearShape(config, role);
+          const module = linearName(architecture, layer, role);
+          return { module, inFeatures, outFeatures, writesStream: role === "output" || role === "down" };
+        }),
+      })),
+  ).flat();
 }
 
 function indexSites({ config }: Decoder, stages: readonly Stage[]) {
@@ -225,14 +245,18 @@ function indexSites({ config }: Decoder, stages: readonly Stage[]) {
   for (let layer = 0; layer < config.layers; layer++) {
     LAYER_STAGES.forEach(({ roles }, place) => {
       const stage = stages[layer * LAYER_STAGES.length + place]!;
-      roles.forEach((role, index) => sites.set(stage.sites[index]!.module, { site: stage.sites[index]!, layer, role }));
+      roles.forEach((role, index) =>
+        sites.set(stage.sites[index]!.module, { site: stage.sites[index]!, layer, role })
+      );
     });
   }
   return sites;
 }
 
 function wrongStage(where: string, expected: string, at: Activations): ModelError {
-  const found = at instanceof StagedActivations ? `the state before stage ${at.next}` : "the state of another model";
+  const found = at instanceof StagedActivations
+    ? `the state before stage ${at.next}`
+    : "the state of another model";
   return new ModelError(
     "wrong_stage",
     `${where} expected ${expected}, found ${found}`,

@@ -10,11 +10,23 @@ import { ModelError } from "./errors.ts";
 import type { LlamaModel } from "./llama_model.ts";
 import { openModel } from "./open_model.ts";
 import { oracleForward } from "./test_support/oracle.ts";
-import { randomModel, SMALL_CONFIG, type TestConfig, type TestModel, writeModel } from "./test_support/random_model.ts";
+import {
+  randomModel,
+  SMALL_CONFIG,
+  type TestConfig,
+  type TestModel,
+  writeModel,
+} from "./test_support/random_model.ts";
 
-const SEQUENCES = [[3, 1, 4, 1, 5, 9, 2, 6], [36], [5, 35, 8, 9, 7]].map((tokens) => Uint32Array.from(tokens));
+const SEQUENCES = [[3, 1, 4, 1, 5, 9, 2, 6], [36], [5, 35, 8, 9, 7]].map((tokens) =>
+  Uint32Array.from(tokens)
+);
 const NO_DELTAS: Deltas = new Map();
-const ADAPTED = ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj", "model.layers.1.self_attn.v_proj"];
+const ADAPTED = [
+  "model.layers.0.self_attn.q_proj",
+  "model.layers.0.mlp.down_proj",
+  "model.layers.1.self_attn.v_proj",
+];
 
 /** Opens `model` from a folder on the CPU device, where everything is float64. */
 async function withModel(
@@ -42,17 +54,24 @@ function oracleLogits(
 }
 
 /** Random deltas on the device, and the same as dense matrices. */
-function randomDeltas(opened: LlamaModel, device: CpuDevice): { deltas: Deltas; dense: Map<string, number[][]> } {
+function randomDeltas(
+  opened: LlamaModel,
+  device: CpuDevice,
+): { deltas: Deltas; dense: Map<string, number[][]> } {
   const deltas = new Map<string, Delta>();
   const dense = new Map<string, number[][]>();
   ADAPTED.forEach((module, index) => {
     const [out, inner] = opened.weight(module).shape as [number, number];
     const rank = index + 2;
-    const a = gaussians(rank * inner, 100 + index), b = gaussians(out * rank, 200 + index).map((value) => value * 0.1);
+    const a = gaussians(rank * inner, 100 + index),
+      b = gaussians(out * rank, 200 + index).map((value) => value * 0.1);
     deltas.set(module, { a: device.upload(a, [rank, inner]), b: device.upload(b, [out, rank]) });
     const product = (o: number, i: number) =>
       Array.from({ length: rank }, (_, r) => b[o * rank + r]! * a[r * inner + i]!).reduce((x, y) => x + y);
-    dense.set(module, Array.from({ length: out }, (_, o) => Array.from({ length: inner }, (_, i) => product(o, i))));
+    dense.set(
+      module,
+      Array.from({ length: out }, (_, o) => Array.from({ length: inner }, (_, i) => product(o, i))),
+    );
   });
   return { deltas, dense };
 }
@@ -108,10 +127,19 @@ Deno.test("LlamaModel.forward() adds deltas as if they were part of the weights,
     };
     using logits = opened.forward(SEQUENCES, deltas, { observe });
     const expected = SEQUENCES.map((sequence) => oracleForward(model, sequence, dense));
-    assertRelativelyClose(await device.download(logits), expected.flatMap(({ logits }) => logits.flat()), 1e-12);
+    assertRelativelyClose(
+      await device.download(logits),
+      expected.flatMap(({ logits }) => logits.flat()),
+      1e-12,
+    );
     assertEquals(seen.size, 14);
     for (const [module, input] of seen) {
-      assertRelativelyClose(await input, expected.flatMap(({ inputs }) => inputs.get(module)!.flat()), 1e-12, module);
+      assertRelativelyClose(
+        await input,
+        expected.flatMap(({ inputs }) => inputs.get(module)!.flat()),
+        1e-12,
+        module,
+      );
     }
     disposeDeltas(deltas);
   });
@@ -123,7 +151,8 @@ Deno.test("LlamaModel.forward() computes only the rows asked for", async () => {
     const { vocab_size: width } = SMALL_CONFIG;
     using whole = opened.forward(SEQUENCES, NO_DELTAS);
     const all = await device.download(whole);
-    const rowsOf = (rows: number[]) => rows.flatMap((row) => [...all.subarray(row * width, (row + 1) * width)]);
+    const rowsOf = (rows: number[]) =>
+      rows.flatMap((row) => [...all.subarray(row * width, (row + 1) * width)]);
     using last = opened.forward(SEQUENCES, NO_DELTAS, { rows: "last" });
     assertEquals([...await device.download(last)], rowsOf([7, 8, 13]));
     using some = opened.forward(SEQUENCES, NO_DELTAS, { rows: Uint32Array.of(9, 0) });
@@ -149,7 +178,12 @@ Deno.test("LlamaModel.stages lists the modules that share an input, in order of 
       { module: "model.layers.1.self_attn.v_proj", inFeatures: 20, outFeatures: 24, writesStream: false },
     ]);
     const writers = opened.stages.flatMap(({ sites }) => sites).filter(({ writesStream }) => writesStream);
-    assertEquals(writers.map(({ module }) => module.split(".").at(-1)), ["o_proj", "down_proj", "o_proj", "down_proj"]);
+    assertEquals(writers.map(({ module }) => module.split(".").at(-1)), [
+      "o_proj",
+      "down_proj",
+      "o_proj",
+      "down_proj",
+    ]);
     for (const { module, inFeatures, outFeatures } of opened.stages.flatMap(({ sites }) => sites)) {
       assertEquals(opened.weight(module).shape, [outFeatures, inFeatures]);
     }
@@ -175,7 +209,9 @@ Deno.test("LlamaModel.restore() continues from tensors that were moved to the ho
   await withModel(randomModel(SMALL_CONFIG, 13), async (opened, device) => {
     for (const stage of opened.stages.slice(0, 4)) {
       let state = opened.begin(SEQUENCES);
-      for (const earlier of opened.stages.slice(0, stage.index)) state = opened.advance(earlier, state, NO_DELTAS);
+      for (const earlier of opened.stages.slice(0, stage.index)) {
+        state = opened.advance(earlier, state, NO_DELTAS);
+      }
       using direct = opened.advance(stage, state, NO_DELTAS);
       const copies = await Promise.all(
         [...state.tensors].map(async ([name, tensor]) =>
@@ -217,11 +253,19 @@ Deno.test("LlamaModel.generate() picks what full recomputation picks, and stops 
     assertEquals(generated.map((tokens) => [...tokens]), free);
     // An end that comes early in one completion and not in all others.
     const eos = free[0]![2]!;
-    const ended = free.map((tokens) => tokens.includes(eos) ? tokens.slice(0, tokens.indexOf(eos) + 1) : tokens);
-    assert(new Set(ended.map(({ length }) => length)).size > 1, "the test needs completions of several lengths");
+    const ended = free.map((tokens) =>
+      tokens.includes(eos) ? tokens.slice(0, tokens.indexOf(eos) + 1) : tokens
+    );
+    assert(
+      new Set(ended.map(({ length }) => length)).size > 1,
+      "the test needs completions of several lengths",
+    );
     const stopped = await opened.generate(SEQUENCES, deltas, { maxNewTokens, eos });
     assertEquals(stopped.map((tokens) => [...tokens]), ended);
-    assertEquals(await opened.generate(SEQUENCES, deltas, { maxNewTokens: 0, eos }), SEQUENCES.map(() => new Uint32Array()));
+    assertEquals(
+      await opened.generate(SEQUENCES, deltas, { maxNewTokens: 0, eos }),
+      SEQUENCES.map(() => new Uint32Array()),
+    );
   });
 });
 
@@ -260,10 +304,12 @@ Deno.test("LlamaModel refuses tokens, deltas, modules and states that do not fit
 
     const delta = { a: device.zeros([2, 20]), b: device.zeros([71, 2]) };
     const wrongShape = new Map([["model.layers.0.self_attn.q_proj", delta]]);
-    for (const error of [
-      thrown(() => opened.advance(first, start, wrongShape)),
-      thrown(() => opened.forward(SEQUENCES, wrongShape)),
-    ]) {
+    for (
+      const error of [
+        thrown(() => opened.advance(first, start, wrongShape)),
+        thrown(() => opened.forward(SEQUENCES, wrongShape)),
+      ]
+    ) {
       assertEquals([error.code, error.where], ["adapter_mismatch", "model.layers.0.self_attn.q_proj"]);
       assertStringIncludes(error.message, "A [2,20] and B [71,2]");
       assertStringIncludes(error.message, "A [rank, 20] and B [72, rank]");
@@ -274,7 +320,10 @@ Deno.test("LlamaModel refuses tokens, deltas, modules and states that do not fit
     const options = { maxNewTokens: 1, eos: 2 };
     const early = await assertRejects(() => opened.generate(SEQUENCES, elsewhere, options), ModelError);
     assertEquals(early.code, "adapter_mismatch");
-    const tooLong = await assertRejects(() => opened.generate(SEQUENCES, NO_DELTAS, { maxNewTokens: 60, eos: 2 }), ModelError);
+    const tooLong = await assertRejects(
+      () => opened.generate(SEQUENCES, NO_DELTAS, { maxNewTokens: 60, eos: 2 }),
+      ModelError,
+    );
     assertEquals(tooLong.code, "sequence_too_long");
   });
 });
@@ -282,15 +331,22 @@ Deno.test("LlamaModel refuses tokens, deltas, modules and states that do not fit
 Deno.test("openModel() names the weight that is missing, misshapen or not finite", async () => {
   const model = randomModel(SMALL_CONFIG, 17);
   const name = "model.layers.1.mlp.up_proj.weight";
-  const altered = async (change: (weights: Map<string, { shape: readonly number[]; values: Float64Array<ArrayBuffer> }>) => void) => {
+  const altered = async (
+    change: (weights: Map<string, { shape: readonly number[]; values: Float64Array<ArrayBuffer> }>) => void,
+  ) => {
     const weights = new Map(model.weights);
     change(weights);
-    const error = await assertRejects(() => withModel({ ...model, weights }, () => Promise.resolve()), ModelError);
+    const error = await assertRejects(
+      () => withModel({ ...model, weights }, () => Promise.resolve()),
+      ModelError,
+    );
     assertStringIncludes(error.where, name);
     return error;
   };
   assertEquals((await altered((weights) => weights.delete(name))).code, "missing_weight");
-  const misshapen = await altered((weights) => weights.set(name, { shape: [20, 28], values: weights.get(name)!.values }));
+  const misshapen = await altered((weights) =>
+    weights.set(name, { shape: [20, 28], values: weights.get(name)!.values })
+  );
   assertEquals(misshapen.code, "wrong_weight_shape");
   assertStringIncludes(misshapen.message, "[20,28]");
   assertStringIncludes(misshapen.message, "[28,20]");

@@ -14,7 +14,9 @@ import { ModelError } from "./errors.ts";
 export async function loadDeltas(device: Device, adapter: Adapter, weight = 1): Promise<Deltas> {
   const deltas = new Map<string, Delta>();
   try {
-    for (const module of adapter.modules.values()) deltas.set(module.name, await loadDelta(device, module, weight));
+    for (const module of adapter.modules.values()) {
+      deltas.set(module.name, await loadDelta(device, module, weight));
+    }
   } catch (error) {
     disposeDeltas(deltas);
     throw error;

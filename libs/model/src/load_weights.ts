@@ -1,6 +1,13 @@
 import { cast, type Device, type DType, type Tensor } from "@lora-loom/tensor";
 import type { ModelWeights, StoredTensor } from "@lora-loom/formats";
-import { type Architecture, LINEAR_ROLES, linearName, type LinearRole, linearShape, NORM_ROLES } from "./architecture.ts";
+import {
+  type Architecture,
+  LINEAR_ROLES,
+  linearName,
+  type LinearRole,
+  linearShape,
+  NORM_ROLES,
+} from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";
 import { ModelError } from "./errors.ts";
 import { assertFinite } from "./finite.ts";
@@ -21,13 +28,18 @@ export async function loadWeights(
 ): Promise<DecoderWeights> {
   const loader = new Loader(device, stored);
   try {
-    const embeddings = await loader.load(`${architecture.embeddings}.weight`, [config.vocabularySize, config.hiddenSize]);
+    const embeddings = await loader.load(`${architecture.embeddings}.weight`, [
+      config.vocabularySize,
+      config.hiddenSize,
+    ]);
     const head = config.tiedEmbeddings
       ? embeddings
       : await loader.load(`${architecture.head}.weight`, [config.vocabularySize, config.hiddenSize]);
     const finalNorm = await loader.load(`${architecture.finalNorm}.weight`, [config.hiddenSize]);
     const layers: LayerWeights[] = [];
-    for (let layer = 0; layer < config.layers; layer++) layers.push(await loadLayer(loader, architecture, config, layer));
+    for (let layer = 0; layer < config.layers; layer++) {
+      layers.push(await loadLayer(loader, architecture, config, layer));
+    }
     await loader.checkFinite();
     return {
       embeddings,
@@ -103,7 +115,9 @@ class Loader implements Disposable {
         where,
       );
     }
-    if (tensor.shape.length === shape.length && shape.every((size, axis) => tensor.shape[axis] === size)) return tensor;
+    if (tensor.shape.length === shape.length && shape.every((size, axis) => tensor.shape[axis] === size)) {
+      return tensor;
+    }
     throw new ModelError(
       "wrong_weight_shape",
       `${name} has shape [${tensor.shape}], config.json asks for [${shape}]`,

@@ -14,7 +14,13 @@ Deno.test("rotaryFrequencies() divides every frequency when scaling is linear", 
 });
 
 Deno.test("rotaryFrequencies() keeps short, divides long and blends middle wavelengths when scaling is llama3", () => {
-  const scaling = { type: "llama3", factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalLength: 8192 } as const;
+  const scaling = {
+    type: "llama3",
+    factor: 8,
+    lowFrequencyFactor: 1,
+    highFrequencyFactor: 4,
+    originalLength: 8192,
+  } as const;
   const scaled = rotaryFrequencies({ theta: 500000, scaling }, 128);
   // Written in terms of wavelengths, as Llama 3.1 was published, where the code counts turns.
   let kept = 0, divided = 0, blended = 0;
@@ -41,7 +47,10 @@ Deno.test("rotaryFrequencies() keeps short, divides long and blends middle wavel
 
 Deno.test("rotaryFrequencies() keeps eight significant bits when they are rounded to bfloat16", () => {
   const exact = rotaryFrequencies({ theta: 10000, scaling: { type: "default" } }, 64);
-  const rounded = rotaryFrequencies({ theta: 10000, scaling: { type: "default" }, roundToBfloat16: true }, 64);
+  const rounded = rotaryFrequencies(
+    { theta: 10000, scaling: { type: "default" }, roundToBfloat16: true },
+    64,
+  );
   exact.forEach((frequency, plane) => {
     const unit = 2 ** (Math.floor(Math.log2(frequency)) - 7);
     assertEquals(rounded[plane], Math.round(frequency / unit) * unit);

@@ -10,7 +10,9 @@ export interface Linear {
 /** One decoder layer's weights, all f32. */
 export interface LayerWeights {
   readonly linears: Readonly<Record<LinearRole, Linear>>;
-  readonly norms: { readonly attention: Tensor; readonly mlp: Tensor } & Readonly<Partial<Record<NormRole, Tensor>>>;
+  readonly norms:
+    & { readonly attention: Tensor; readonly mlp: Tensor }
+    & Readonly<Partial<Record<NormRole, Tensor>>>;
 }
 
 /** A decoder's weights. Layers are asked for one at a time, so that an implementation need not hold them all. */

@@ -19,6 +19,7 @@ export const llama: Architecture = {
     down: "mlp.down_proj",
   },
   norms: { attention: "input_layernorm", mlp: "post_attention_layernorm" },
-  hasBias: (role, config) => role === "gate" || role === "up" || role === "down" ? config.mlpBias : config.attentionBias,
+  hasBias: (role, config) =>
+    role === "gate" || role === "up" || role === "down" ? config.mlpBias : config.attentionBias,
   parseConfig: parseDecoderConfig,
 };

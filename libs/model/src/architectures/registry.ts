@@ -21,7 +21,9 @@ export function architectureOf(json: unknown, where: string): Architecture {
   if (found) return found;
   throw new ModelError(
     "unsupported_architecture",
-    `the model is a ${classNames.join(", ") || config.model_type || "model of unnamed type"}; supported are ` +
+    `the model is a ${
+      classNames.join(", ") || config.model_type || "model of unnamed type"
+    }; supported are ` +
       ARCHITECTURES.map((architecture) => architecture.className).join(", "),
     "use a base model of a supported family; the data-free methods need none",
     where,

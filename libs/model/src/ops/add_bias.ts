@@ -1,6 +1,12 @@
-import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
+import {
+  type CpuTensor,
+  defineOperation,
+  type Kernel,
+  matrixShape,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { FOR_EACH_ELEMENT, grid, LANES } from "./grid.ts";
-import { expectShape, matrixShape } from "./shapes.ts";
 
 const kernel: Kernel = {
   name: "add_bias",
@@ -20,12 +26,14 @@ export const addBias: (bias: Tensor, into: Tensor) => void = defineOperation<[Te
   kernels: [kernel],
   gpu(device, bias, into) {
     const [rows, width] = matrixShape(into, "add_bias");
-    expectShape(bias, [width], "add_bias");
+    requireShape(bias, [width], "bias", "add_bias");
     device.dispatch(kernel, [bias, into], [rows * width, width], grid(rows * width, LANES));
   },
   cpu(_device, bias, into) {
     const [rows, width] = matrixShape(into, "add_bias");
-    expectShape(bias, [width], "add_bias");
-    for (let i = 0; i < rows * width; i++) (into as CpuTensor).floats[i]! += (bias as CpuTensor).floats[i % width]!;
+    requireShape(bias, [width], "bias", "add_bias");
+    for (let i = 0; i < rows * width; i++) {
+      (into as CpuTensor).floats[i]! += (bias as CpuTensor).floats[i % width]!;
+    }
   },
 });

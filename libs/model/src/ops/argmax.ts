@@ -1,6 +1,12 @@
-import { type CpuTensor, defineOperation, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
+import {
+  type CpuTensor,
+  defineOperation,
+  type GpuDevice,
+  type Kernel,
+  matrixShape,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
-import { matrixShape } from "./shapes.ts";
 
 const buffers: Kernel["buffers"] = [
   { name: "x", element: "f32", access: "read" },
@@ -71,7 +77,8 @@ export function dispatchArgmax(device: GpuDevice, variant: "invocation" | "workg
 export const argmax: (x: Tensor) => Tensor = defineOperation<[Tensor], Tensor>({
   name: "argmax",
   kernels: [perInvocation, perGroup],
-  gpu: (device, x) => dispatchArgmax(device, device.info.class === "software" ? "invocation" : "workgroup", x),
+  gpu: (device, x) =>
+    dispatchArgmax(device, device.info.class === "software" ? "invocation" : "workgroup", x),
   cpu(device, x) {
     const [rows, width] = matrixShape(x, "argmax");
     const places = new Uint32Array(rows);

@@ -1,6 +1,14 @@
-import { type CpuDevice, type CpuTensor, defineOperation, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
+import {
+  type CpuDevice,
+  type CpuTensor,
+  defineOperation,
+  type GpuDevice,
+  type Kernel,
+  matrixShape,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
-import { expectShape, matrixShape } from "./shapes.ts";
 
 /** How the columns of queries, keys and values divide into heads. */
 export interface AttentionHeads {
@@ -18,7 +26,10 @@ const buffers: Kernel["buffers"] = [
   { name: "spans", element: "u32", access: "read" },
   { name: "result", element: "vec4f", access: "read_write" },
 ];
-const params: Kernel["params"] = [["count", "u32"], ["query_heads", "u32"], ["key_value_heads", "u32"], ["scale", "f32"]];
+const params: Kernel["params"] = [["count", "u32"], ["query_heads", "u32"], ["key_value_heads", "u32"], [
+  "scale",
+  "f32",
+]];
 
 /** WGSL shared by the variants: from the unit of work `i` to its row, its heads and the keys it sees. */
 const LOCATE = /* wgsl */ `
@@ -162,13 +173,19 @@ export function dispatchAttention(
   return result;
 }
 
-function checkShapes(queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor, heads: AttentionHeads): number {
+function checkShapes(
+  queries: Tensor,
+  keys: Tensor,
+  values: Tensor,
+  spans: Tensor,
+  heads: AttentionHeads,
+): number {
   const [rows] = matrixShape(queries, "attention");
   const [keyRows] = matrixShape(keys, "attention");
-  expectShape(queries, [rows, heads.queryHeads * heads.headDim], "attention");
-  expectShape(keys, [keyRows, heads.keyValueHeads * heads.headDim], "attention");
-  expectShape(values, keys.shape, "attention");
-  expectShape(spans, [rows, 2], "attention");
+  requireShape(queries, [rows, heads.queryHeads * heads.headDim], "queries", "attention");
+  requireShape(keys, [keyRows, heads.keyValueHeads * heads.headDim], "keys", "attention");
+  requireShape(values, keys.shape, "values", "attention");
+  requireShape(spans, [rows, 2], "spans", "attention");
   return rows;
 }
 
@@ -219,7 +236,8 @@ export const attention: (
   name: "attention",
   // Kernels for other head sizes are made on demand from the same text.
   kernels: [perInvocation, groupKernelFor(64), groupKernelFor(128)],
-  gpu: (device, ...args) => dispatchAttention(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  gpu: (device, ...args) =>
+    dispatchAttention(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
   cpu(device, queries, keys, values, spans, heads) {
     checkShapes(queries, keys, values, spans, heads);
     return attentionFloat64(

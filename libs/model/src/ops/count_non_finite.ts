@@ -26,6 +26,8 @@ export const countNonFinite: (x: Tensor, counts: Tensor, slot: number) => void =
     device.dispatch(kernel, [x, counts], [count, slot], grid(count, LANES));
   },
   cpu(_device, x, counts, slot) {
-    for (const value of (x as CpuTensor).floats) if (!Number.isFinite(value)) (counts as CpuTensor).data[slot]!++;
+    for (const value of (x as CpuTensor).floats) {
+      if (!Number.isFinite(value)) (counts as CpuTensor).data[slot]!++;
+    }
   },
 });

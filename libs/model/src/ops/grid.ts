@@ -1,19 +1,14 @@
-const MAX_WORKGROUPS = 65535;
-
-/**
- * Workgroup counts for `count` units of work, `perGroup` to a workgroup, spread over two axes where one is too short.
- * Kernels recover the linear index from `workgroup_id` and `num_workgroups`, and ignore what is past the end.
- */
-export function grid(count: number, perGroup = 1): readonly [number, number] {
-  const groups = Math.ceil(count / perGroup);
-  const rows = Math.max(1, Math.ceil(groups / MAX_WORKGROUPS));
-  return [Math.ceil(groups / rows), rows];
-}
+import { foldGrid } from "@lora-loom/tensor";
 
 /** Invocations per workgroup of elementwise kernels. */
 export const LANES = 64;
 
-/** WGSL: the start of an entry point with one invocation per element of `params.count`; `i` is its index. */
+/** Workgroup counts for `count` units of work, `perGroup` to a workgroup. */
+export function grid(count: number, perGroup = 1): [number, number] {
+  return foldGrid(Math.ceil(count / perGroup));
+}
+
+/** WGSL: the start of an entry point with one invocation per unit of `params.count`; `i` is its index. */
 export const FOR_EACH_ELEMENT = /* wgsl */ `
 @compute @workgroup_size(${LANES})
 fn main(

@@ -1,8 +1,9 @@
 /** Every kernel variant on the software driver against its float64 twin, at sizes that fill no workgroup evenly. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { assertRelativelyClose, gaussians, seeded } from "@lora-loom/testing";
 import { CpuDevice, type Device, type GpuDevice, type Tensor } from "@lora-loom/tensor";
 import { causalSpans } from "../batch.ts";
+import { ModelError } from "../errors.ts";
 import { rotaryFrequencies, rotaryTable } from "../rope.ts";
 import { openSoftwareDevice } from "../test_support/software_device.ts";
 import { addBias } from "./add_bias.ts";
@@ -11,7 +12,7 @@ import { attention, dispatchAttention } from "./attention.ts";
 import { countNonFinite } from "./count_non_finite.ts";
 import { dispatchRmsNorm, rmsNorm } from "./rms_norm.ts";
 import { rotary } from "./rotary.ts";
-import { gatherRows, scatterRows } from "./rows.ts";
+import { dispatchGather, gatherRows, scatterRows } from "./rows.ts";
 import { siluMul } from "./silu_mul.ts";
 
 const cpu = new CpuDevice();
@@ -48,7 +49,9 @@ gpuTest("gatherRows() and scatterRows() move rows unchanged", async (gpu) => {
       gatherRows(tensor, tensor.device.upload(picks, [picks.length]))
     );
     assertEquals(gathered[0]!.shape, [rows + 5, width]);
-    assertEquals([...await read(gathered[0]!) as Float32Array], [...await read(gathered[1]!) as Float64Array]);
+    assertEquals([...await read(gathered[0]!) as Float32Array], [
+      ...await read(gathered[1]!) as Float64Array,
+    ]);
 
     const places = Uint32Array.from({ length: rows }, (_, row) => 2 * (rows - 1 - row) + 1);
     const targets = both([gpu, cpu], noise([2 * rows, width], 99), [2 * rows, width]);
@@ -61,14 +64,40 @@ gpuTest("gatherRows() and scatterRows() move rows unchanged", async (gpu) => {
   }
 });
 
+gpuTest("gatherRows() reads a matrix larger than one binding window by window", async (gpu) => {
+  const [rows, width] = [203, 12];
+  const source = gpu.upload(noise([rows, width], 8), [rows, width]);
+  const picks = gpu.upload(Uint32Array.of(202, 0, 64, 63, 65, 127, 128, 191), [8]);
+  const expected = await read(gatherRows(source, picks));
+  // Rows of 48 bytes start at a multiple of 256 every 16 rows; 3200 bytes hold 66 of them, so windows have 64.
+  const limits = { ...gpu.limits, maxBindingBytes: 3200, windowAlignmentBytes: 256 };
+  assertEquals(await read(dispatchGather(gpu, limits, source, picks)), expected);
+  const tooSmall = { ...limits, maxBindingBytes: 512 };
+  assertEquals(
+    assertThrows(() => dispatchGather(gpu, tooSmall, source, picks), ModelError).code,
+    "binding_too_large",
+  );
+});
+
 gpuTest("rmsNorm() agrees with its twin in both variants, for whole rows and for heads", async (gpu) => {
-  for (const [rows, width, gainWidth] of [[1, 1, 1], [3, 7, 7], [65, 129, 129], [5, 688, 688], [9, 60, 12]] as const) {
+  for (
+    const [rows, width, gainWidth] of [[1, 1, 1], [3, 7, 7], [65, 129, 129], [5, 688, 688], [
+      9,
+      60,
+      12,
+    ]] as const
+  ) {
     const [x, exact] = both([gpu, cpu], noise([rows, width], width, 3), [rows, width]) as [Tensor, Tensor];
     const [gain, exactGain] = both([gpu, cpu], noise([gainWidth], 5), [gainWidth]) as [Tensor, Tensor];
     const expected = await read(rmsNorm(exact, exactGain, 1e-5));
     assertRelativelyClose(await read(rmsNorm(x, gain, 1e-5)), expected, 1e-6);
     for (const variant of VARIANTS) {
-      assertRelativelyClose(await read(dispatchRmsNorm(gpu, variant, x, gain, 1e-5)), expected, 1e-6, variant);
+      assertRelativelyClose(
+        await read(dispatchRmsNorm(gpu, variant, x, gain, 1e-5)),
+        expected,
+        1e-6,
+        variant,
+      );
     }
   }
 });
@@ -76,14 +105,19 @@ gpuTest("rmsNorm() agrees with its twin in both variants, for whole rows and for
 gpuTest("rmsNorm() gives zeros, not NaN, for a row of zeros", async (gpu) => {
   const gain = gpu.upload(Float32Array.of(1, 1, 1), [3]);
   for (const variant of VARIANTS) {
-    assertEquals([...await read(dispatchRmsNorm(gpu, variant, gpu.zeros([1, 3]), gain, 1e-5)) as Float32Array], [0, 0, 0]);
+    assertEquals([
+      ...await read(dispatchRmsNorm(gpu, variant, gpu.zeros([1, 3]), gain, 1e-5)) as Float32Array,
+    ], [0, 0, 0]);
   }
 });
 
 gpuTest("rotary() agrees with its twin at far positions", async (gpu) => {
   for (const [rows, heads, headDim] of [[1, 1, 4], [17, 3, 12], [33, 2, 64]] as const) {
     const width = heads * headDim;
-    const table = rotaryTable(rotaryFrequencies({ theta: 10000, scaling: { type: "default" } }, headDim), 5000);
+    const table = rotaryTable(
+      rotaryFrequencies({ theta: 10000, scaling: { type: "default" } }, headDim),
+      5000,
+    );
     const positions = Uint32Array.from({ length: rows }, (_, row) => (row * 1237) % 5000);
     const [actual, expected] = both([gpu, cpu], noise([rows, width], rows), [rows, width]).map((x) =>
       rotary(x, x.device.upload(positions, [rows]), x.device.upload(table, [5000, headDim]))
@@ -101,7 +135,9 @@ gpuTest("siluMul() agrees with its twin, and stays finite far from zero", async 
   const far = Float32Array.of(-1e30, -1e4, -100, -80, 0, 80, 1e30);
   const [gate, up] = [gpu.upload(far, [7]), gpu.upload(new Float32Array(7).fill(1), [7])];
   const values = [...await read(siluMul(gate, up)) as Float32Array];
-  values.forEach((value, i) => assert(Math.abs(value - Math.max(far[i]!, 0)) <= 1e-6 * Math.abs(far[i]!), `${far[i]} → ${value}`));
+  values.forEach((value, i) =>
+    assert(Math.abs(value - Math.max(far[i]!, 0)) <= 1e-6 * Math.abs(far[i]!), `${far[i]} → ${value}`)
+  );
 });
 
 gpuTest("addBias() adds to every row in place", async (gpu) => {
@@ -130,7 +166,10 @@ gpuTest("argmax() finds the first of the largest in both variants", async (gpu) 
 });
 
 gpuTest("countNonFinite() counts NaN and infinities of either sign, and nothing else", async (gpu) => {
-  const data = Float32Array.from({ length: 1000 }, (_, i) => i % 7 === 0 ? NaN : i % 11 === 0 ? Infinity : i * 1e35);
+  const data = Float32Array.from(
+    { length: 1000 },
+    (_, i) => i % 7 === 0 ? NaN : i % 11 === 0 ? Infinity : i * 1e35,
+  );
   data[1] = -Infinity;
   data[2] = 1e-45;
   const expected = data.filter((value) => !Number.isFinite(value)).length;

@@ -1,6 +1,13 @@
-import { type CpuTensor, defineOperation, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
+import {
+  type CpuTensor,
+  defineOperation,
+  type GpuDevice,
+  type Kernel,
+  matrixShape,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
-import { expectShape, matrixShape } from "./shapes.ts";
 
 const buffers: Kernel["buffers"] = [
   { name: "x", element: "f32", access: "read" },
@@ -77,7 +84,7 @@ export function dispatchRmsNorm(
 function normShape(x: Tensor, gain: Tensor): readonly [rows: number, width: number] {
   const [rows, columns] = matrixShape(x, "rms_norm");
   const width = gain.shape[0]!;
-  if (columns % width !== 0) expectShape(gain, [columns], "rms_norm");
+  if (columns % width !== 0) requireShape(gain, [columns], "gain", "rms_norm");
   return [rows * columns / width, width];
 }
 
@@ -100,7 +107,9 @@ export const rmsNorm: (x: Tensor, gain: Tensor, epsilon: number) => Tensor = def
       const values = (x as CpuTensor).floats.subarray(row * width, (row + 1) * width);
       const meanSquare = values.reduce((sum, value) => sum + value * value, 0) / width;
       const scale = 1 / Math.sqrt(meanSquare + epsilon);
-      values.forEach((value, c) => result.floats[row * width + c] = value * scale * (gain as CpuTensor).floats[c]!);
+      values.forEach((value, c) =>
+        result.floats[row * width + c] = value * scale * (gain as CpuTensor).floats[c]!
+      );
     }
     return result;
   },

@@ -1,6 +1,5 @@
-import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { type CpuTensor, defineOperation, type Kernel, matrixShape, type Tensor } from "@lora-loom/tensor";
 import { FOR_EACH_ELEMENT, grid, LANES } from "./grid.ts";
-import { matrixShape } from "./shapes.ts";
 
 const kernel: Kernel = {
   name: "rotary_halves",

@@ -1,6 +1,12 @@
-import { type CpuTensor, defineOperation, elementCount, type Kernel, type Tensor } from "@lora-loom/tensor";
+import {
+  type CpuTensor,
+  defineOperation,
+  elementCount,
+  type Kernel,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { FOR_EACH_ELEMENT, grid, LANES } from "./grid.ts";
-import { expectShape } from "./shapes.ts";
 
 const kernel: Kernel = {
   name: "silu_mul",
@@ -22,15 +28,18 @@ export const siluMul: (gate: Tensor, up: Tensor) => Tensor = defineOperation<[Te
   name: "silu_mul",
   kernels: [kernel],
   gpu(device, gate, up) {
-    expectShape(up, gate.shape, "silu_mul");
+    requireShape(up, gate.shape, "up", "silu_mul");
     const count = elementCount(gate.shape);
     const result = device.empty(gate.shape);
     device.dispatch(kernel, [gate, up, result], [count], grid(count, LANES));
     return result;
   },
   cpu(device, gate, up) {
-    expectShape(up, gate.shape, "silu_mul");
+    requireShape(up, gate.shape, "up", "silu_mul");
     const factors = (up as CpuTensor).floats;
-    return device.wrap((gate as CpuTensor).floats.map((g, i) => g / (1 + Math.exp(-g)) * factors[i]!), gate.shape);
+    return device.wrap(
+      (gate as CpuTensor).floats.map((g, i) => g / (1 + Math.exp(-g)) * factors[i]!),
+      gate.shape,
+    );
   },
 });

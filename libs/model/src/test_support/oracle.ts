@@ -33,7 +33,10 @@ export function oracleForward(
   const vector = (name: string): Vector => [...tensor(name).values];
   const rows = (name: string): Vector[] => {
     const { shape, values } = tensor(name);
-    return Array.from({ length: shape[0]! }, (_, row) => [...values.subarray(row * shape[1]!, (row + 1) * shape[1]!)]);
+    return Array.from(
+      { length: shape[0]! },
+      (_, row) => [...values.subarray(row * shape[1]!, (row + 1) * shape[1]!)],
+    );
   };
   const module = (name: string, x: Vector): Vector => {
     inputs.set(name, [...(inputs.get(name) ?? []), x]);
@@ -68,7 +71,9 @@ export function oracleForward(
         const group = Math.floor(head / shared);
         const scores = keys.slice(0, t + 1).map((key) => dot(query, key[group]!) / Math.sqrt(dim));
         const total = scores.reduce((sum, score) => sum + Math.exp(score), 0);
-        return query.map((_, d) => sum(scores.map((score, j) => Math.exp(score) / total * values[j]![group]![d]!)));
+        return query.map((_, d) =>
+          sum(scores.map((score, j) => Math.exp(score) / total * values[j]![group]![d]!))
+        );
       });
       return plus(x, module(`${prefix}.self_attn.o_proj`, context));
     });
@@ -76,7 +81,10 @@ export function oracleForward(
       const input = norm(`${prefix}.post_attention_layernorm`, x);
       const gate = module(`${prefix}.mlp.gate_proj`, input);
       const up = module(`${prefix}.mlp.up_proj`, input);
-      return plus(x, module(`${prefix}.mlp.down_proj`, gate.map((g, i) => g * (1 / (1 + Math.exp(-g))) * up[i]!)));
+      return plus(
+        x,
+        module(`${prefix}.mlp.down_proj`, gate.map((g, i) => g * (1 / (1 + Math.exp(-g))) * up[i]!)),
+      );
     });
   }
   const head = config.tie_word_embeddings ? embeddings : rows("lm_head.weight");

@@ -1,0 +1,46 @@
+import type { GpuDevice } from "@lora-loom/tensor";
+import type { Decoder } from "./decoder.ts";
+
+/** How much of a batch a device can bind at once. */
+export interface RowLimits {
+  /** Token rows of the widest activations. */
+  readonly tokens: number;
+  /** Rows of logits. */
+  readonly prompts: number;
+}
+
+/** What the decoder's device can bind of its activations. */
+export function rowLimits({ device, config }: Pick<Decoder, "device" | "config">): RowLimits {
+  if (device.info.backend === "cpu") return { tokens: Infinity, prompts: Infinity };
+  const { maxBindingBytes } = (device as GpuDevice).limits;
+  const widest = Math.max(config.mlpSize, config.queryHeads * config.headDim, config.hiddenSize);
+  return {
+    tokens: Math.floor(maxBindingBytes / (4 * widest)),
+    prompts: Math.floor(maxBindingBytes / (4 * config.vocabularySize)),
+  };
+}
+
+/**
+ * Splits prompts, in order, into groups within the limits, counting `maxNewTokens` rows with every prompt. A prompt that
+ * exceeds them alone is a group of its own.
+ */
+export function promptGroups(
+  prompts: readonly Uint32Array[],
+  maxNewTokens: number,
+  limits: RowLimits,
+): readonly (readonly Uint32Array[])[] {
+  const groups: Uint32Array[][] = [];
+  let rows = Infinity;
+  for (const prompt of prompts) {
+    const more = prompt.length + maxNewTokens;
+    const group = groups.at(-1);
+    if (!group || rows + more > limits.tokens || group.length >= limits.prompts) {
+      groups.push([prompt]);
+      rows = more;
+    } else {
+      group.push(prompt);
+      rows += more;
+    }
+  }
+  return groups;
+}
