@@ -9,7 +9,14 @@ export type PeftKey =
   | { readonly kind: "extra"; readonly module: string; readonly extra: ExtraKind };
 
 /** Tensors beside the factors. */
-export type ExtraKind = "embedding" | "dora" | "lora_bias" | "bias" | "adapter_parameter" | "full";
+export type ExtraKind =
+  | "embedding"
+  | "dora"
+  | "lora_bias"
+  | "bias"
+  | "token_delta"
+  | "adapter_parameter"
+  | "full";
 
 export const PREFIX = "base_model.model.";
 
@@ -25,8 +32,13 @@ export function readKey(path: string): PeftKey {
   const parts = path.split(".");
   const parameter = parts.findLastIndex((part) => part.startsWith("lora_"));
   if (parameter > 0) return readLoraKey(parts.slice(0, parameter).join("."), parts.slice(parameter));
-  const owner = parts.slice(0, parts.at(-2) === "base_layer" ? -2 : -1).join(".");
-  return { kind: "extra", module: owner, extra: parts.at(-1) === "bias" ? "bias" : "full" };
+  const wrapper = parts.at(-2) === "base_layer" || parts.at(-2) === "token_adapter" ? 1 : 0;
+  return { kind: "extra", module: parts.slice(0, -1 - wrapper).join("."), extra: kindOfTensor(parts.at(-1)) };
+}
+
+function kindOfTensor(last: string | undefined): ExtraKind {
+  if (last === "trainable_tokens_delta") return "token_delta";
+  return last === "bias" ? "bias" : "full";
 }
 
 function readLoraKey(module: string, parameter: readonly string[]): PeftKey {

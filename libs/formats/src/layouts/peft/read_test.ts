@@ -401,6 +401,9 @@ const DROPPED: readonly [drop: string, config: Record<string, unknown>, extra: T
     [key("model.embed_tokens.lora_embedding_A")]: zeros(4, 9),
     [key("model.embed_tokens.lora_embedding_B")]: zeros(3, 4),
   }],
+  ["trainable_token_indices", { trainable_token_indices: [1] }, {
+    [key("model.embed_tokens.token_adapter.trainable_tokens_delta")]: zeros(1, 4),
+  }],
   ["score.weight", {}, { [key("score.weight")]: zeros(2, 2) }],
 ];
 for (const [drop, config, extra] of DROPPED) {

@@ -11,6 +11,8 @@ interface RefusedKey {
   readonly effect: string;
   /** The effect stands beside ΔW, so that the rest is meaningful without it. */
   readonly canDrop?: true;
+  /** A way out other than leaving the adapter out. */
+  readonly fix?: string;
 }
 
 const isOff = (value: JsonValue) => value === null || value === false;
@@ -36,6 +38,7 @@ const REFUSED_KEYS: readonly RefusedKey[] = [
     key: "init_lora_weights",
     isNeutral: (value) => NEUTRAL_STARTS.has(value),
     effect: "this start changes the base weights too, and the adapter was not converted when it was saved",
+    fix: "Save it again with PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=…).",
   },
   { key: "lora_bias", isNeutral: isOff, effect: "the B factors carry biases", canDrop: true },
   {
@@ -56,7 +59,7 @@ const REFUSED_KEYS: readonly RefusedKey[] = [
     effect: "embeddings of single tokens were trained",
     canDrop: true,
   },
-  { key: "target_parameters", isNeutral: isEmpty, effect: "expert parameters are adapted", canDrop: true },
+  { key: "target_parameters", isNeutral: isEmpty, effect: "expert parameters are adapted" },
   { key: "ensure_weight_tying", isNeutral: isOff, effect: "tied modules share an adapter", canDrop: true },
 ];
 
@@ -92,14 +95,14 @@ export function checkConfigKeys(config: JsonObject, path: string, drop: DropList
   return warnings;
 }
 
-function unsupported({ key, effect, canDrop }: RefusedKey, value: JsonValue, path: string): FormatError {
-  const fix = canDrop
+function unsupported({ key, effect, canDrop, fix }: RefusedKey, value: JsonValue, path: string): FormatError {
+  const wayOut = canDrop
     ? `Leave the adapter out, or accept the loss with drop: [${key}].`
-    : "Leave the adapter out, or convert it with PEFT into a plain LoRA first.";
+    : "Leave the adapter out.";
   return new FormatError(
     "unsupported_config",
     `${key} is ${describe(value)}, which is not handled: ${effect}`,
-    fix,
+    fix ?? wayOut,
     `${path} ${key}`,
   );
 }

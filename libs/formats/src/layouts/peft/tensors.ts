@@ -116,6 +116,7 @@ const EXTRAS: Readonly<Record<ExtraKind, { readonly what: string; readonly key?:
   dora: { what: "the magnitude vector of DoRA, which is not additive" },
   lora_bias: { what: "the bias of a B factor", key: "lora_bias" },
   bias: { what: "a trained bias", key: "bias" },
+  token_delta: { what: "a change of single tokens' embeddings", key: "trainable_token_indices" },
   adapter_parameter: { what: "a part of a LoRA variant that is not known" },
   full: { what: "a full tensor", key: "modules_to_save" },
 };
