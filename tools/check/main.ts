@@ -8,6 +8,7 @@ import { checkBoundaries } from "../boundaries.ts";
 import { HOUSE } from "../house/arrows.ts";
 import { drawHouse, DRAWING } from "../house/drawing.ts";
 import { readMembers, ROOT } from "../house/workspace.ts";
+import { findMissing, type LockFile } from "../packages/lock.ts";
 import { findBrokenLinks, listDocuments, withExamples } from "./documents.ts";
 import { checkGraph } from "./graph.ts";
 import { compareScripts } from "./scripts.ts";
@@ -32,12 +33,22 @@ async function checkArrows(): Promise<StepResult> {
   return complaints(violations.map(({ where, rule, message }) => `${where}: ${rule}: ${message}`));
 }
 
+async function checkLock(): Promise<StepResult> {
+  const lock = JSON.parse(await Deno.readTextFile(join(ROOT, "package-lock.json"))) as LockFile;
+  return complaints(
+    findMissing(lock).map(({ name, parent }) =>
+      `package-lock.json leaves out ${name}, which ${parent} names; type: deno run -A tools/packages/complete_lock.ts`
+    ),
+  );
+}
+
 const STEPS: readonly Step[] = [
   { name: "types", run: () => runDeno("check", "--doc", ...memberFolders()) },
   { name: "format", run: () => runDeno("fmt", "--check") },
   { name: "lint", run: () => runDeno("lint") },
   { name: "arrows", run: checkArrows },
   { name: "picture", run: checkDrawing },
+  { name: "lock", run: checkLock },
   { name: "scripts", run: async () => complaints(await compareScripts(ROOT)) },
   { name: "links", run: async () => complaints(await findBrokenLinks(ROOT, listDocuments())) },
   { name: "graph", run: () => checkGraph(ROOT) },
