@@ -39,15 +39,13 @@ export function findMissing({ packages }: LockFile): MissingPackage[] {
 
 /** Where Node would look for `name` from the package at `parent`. */
 function lookupPaths(parent: string, name: string): string[] {
-  const folders = [parent];
-  for (let folder = parent; folder.includes("/node_modules/");) {
-    folder = folder.slice(0, folder.lastIndexOf("/node_modules/"));
-    folders.push(folder);
+  const paths: string[] = [];
+  let folder = parent;
+  while (folder !== "") {
+    paths.push(`${folder}/node_modules/${name}`);
+    folder = folder.slice(0, Math.max(0, folder.lastIndexOf("node_modules/") - 1));
   }
-  return [
-    ...folders.map((folder) => folder === "" ? `node_modules/${name}` : `${folder}/node_modules/${name}`),
-  ]
-    .concat(`node_modules/${name}`);
+  return [...paths, `node_modules/${name}`];
 }
 
 /** `lock` with an entry for each missing package. Its platform is read off its name, such as `@nx/nx-linux-x64-musl`. */
