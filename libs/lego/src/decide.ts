@@ -14,12 +14,16 @@ import { argmaxSigns, kernelSigns } from "./signs.ts";
 import { similarity } from "./similarity.ts";
 import { formUnits, type StackedFactors, type UnitPool } from "./unit_pool.ts";
 
+/** A minimal semantic unit by name: an adapter, and which of its ranks (or singular triplets). */
+export interface Unit {
+  readonly adapter: number;
+  readonly index: number;
+}
+
 /** How a module is to be merged: A' = P A and B' = B Q over the stacked factors, as stored. */
 export interface Decision extends Combination {
-  /** The cluster of each unit of the pool. */
-  readonly labels: readonly number[];
-  /** The adapter of each unit of the pool. */
-  readonly owners: readonly number[];
+  /** What came together. */
+  readonly clusters: readonly (readonly Unit[])[];
   readonly report: LegoReport;
 }
 
@@ -75,5 +79,8 @@ async function finish(
     deltaReport(pool, pairs.k, innerProducts(pool, pairs)),
     scale,
   );
-  return { ...overStack(pool, pairs), labels: clustering.labels, owners: pool.owners, report };
+  const clusters = members.map((cluster) =>
+    cluster.map((unit) => ({ adapter: pool.owners[unit]!, index: pool.indices[unit]! }))
+  );
+  return { ...overStack(pool, pairs), clusters, report };
 }

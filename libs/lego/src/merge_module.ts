@@ -1,10 +1,12 @@
-import { decide } from "./decide.ts";
+import { decide, type Unit } from "./decide.ts";
 import type { LegoReport } from "./diagnostics.ts";
 import { type AdapterFactors, FactorStack, type MergedFactors } from "./factor_stack.ts";
 import type { LegoOptions } from "./options.ts";
 
 /** A merged module and how it came out. */
 export interface LegoResult extends MergedFactors {
+  /** What came together: the units of each cluster. */
+  readonly clusters: readonly (readonly Unit[])[];
   readonly report: LegoReport;
 }
 
@@ -25,6 +27,6 @@ export async function mergeModule(
   options: LegoOptions = {},
 ): Promise<LegoResult> {
   using stack = new FactorStack(adapters);
-  const decision = await decide(await stack.describe(), options, stack);
-  return { ...stack.combine(decision), report: decision.report };
+  const { clusters, report, ...combination } = await decide(await stack.describe(), options, stack);
+  return { ...stack.combine(combination), clusters, report };
 }

@@ -10,3 +10,4 @@ export type { StackedFactors } from "./unit_pool.ts";
 export type { AdapterFactors, MergedFactors } from "./factor_stack.ts";
 export * from "./merge_module.ts";
 export * from "./truncate_sum.ts";
+export * from "./summarise.ts";

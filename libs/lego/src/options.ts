@@ -75,7 +75,7 @@ export const lego: ResolvedOptions = {
   sign: "none",
   optimizer: "ward",
   initialisation: "k-means++",
-  restarts: 0,
+  restarts: 16,
   max_iterations: 300,
   seed: 42,
   one_per_adapter: false,

@@ -9,11 +9,19 @@ export function similarity(
   const gramA = options.features === "unit" ? cosines(pool.gramA, pool.n) : pool.gramA;
   const gramB = options.features === "unit" ? cosines(pool.gramB, pool.n) : pool.gramB;
   const multiply = options.kernel === "product" || options.sign === "kernel";
-  return Float64Array.from(gramA, (x, index) => multiply ? x * gramB[index]! : x + gramB[index]!);
+  const kernel = new Float64Array(pool.n * pool.n);
+  for (let i = 0; i < kernel.length; i++) {
+    kernel[i] = multiply ? gramA[i]! * gramB[i]! : gramA[i]! + gramB[i]!;
+  }
+  return kernel;
 }
 
 /** A Gram matrix divided by the norms of its vectors, none of which may be zero. */
 export function cosines(gram: Float64Array, n: number): Float64Array<ArrayBuffer> {
-  const norms = Float64Array.from({ length: n }, (_, i) => Math.sqrt(gram[i * n + i]!));
-  return Float64Array.from(gram, (x, index) => x / (norms[Math.floor(index / n)]! * norms[index % n]!));
+  const out = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) {
+    const norm = Math.sqrt(gram[i * n + i]!);
+    for (let j = 0; j < n; j++) out[i * n + j] = gram[i * n + j]! / (norm * Math.sqrt(gram[j * n + j]!));
+  }
+  return out;
 }

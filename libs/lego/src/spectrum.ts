@@ -1,5 +1,5 @@
-import { gramRoot, symmetricEigenvalues } from "@lora-loom/tensor";
-import { congruence } from "./dense.ts";
+import { cholesky, gramRoot, symmetricEigenvalues, TensorError } from "@lora-loom/tensor";
+import { congruence, transposed } from "./dense.ts";
 import type { UnitPool } from "./unit_pool.ts";
 
 /**
@@ -10,8 +10,18 @@ export function squaredSingularValues(pool: UnitPool): Float64Array<ArrayBuffer>
   const { n, factors } = pool;
   if (n === 0) return new Float64Array(0);
   const gramB = pool.gramB.map((x, index) => x * factors[Math.floor(index / n)]! * factors[index % n]!);
-  const values = symmetricEigenvalues(congruence(gramRoot(pool.gramA, n), gramB, n, n), n);
+  const values = symmetricEigenvalues(congruence(root(pool.gramA, n), gramB, n, n), n);
   return values.map((x) => Math.max(0, x));
+}
+
+/** R with RᵀR = `gram`: a Cholesky factor, or the costlier symmetric root where rounding made the matrix indefinite. */
+function root(gram: Float64Array, n: number): Float64Array<ArrayBuffer> {
+  try {
+    return transposed(cholesky(gram, n), n, n);
+  } catch (error) {
+    if (error instanceof TensorError && error.code === "not_positive_definite") return gramRoot(gram, n);
+    throw error;
+  }
 }
 
 /** The part of Σσ² that the first k hold; 1 for an all-zero spectrum. */

@@ -36,6 +36,8 @@ export interface UnitPool {
   readonly toB: Float64Array;
   /** The adapter of each unit. */
   readonly owners: readonly number[];
+  /** Which of its adapter's ranks (or singular triplets) each unit is. */
+  readonly indices: readonly number[];
   /** What remains to be multiplied to b so that Σ factorᵢ bᵢ aᵢᵀ is the sum of the deltas; 1 unless nothing was folded. */
   readonly factors: readonly number[];
   /** Number of adapters, those without units included. */
@@ -55,10 +57,11 @@ export function formUnits(
   return select(pool, canonicalOrder(pool));
 }
 
-type Candidates = Pick<UnitPool, "n" | "toA" | "toB" | "owners" | "factors">;
+type Candidates = Pick<UnitPool, "n" | "toA" | "toB" | "owners" | "indices" | "factors">;
 
 function nativeUnits({ ranks, factors }: StackedFactors, fold: ResolvedOptions["alpha_fold"]): Candidates {
   const owners = ranks.flatMap((rank, adapter) => new Array<number>(rank).fill(adapter));
+  const indices = ranks.flatMap((rank) => Array.from({ length: rank }, (_, i) => i));
   const n = owners.length;
   const toA = new Float64Array(n * n);
   const toB = new Float64Array(n * n);
@@ -68,7 +71,14 @@ function nativeUnits({ ranks, factors }: StackedFactors, fold: ResolvedOptions["
     toA[i * n + i] = fold === "sqrt" ? root : 1;
     toB[i * n + i] = fold === "sqrt" ? Math.sign(factor) * root : fold === "b" ? factor : 1;
   });
-  return { n, toA, toB, owners, factors: owners.map((adapter) => fold === "none" ? factors[adapter]! : 1) };
+  return {
+    n,
+    toA,
+    toB,
+    owners,
+    indices,
+    factors: owners.map((adapter) => fold === "none" ? factors[adapter]! : 1),
+  };
 }
 
 /** The singular triplets of each factor · B_t A_t, found from the adapter's own blocks of the Gram matrices. */
@@ -77,6 +87,7 @@ function singularUnits({ gramA, gramB, ranks, factors }: StackedFactors): Candid
   const rowsA: Float64Array[] = [];
   const rowsB: Float64Array[] = [];
   const owners: number[] = [];
+  const triplets: number[] = [];
   let offset = 0;
   ranks.forEach((rank, adapter) => {
     const indices = Array.from({ length: rank }, (_, i) => offset + i);
@@ -98,6 +109,7 @@ function singularUnits({ gramA, gramB, ranks, factors }: StackedFactors): Candid
       rowsA.push(rowA);
       rowsB.push(rowB);
       owners.push(adapter);
+      triplets.push(i);
     }
     offset += rank;
   });
@@ -107,6 +119,7 @@ function singularUnits({ gramA, gramB, ranks, factors }: StackedFactors): Candid
     toA: concatenated(rowsA, stacked),
     toB: transposed(concatenated(rowsB, stacked), n, stacked),
     owners,
+    indices: triplets,
     factors: owners.map(() => 1),
   };
 }
@@ -152,6 +165,7 @@ function select(pool: UnitPool, indices: readonly number[]): UnitPool {
     toA,
     toB,
     owners: indices.map((i) => pool.owners[i]!),
+    indices: indices.map((i) => pool.indices[i]!),
     factors: indices.map((i) => pool.factors[i]!),
   };
 }
