@@ -1,0 +1,50 @@
+import { assertEquals } from "@std/assert";
+import { gaussians } from "@lora-loom/testing";
+import { testOnDevices } from "../test_support/devices.ts";
+import { rowExtremes } from "./row_extremes.ts";
+import { stackRows } from "./stack_rows.ts";
+import { stackTransposed } from "./stack_transposed.ts";
+
+function rounded(count: number, seed: number): Float64Array<ArrayBuffer> {
+  return gaussians(count, seed).map(Math.fround);
+}
+
+testOnDevices(
+  "rowExtremes() finds the least and greatest entry of rows of any length",
+  async ({ device }) => {
+    for (const [rows, columns] of [[1, 1], [3, 2], [5, 63], [4, 64], [7, 65], [2, 1000], [200, 9]] as const) {
+      const x = rounded(rows * columns, columns);
+      const extremes = [...await device.download(rowExtremes(device.upload(x, [rows, columns])))];
+      for (let i = 0; i < rows; i++) {
+        const row = [...x.subarray(i * columns, (i + 1) * columns)].sort((p, q) => p - q);
+        assertEquals([extremes[2 * i], extremes[2 * i + 1]], [row[0], row[columns - 1]]);
+      }
+    }
+  },
+);
+
+testOnDevices("rowExtremes() of rows of one sign does not invent a zero", async ({ device }) => {
+  const x = Float64Array.of(3, 1, 2, -3, -1, -2);
+  assertEquals([...await device.download(rowExtremes(device.upload(x, [2, 3])))], [1, 3, -3, -1]);
+});
+
+testOnDevices(
+  "stackRows() and stackTransposed() copy exactly, at sizes around a tile",
+  async ({ device }) => {
+    for (const sizes of [[1], [3, 1, 4], [16, 17, 15], [40, 2]]) {
+      for (const length of [1, 15, 16, 33]) {
+        const parts = sizes.map((size, seed) => rounded(size * length, seed));
+        const rows = stackRows(parts.map((part, i) => device.upload(part, [sizes[i]!, length])));
+        assertEquals([...await device.download(rows)], parts.flatMap((part) => [...part]));
+        const columns = stackTransposed(parts.map((part, i) => device.upload(part, [length, sizes[i]!])));
+        const expected = parts.flatMap((part, i) =>
+          Array.from(
+            { length: sizes[i]! * length },
+            (_, x) => part[(x % length) * sizes[i]! + Math.floor(x / length)]!,
+          )
+        );
+        assertEquals([...await device.download(columns)], expected);
+      }
+    }
+  },
+);
