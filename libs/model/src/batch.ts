@@ -85,9 +85,7 @@ export function checkSequences(
     if (sequence.length + room > maxPositions) {
       throw new ModelError(
         "sequence_too_long",
-        `${where} needs ${
-          sequence.length + room
-        } positions, the model has ${maxPositions} (max_position_embeddings)`,
+        `${where} needs ${sequence.length + room} positions, the model takes ${maxPositions}`,
         "shorten the text",
         where,
       );

@@ -11,8 +11,12 @@ export interface DecoderConfig {
   readonly keyValueHeads: number;
   readonly headDim: number;
   readonly vocabularySize: number;
-  /** Positions the model was made for; longer sequences are refused. */
+  /** Longest sequence that the model computes as it was made to; longer ones are refused. */
   readonly maxPositions: number;
+  /** How many tokens back attention reaches, where the configuration names a limit; not every family heeds it. */
+  readonly slidingWindow: number | undefined;
+  /** The switch some families have for it. */
+  readonly usesSlidingWindow: boolean;
   readonly normEpsilon: number;
   readonly rope: RopeConfig;
   /** Whether the output projection is the embedding matrix. */
@@ -50,6 +54,8 @@ const configSchema = v.looseObject({
   rope_scaling: v.nullish(ropeSchema),
   rope_parameters: v.nullish(ropeSchema),
   partial_rotary_factor: v.nullish(positive),
+  sliding_window: v.nullish(size),
+  use_sliding_window: v.optional(v.boolean(), false),
   hidden_act: v.optional(v.string(), "silu"),
   tie_word_embeddings: v.optional(v.boolean(), false),
   attention_bias: v.optional(v.boolean(), false),
@@ -92,12 +98,19 @@ export function parseDecoderConfig(json: unknown, where: string): DecoderConfig 
     headDim,
     vocabularySize: raw.vocab_size,
     maxPositions: raw.max_position_embeddings,
+    slidingWindow: raw.sliding_window ?? undefined,
+    usesSlidingWindow: raw.use_sliding_window,
     normEpsilon: raw.rms_norm_eps,
     rope: parseRope(raw, where),
     tiedEmbeddings: raw.tie_word_embeddings,
     attentionBias: raw.attention_bias,
     mlpBias: raw.mlp_bias,
   };
+}
+
+/** For families with sliding-window attention: sequences within the window do not notice it, longer ones are refused. */
+export function withinWindow(config: DecoderConfig): DecoderConfig {
+  return { ...config, maxPositions: Math.min(config.maxPositions, config.slidingWindow ?? Infinity) };
 }
 
 function refuseUnsupported(raw: RawConfig, where: string): void {

@@ -53,6 +53,18 @@ Deno.test("parseDecoderConfig() names the key when a size is missing or wrong", 
   assertStringIncludes(refusal({ rope_scaling: { type: "linear" } }).message, "factor");
 });
 
+Deno.test("parseConfig() keeps sequences within the sliding window of families that have one in use", () => {
+  const longest = (className: string, changes: Record<string, unknown>) => {
+    const json = { ...SMALL_CONFIG, architectures: [className], sliding_window: 16, ...changes };
+    return architectureOf(json, "").parseConfig(json, "").maxPositions;
+  };
+  assertEquals(longest("MistralForCausalLM", {}), 16);
+  assertEquals(longest("MistralForCausalLM", { sliding_window: null }), 64);
+  assertEquals(longest("Qwen2ForCausalLM", {}), 64);
+  assertEquals(longest("Qwen2ForCausalLM", { use_sliding_window: true }), 16);
+  assertEquals(longest("LlamaForCausalLM", {}), 64);
+});
+
 Deno.test("architectureOf() finds a family by class or, without one, by type, and refuses others by name", () => {
   assertEquals(architectureOf({ architectures: ["LlamaForCausalLM"] }, "").modelType, "llama");
   assertEquals(architectureOf({ model_type: "llama" }, "").modelType, "llama");

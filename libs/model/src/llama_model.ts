@@ -194,8 +194,8 @@ export class LlamaModel implements BaseModel {
 
   /** A new stream: the old one, which an earlier state still holds, plus the module's output. */
   #writeStream(layer: number, role: "output" | "down", state: StagedActivations, deltas: Deltas): Tensor {
-    using output = this.#decoder.linear(layer, role, state.input, deltas);
-    return add(state.stream, output);
+    const output = this.#decoder.linear(layer, role, state.input, deltas);
+    return add(state.stream, output, { into: output });
   }
 
   /** What a layer's first stage reads; past the last layer, the final norm. */

@@ -82,6 +82,9 @@ const VARIANTS: Record<string, Partial<TestConfig>> = {
   "a single key/value head": { num_key_value_heads: 1 },
   "tied embeddings": { tie_word_embeddings: true },
   "biases everywhere": { attention_bias: true, mlp_bias: true },
+  "a Mistral": { architectures: ["MistralForCausalLM"], sliding_window: null },
+  "a Qwen2 with its biases of queries, keys and values": { architectures: ["Qwen2ForCausalLM"] },
+  "a Qwen3 with its norms of queries and keys": { architectures: ["Qwen3ForCausalLM"] },
 };
 
 for (const [name, changes] of Object.entries(VARIANTS)) {

@@ -1,9 +1,12 @@
 import type { Architecture } from "../architecture.ts";
 import { ModelError } from "../errors.ts";
 import { llama } from "./llama.ts";
+import { mistral } from "./mistral.ts";
+import { qwen2 } from "./qwen2.ts";
+import { qwen3 } from "./qwen3.ts";
 
 /** Every family that {@linkcode openModel} can run. */
-export const ARCHITECTURES: readonly Architecture[] = [llama];
+export const ARCHITECTURES: readonly Architecture[] = [llama, mistral, qwen2, qwen3];
 
 /**
  * The family of a parsed `config.json`, by `architectures`, or by `model_type` where that is missing.

@@ -1,7 +1,7 @@
 import type { TestModel } from "./random_model.ts";
 
 /**
- * A Llama forward pass of one sequence in float64, written token by token from the model's definition: vectors as plain
+ * A Llama-like forward pass of one sequence in float64, written token by token from the model's definition: vectors as plain
  * arrays, attention as a full softmax, rotary embedding as multiplication of complex numbers. It shares nothing with the
  * library but the names of the weights.
  */
@@ -60,6 +60,11 @@ export function oracleForward(
       normed.map((x, position) => {
         const y = module(`${prefix}.self_attn.${name}`, x);
         return Array.from({ length: count }, (_, head) => y.slice(head * dim, (head + 1) * dim))
+          .map((head) =>
+            weights.has(`${prefix}.self_attn.${name[0]}_norm.weight`)
+              ? norm(`${prefix}.self_attn.${name[0]}_norm`, head)
+              : head
+          )
           .map((head) => turn ? turned(head, position, angles) : head);
       });
     const queries = heads("q_proj", config.num_attention_heads, true);

@@ -49,7 +49,7 @@ export const SMALL_CONFIG: TestConfig = {
   tie_word_embeddings: false,
 };
 
-/** Random weights for a Llama-like configuration, with biases and norms that are not trivial. */
+/** Random weights for a configuration, with biases and norms that are not trivial where its class has them. */
 export function randomModel(config: TestConfig, seed: number): TestModel {
   const weights = new Map<string, TestWeight>();
   let stream = seed;
@@ -65,16 +65,21 @@ export function randomModel(config: TestConfig, seed: number): TestModel {
   const { hidden_size: hidden, intermediate_size: mlp, head_dim } = config;
   const queryWidth = config.num_attention_heads * head_dim, keyWidth = config.num_key_value_heads * head_dim;
   const attentionBias = config.attention_bias ?? false, mlpBias = config.mlp_bias ?? false;
+  const projectionBias = attentionBias || config.architectures[0] === "Qwen2ForCausalLM";
   add("model.embed_tokens.weight", [config.vocab_size, hidden], 1);
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
     const prefix = `model.layers.${layer}`;
-    linear(`${prefix}.self_attn.q_proj`, queryWidth, hidden, attentionBias);
-    linear(`${prefix}.self_attn.k_proj`, keyWidth, hidden, attentionBias);
-    linear(`${prefix}.self_attn.v_proj`, keyWidth, hidden, attentionBias);
+    linear(`${prefix}.self_attn.q_proj`, queryWidth, hidden, projectionBias);
+    linear(`${prefix}.self_attn.k_proj`, keyWidth, hidden, projectionBias);
+    linear(`${prefix}.self_attn.v_proj`, keyWidth, hidden, projectionBias);
     linear(`${prefix}.self_attn.o_proj`, hidden, queryWidth, attentionBias);
     linear(`${prefix}.mlp.gate_proj`, mlp, hidden, mlpBias);
     linear(`${prefix}.mlp.up_proj`, mlp, hidden, mlpBias);
     linear(`${prefix}.mlp.down_proj`, hidden, mlp, mlpBias);
+    if (config.architectures[0] === "Qwen3ForCausalLM") {
+      add(`${prefix}.self_attn.q_norm.weight`, [head_dim], 0.2, 1);
+      add(`${prefix}.self_attn.k_norm.weight`, [head_dim], 0.2, 1);
+    }
     add(`${prefix}.input_layernorm.weight`, [hidden], 0.2, 1);
     add(`${prefix}.post_attention_layernorm.weight`, [hidden], 0.2, 1);
   }
