@@ -6,6 +6,7 @@ export interface MemberRun {
   readonly tests: readonly TestResult[];
   /** Failures that belong to no single test: a file that does not load, a process that died. */
   readonly faults: readonly string[];
+  /** What the tests printed, from the first error on where there is one. */
   readonly output: string;
   readonly seconds: number;
 }
@@ -63,6 +64,13 @@ export async function runTests(
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+/** The part of the output that tells what failed, without what Dawn says about every device. */
+function shorten(output: string): string {
+  const withoutWarnings = output.replace(/^Warning: maxDynamic\w+ artificially reduced .*\n?/gm, "");
+  const errors = withoutWarnings.search(/^ ?ERRORS ?$/m);
+  return withoutWarnings.slice(Math.max(0, errors)).trim();
 }
 
 /** Files that failed outside any test; the report leaves them out. */
