@@ -80,6 +80,25 @@ export function checkTinyLlama(deviceName: string, open: () => Promise<Device>, 
     disposeDeltas(deltas);
   });
 
+  Deno.test(`LlamaModel.generate() picks what full recomputation picks on ${deviceName}`, async () => {
+    await using device = await open();
+    using model = await openModel(device, BASE);
+    const reference = await openReference();
+    const deltas = await adapterDeltas(device, "syllables");
+    const sequences = (["syllables", "category"] as const).map((task) => reference.tokens(task));
+    const generated = await model.generate(sequences, deltas, { maxNewTokens: 3, eos: [] });
+    for (const [index, sequence] of sequences.entries()) {
+      const tokens = [...sequence];
+      for (let step = 0; step < 3; step++) {
+        using logits = model.forward([Uint32Array.from(tokens)], deltas, { rows: "last" });
+        const values = [...await device.download(logits)];
+        tokens.push(values.indexOf(Math.max(...values)));
+      }
+      assertEquals([...generated[index]!], tokens.slice(sequence.length));
+    }
+    disposeDeltas(deltas);
+  });
+
   Deno.test(`LlamaModel gives the same bytes twice on ${deviceName}`, async () => {
     await using device = await open();
     using model = await openModel(device, BASE);
