@@ -3,7 +3,7 @@
  * Units are random (the hardest case: nothing is near anything), the Gram matrices are given.
  */
 import { decide } from "../src/decide.ts";
-import type { Extremes, FactorEntries } from "../src/extremes.ts";
+import type { FactorEntries } from "../src/factor_entries.ts";
 import { lego, type LegoOptions, legoPlus } from "../src/options.ts";
 import { seededRandom } from "../src/random.ts";
 import type { StackedFactors } from "../src/unit_pool.ts";
@@ -25,14 +25,13 @@ function randomGram(n: number, seed: number): Float64Array<ArrayBuffer> {
   return gram;
 }
 
-/** Stands in for the device: constant extremes, so that only decisions are timed. */
+/** Stands in for the device, so that only decisions are timed. */
 function constantEntries(n: number): FactorEntries {
-  const extremes = (length: number): Promise<Extremes> => {
-    const high = new Float64Array(length).fill(1);
-    const low = high.map((x) => -x);
-    return Promise.resolve({ aMin: low, aMax: high, bMin: low, bMax: high });
+  const ones = (length: number) => new Float64Array(length).fill(1);
+  return {
+    largest: (combination) => Promise.resolve({ a: ones(combination?.k ?? n), b: ones(combination?.k ?? n) }),
+    signs: ({ k }) => Promise.resolve(ones(k)),
   };
-  return { stack: () => extremes(n), combination: ({ k }) => extremes(k) };
 }
 
 async function fastest(stack: StackedFactors, options: LegoOptions, entries: FactorEntries): Promise<number> {

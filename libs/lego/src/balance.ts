@@ -1,5 +1,5 @@
 import { transposed } from "./dense.ts";
-import type { Combination } from "./extremes.ts";
+import type { Combination } from "./factor_entries.ts";
 import { scaledPairs, selectPairs, squaredNorms } from "./forms.ts";
 import type { UnitPool } from "./unit_pool.ts";
 

@@ -1,7 +1,7 @@
 import { balancePairs } from "./balance.ts";
 import { cluster, type Clustering } from "./cluster.ts";
 import { deltaReport, type LegoReport, legoReport } from "./diagnostics.ts";
-import type { Combination, FactorEntries } from "./extremes.ts";
+import type { Combination, FactorEntries } from "./factor_entries.ts";
 import { overStack, scaledPairs } from "./forms.ts";
 import { innerProducts } from "./inner_products.ts";
 import { type LegoOptions, type ResolvedOptions, resolveOptions } from "./options.ts";

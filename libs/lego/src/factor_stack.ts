@@ -1,10 +1,16 @@
-import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
-import { transposed } from "./dense.ts";
+import {
+  columnNorms,
+  concatColumns,
+  concatRows,
+  type Device,
+  gemm,
+  gram,
+  rowNorms,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { LegoError } from "./errors.ts";
-import type { Combination, Extremes, FactorEntries } from "./extremes.ts";
+import type { Combination, FactorEntries, PairNorms } from "./factor_entries.ts";
 import { rowExtremes } from "./ops/row_extremes.ts";
-import { stackRows } from "./ops/stack_rows.ts";
-import { stackTransposed } from "./ops/stack_transposed.ts";
 import type { StackedFactors } from "./unit_pool.ts";
 
 /** One adapter's factors of one module: its delta is scale · weight · b a. */
@@ -32,7 +38,7 @@ export class FactorStack implements FactorEntries, Disposable {
   readonly #device: Device;
   /** A, `[N, in]`. */
   readonly #a: Tensor;
-  /** Bᵀ, `[N, out]`. */
+  /** B, `[out, N]`. */
   readonly #b: Tensor;
   readonly #ranks: readonly number[];
   readonly #factors: readonly number[];
@@ -43,8 +49,13 @@ export class FactorStack implements FactorEntries, Disposable {
     this.#device = adapters[0]!.a.device;
     this.#ranks = adapters.map(({ a }) => a.shape[0]!);
     this.#factors = adapters.map(({ scale, weight }) => scale * weight);
-    this.#a = stackRows(adapters.map(({ a }) => a));
-    this.#b = stackTransposed(adapters.map(({ b }) => b));
+    this.#a = concatRows(adapters.map(({ a }) => a));
+    this.#b = concatColumns(adapters.map(({ b }) => b));
+  }
+
+  /** N, the sum of the ranks. */
+  get #stacked(): number {
+    return this.#a.shape[0]!;
   }
 
   /**
@@ -53,29 +64,32 @@ export class FactorStack implements FactorEntries, Disposable {
    * @throws {LegoError} `not_finite` when a factor holds NaN or values whose squares overflow
    */
   async describe(): Promise<StackedFactors> {
-    const [gramA, gramB] = await Promise.all([this.#gram(this.#a, "A"), this.#gram(this.#b, "B")]);
+    using a = gram(this.#a, { of: "rows" });
+    using b = gram(this.#b, { of: "columns" });
+    const [gramA, gramB] = await Promise.all([this.#entries(a), this.#entries(b)]);
+    checkGram(gramA, "A");
+    checkGram(gramB, "B");
     return { gramA, gramB, ranks: this.#ranks, factors: this.#factors };
   }
 
-  async stack(): Promise<Extremes> {
-    return await this.#extremes(this.#a, this.#b);
+  async largest(combination?: Combination): Promise<PairNorms> {
+    if (!combination) return await this.#largest(this.#a, this.#b);
+    using a = this.#combineA(combination);
+    using b = this.#combineB(combination);
+    return await this.#largest(a, b);
   }
 
-  async combination({ k, p, q }: Combination): Promise<Extremes> {
-    using pDevice = this.#device.upload(p, [k, this.#a.shape[0]!]);
-    using qDevice = this.#device.upload(transposed(q, this.#a.shape[0]!, k), [k, this.#a.shape[0]!]);
-    using a = gemm(pDevice, this.#a);
-    using b = gemm(qDevice, this.#b);
-    return await this.#extremes(a, b);
+  async signs(combination: Pick<Combination, "k" | "p">): Promise<number[]> {
+    using a = this.#combineA(combination);
+    using extremes = rowExtremes(a);
+    const pairs = await this.#entries(extremes);
+    return Array.from({ length: combination.k }, (_, i) => -pairs[2 * i]! > pairs[2 * i + 1]! ? -1 : 1);
   }
 
   /** A' = P A and B' = B Q. A combination of no pairs gives one pair of zeros, since a rank cannot be 0. */
-  combine({ k, p, q }: Combination): MergedFactors {
-    const [stacked, inputs] = this.#a.shape as [number, number];
-    if (k === 0) return { a: this.#device.zeros([1, inputs]), b: this.#device.zeros([this.#b.shape[1]!, 1]) };
-    using pDevice = this.#device.upload(p, [k, stacked]);
-    using qDevice = this.#device.upload(q, [stacked, k]);
-    return { a: gemm(pDevice, this.#a), b: gemm(this.#b, qDevice, { transposeA: true }) };
+  combine(combination: Combination): MergedFactors {
+    if (combination.k > 0) return { a: this.#combineA(combination), b: this.#combineB(combination) };
+    return { a: this.#device.zeros([1, this.#a.shape[1]!]), b: this.#device.zeros([this.#b.shape[0]!, 1]) };
   }
 
   [Symbol.dispose](): void {
@@ -83,29 +97,36 @@ export class FactorStack implements FactorEntries, Disposable {
     this.#b.dispose();
   }
 
-  async #gram(rows: Tensor, name: string): Promise<Float64Array<ArrayBuffer>> {
-    using gram = gemm(rows, rows, { transposeB: true });
-    const entries = Float64Array.from(await this.#device.download(gram));
-    if (entries.every(Number.isFinite)) return entries;
-    throw new LegoError(
-      "not_finite",
-      `the Gram matrix of ${name} has infinite or NaN entries, expected finite ones`,
-      `look for NaN, or values beyond 1e18, in the ${name} factors of the adapters`,
-      name,
-    );
+  #combineA({ k, p }: Pick<Combination, "k" | "p">): Tensor {
+    using coefficients = this.#device.upload(p, [k, this.#stacked]);
+    return gemm(coefficients, this.#a);
   }
 
-  async #extremes(a: Tensor, b: Tensor): Promise<Extremes> {
-    using ofA = rowExtremes(a);
-    using ofB = rowExtremes(b);
-    const [pairsA, pairsB] = await Promise.all([this.#device.download(ofA), this.#device.download(ofB)]);
-    return { aMin: every(pairsA, 0), aMax: every(pairsA, 1), bMin: every(pairsB, 0), bMax: every(pairsB, 1) };
+  #combineB({ k, q }: Pick<Combination, "k" | "q">): Tensor {
+    using coefficients = this.#device.upload(q, [this.#stacked, k]);
+    return gemm(this.#b, coefficients);
+  }
+
+  async #largest(a: Tensor, b: Tensor): Promise<PairNorms> {
+    using ofA = rowNorms(a, "inf");
+    using ofB = columnNorms(b, "inf");
+    const [normsA, normsB] = await Promise.all([this.#entries(ofA), this.#entries(ofB)]);
+    return { a: normsA, b: normsB };
+  }
+
+  async #entries(tensor: Tensor): Promise<Float64Array<ArrayBuffer>> {
+    return Float64Array.from(await this.#device.download(tensor));
   }
 }
 
-/** Every other number, from the first or the second on. */
-function every(pairs: ArrayLike<number>, offset: 0 | 1): number[] {
-  return Array.from({ length: pairs.length / 2 }, (_, i) => pairs[2 * i + offset]!);
+function checkGram(gramMatrix: Float64Array, name: string): void {
+  if (gramMatrix.every(Number.isFinite)) return;
+  throw new LegoError(
+    "not_finite",
+    `the Gram matrix of ${name} has infinite or NaN entries, expected finite ones`,
+    `look for NaN, or values beyond 1e18, in the ${name} factors of the adapters`,
+    name,
+  );
 }
 
 function checkAdapters(adapters: readonly AdapterFactors[]): void {

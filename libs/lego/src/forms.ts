@@ -1,5 +1,5 @@
 import { product, transposed } from "./dense.ts";
-import type { Combination } from "./extremes.ts";
+import type { Combination } from "./factor_entries.ts";
 import type { UnitPool } from "./unit_pool.ts";
 
 /** Squared norms of the a and b of each combined pair: the diagonals of P G_A Pᵀ and Qᵀ G_B Q. */

@@ -4,7 +4,7 @@ export * from "./decide.ts";
 export * from "./diagnostics.ts";
 export * from "./errors.ts";
 export * from "./options.ts";
-export type { Combination, Extremes, FactorEntries } from "./extremes.ts";
+export type { Combination, FactorEntries, PairNorms } from "./factor_entries.ts";
 export type { InnerProducts } from "./inner_products.ts";
 export type { StackedFactors } from "./unit_pool.ts";
 export type { AdapterFactors, MergedFactors } from "./factor_stack.ts";

@@ -1,6 +1,6 @@
 import { truncateFromGrams } from "@lora-loom/tensor";
 import { submatrix } from "./dense.ts";
-import type { Combination } from "./extremes.ts";
+import type { Combination } from "./factor_entries.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { UnitPool } from "./unit_pool.ts";
 

@@ -1,4 +1,4 @@
-import { type FactorEntries, infinityNorms, unitExtremes } from "./extremes.ts";
+import { type FactorEntries, joint, unitInfinityNorms } from "./factor_entries.ts";
 import { overStack, scaledPairs, squaredNorms } from "./forms.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { Representatives } from "./representatives.ts";
@@ -24,8 +24,10 @@ export async function reweight(
 }
 
 async function infinity(pool: UnitPool, pairs: Representatives, entries: FactorEntries) {
-  const units = infinityNorms(await unitExtremes(pool, entries));
-  return { units, own: infinityNorms(await entries.combination(overStack(pool, pairs))) };
+  return {
+    units: await unitInfinityNorms(pool, entries),
+    own: joint(await entries.largest(overStack(pool, pairs))),
+  };
 }
 
 function euclidean(pool: UnitPool, pairs: Representatives) {

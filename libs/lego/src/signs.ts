@@ -1,15 +1,11 @@
 import { symmetricEigen } from "@lora-loom/tensor";
 import { submatrix } from "./dense.ts";
-import { type FactorEntries, unitExtremes } from "./extremes.ts";
+import type { FactorEntries } from "./factor_entries.ts";
 import { regauge, type UnitPool } from "./unit_pool.ts";
 
 /** Turns every unit so that the entry of a with the largest magnitude is positive. */
 export async function argmaxSigns(pool: UnitPool, entries: FactorEntries): Promise<UnitPool> {
-  const { aMin, aMax } = await unitExtremes(pool, entries);
-  return regauge(
-    pool,
-    Array.from({ length: pool.n }, (_, i) => Math.abs(aMin[i]!) > Math.abs(aMax[i]!) ? -1 : 1),
-  );
+  return regauge(pool, await entries.signs({ k: pool.n, p: pool.toA }));
 }
 
 /** Rescales every unit to ‖a‖ = ‖b‖. */

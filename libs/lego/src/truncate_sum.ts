@@ -1,6 +1,6 @@
 import { truncateFromGrams } from "@lora-loom/tensor";
 import { type DeltaReport, deltaReport } from "./diagnostics.ts";
-import type { Combination } from "./extremes.ts";
+import type { Combination } from "./factor_entries.ts";
 import { type AdapterFactors, FactorStack, type MergedFactors } from "./factor_stack.ts";
 import { overStack } from "./forms.ts";
 import { innerProducts } from "./inner_products.ts";

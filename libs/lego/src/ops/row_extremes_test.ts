@@ -2,8 +2,6 @@ import { assertEquals } from "@std/assert";
 import { gaussians } from "@lora-loom/testing";
 import { testOnDevices } from "../test_support/devices.ts";
 import { rowExtremes } from "./row_extremes.ts";
-import { stackRows } from "./stack_rows.ts";
-import { stackTransposed } from "./stack_transposed.ts";
 
 function rounded(count: number, seed: number): Float64Array<ArrayBuffer> {
   return gaussians(count, seed).map(Math.fround);
@@ -27,24 +25,3 @@ testOnDevices("rowExtremes() of rows of one sign does not invent a zero", async 
   const x = Float64Array.of(3, 1, 2, -3, -1, -2);
   assertEquals([...await device.download(rowExtremes(device.upload(x, [2, 3])))], [1, 3, -3, -1]);
 });
-
-testOnDevices(
-  "stackRows() and stackTransposed() copy exactly, at sizes around a tile",
-  async ({ device }) => {
-    for (const sizes of [[1], [3, 1, 4], [16, 17, 15], [40, 2]]) {
-      for (const length of [1, 15, 16, 33]) {
-        const parts = sizes.map((size, seed) => rounded(size * length, seed));
-        const rows = stackRows(parts.map((part, i) => device.upload(part, [sizes[i]!, length])));
-        assertEquals([...await device.download(rows)], parts.flatMap((part) => [...part]));
-        const columns = stackTransposed(parts.map((part, i) => device.upload(part, [length, sizes[i]!])));
-        const expected = parts.flatMap((part, i) =>
-          Array.from(
-            { length: sizes[i]! * length },
-            (_, x) => part[(x % length) * sizes[i]! + Math.floor(x / length)]!,
-          )
-        );
-        assertEquals([...await device.download(columns)], expected);
-      }
-    }
-  },
-);
