@@ -92,6 +92,8 @@ export interface BaseModel extends Disposable {
   /**
    * Greedy completions of all prompts at once. A completion includes the token that ended it, if one did before
    * `maxNewTokens`.
+   *
+   * @throws {ModelError} `non_finite` when weights and deltas give NaN or infinite logits; as `begin` and `checkDeltas` do
    */
   generate(prompts: readonly Uint32Array[], deltas: Deltas, options: GenerateOptions): Promise<Uint32Array[]>;
   /**

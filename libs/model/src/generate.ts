@@ -2,6 +2,7 @@ import type { Tensor } from "@lora-loom/tensor";
 import type { Deltas, GenerateOptions } from "./base_model.ts";
 import { checkSequences } from "./batch.ts";
 import type { Decoder } from "./decoder.ts";
+import { assertFinite } from "./finite.ts";
 import { foldDeltas } from "./folded_weights.ts";
 import { KeyValueCache } from "./key_value_cache.ts";
 import { argmax } from "./ops/argmax.ts";
@@ -9,6 +10,8 @@ import { gatherRows } from "./ops/rows.ts";
 import { promptGroups, rowLimits } from "./prompt_groups.ts";
 
 const NO_DELTAS: Deltas = new Map();
+const BAD_LOGITS =
+  "see that the adapter belongs to this base model, and that its scale and weight are sensible";
 
 /** A prompt on its way to a completion. */
 interface Completion {
@@ -87,6 +90,8 @@ async function nextTokens(
   using pass = new Pass(decoder, active, cache);
   using last = pass.run();
   using logits = decoder.logits(last);
+  // What is not finite after the prompts comes from weights or deltas, and shows at once.
+  if (active[0]!.cached === 0) await assertFinite(new Map([["logits", logits]]), BAD_LOGITS);
   using best = argmax(logits);
   return await decoder.device.download(best) as Uint32Array;
 }
