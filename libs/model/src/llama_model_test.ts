@@ -275,7 +275,7 @@ Deno.test("LlamaModel.generate() picks what full recomputation picks, and stops 
 Deno.test("LlamaModel.generate() says that logits are not finite instead of completing with nonsense", async () => {
   await withModel(randomModel(SMALL_CONFIG, 18), async (opened, device) => {
     const a = device.upload(new Float64Array(40).fill(NaN), [2, 20]),
-      b = device.upload(new Float64Array(144), [72, 2]);
+      b = device.upload(new Float64Array(144).fill(1), [72, 2]);
     const deltas = new Map([["model.layers.0.self_attn.q_proj", { a, b }]]);
     const options = { maxNewTokens: 2, eos: 2 };
     const error = await assertRejects(() => opened.generate(SEQUENCES, deltas, options), ModelError);
