@@ -9,6 +9,7 @@ import type {
   PlannedRanks,
 } from "../methods/method.ts";
 import { PEFT_COMPATIBLE, RANK } from "./common_parameters.ts";
+import { checkEqualRanks } from "./equal_ranks.ts";
 import { deltaEntries, type Entries, matrixEntries } from "./entries.ts";
 import { fuse, type FuseRule, type Term } from "./fuse.ts";
 import { downloadFactors, type WeightedHostFactors } from "./host_factors.ts";
@@ -71,21 +72,11 @@ export function elementwiseMethod(definition: ElementwiseDefinition): ModuleMeth
 
 function checkFactorMerge(name: string, { modules }: PlannedRanks, parameters: Parameters): void {
   const ranks = [...new Set(modules.flatMap((module) => module.ranks))];
-  for (const module of modules) {
-    if (module.ranks.every((rank) => rank === module.ranks[0])) continue;
-    throw new MergeError(
-      "unequal_ranks",
-      `${name} with peft_compatible merges A and B apart, which needs equal ranks; ${module.name} has ${
-        module.ranks.join(", ")
-      }`,
-      "set parameters.peft_compatible=false, or take adapters of one rank",
-      module.name,
-    );
-  }
+  checkEqualRanks(`${name} with peft_compatible`, modules, "set parameters.peft_compatible=false");
   const { rank } = parameters;
   if (rank === undefined || ranks.every((own) => own === rank)) return;
   throw new MergeError(
-    "rank_out_of_range",
+    "parameters_conflict",
     `${name} with peft_compatible keeps the adapters' own rank (${ranks.join(", ")}), found rank ${rank}`,
     "remove parameters.rank, or set parameters.peft_compatible=false",
     "parameters.rank",

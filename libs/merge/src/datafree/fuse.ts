@@ -19,7 +19,7 @@ export type FuseRule =
     readonly sign: "total" | "frequency";
     /**
      * Elect over the entries without their weights, and let a tie elect plus, as PEFT does. Otherwise the weighted
-     * entries vote, and where no sign wins the result is zero.
+     * entries vote, and where no sign wins, but for rounding, the result is zero.
      */
     readonly unweightedVote: boolean;
   };
@@ -59,6 +59,9 @@ function addUp(terms: readonly Term[], buffers: readonly Float64Array[], out: Fl
   });
 }
 
+/** A total below this part of the votes' magnitudes is a tie: what remains of it may be the rounding of float32. */
+const TIE = 1e-6;
+
 function elect(
   terms: readonly Term[],
   buffers: readonly Float64Array[],
@@ -69,11 +72,14 @@ function elect(
   const weights = terms.map(({ weight }) => weight);
   for (let i = 0; i < out.length; i++) {
     let vote = 0;
+    let magnitude = 0;
     for (let t = 0; t < weights.length; t++) {
       const value = unweighted ? buffers[t]![i]! : weights[t]! * buffers[t]![i]!;
       vote += byTotal ? value : Math.sign(value);
+      magnitude += Math.abs(value);
     }
-    const sign = vote === 0 && unweighted ? 1 : Math.sign(vote);
+    const isTie = unweighted ? vote === 0 : Math.abs(vote) <= (byTotal ? TIE * magnitude : 0);
+    const sign = isTie ? (unweighted ? 1 : 0) : Math.sign(vote);
     let sum = 0;
     let count = 0;
     for (let t = 0; t < weights.length; t++) {

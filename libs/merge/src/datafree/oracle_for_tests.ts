@@ -1,5 +1,5 @@
 import { gaussians, seeded } from "@lora-loom/testing";
-import { CpuDevice, type Device, svd } from "@lora-loom/tensor";
+import { CpuDevice, type Device } from "@lora-loom/tensor";
 import type { ModuleMethod, Parameters } from "../methods/method.ts";
 import type { HostFactors } from "./entries.ts";
 import { denseDelta, uploadSource } from "./fixtures_for_tests.ts";
@@ -50,23 +50,36 @@ function withDefaults(method: ModuleMethod, parameters: Parameters): Parameters 
   return { ...Object.fromEntries(defaults), ...parameters };
 }
 
+/** Where and as which module a method runs. */
+export interface RunOptions {
+  readonly device?: Device;
+  readonly seed?: number;
+  readonly module?: string;
+  /** All modules of the merge. */
+  readonly modules?: readonly string[];
+}
+
 /** Runs a method on one module, as the engine does, and returns the merged delta and what it reported. */
 export async function runMethod(
   method: ModuleMethod,
   sources: readonly Weighted[],
   parameters: Parameters = {},
-  { device = new CpuDevice(), seed = 42, module = "layers.0.q_proj" }: {
-    device?: Device;
-    seed?: number;
-    module?: string;
-  } = {},
+  { device = new CpuDevice(), seed = 42, module = "layers.0.q_proj", modules = [module] }: RunOptions = {},
 ) {
   const resolved = withDefaults(method, parameters);
   const ranks = sources.map(({ factors }) => factors.rank);
   method.check?.({ modules: [{ name: module, ranks }] }, resolved);
   const uploaded = sources.map(({ factors, weight }, t) => uploadSource(device, factors, weight, t));
   const rank = method.outputRank(ranks, resolved);
-  const merged = await method.merge(uploaded, { module, device, parameters: resolved, rank, seed });
+  const merged = await method.merge(uploaded, {
+    module,
+    device,
+    parameters: resolved,
+    rank,
+    seed,
+    modules,
+    adapters: sources.length,
+  });
   const a = Float64Array.from(await device.download(merged.a));
   const b = Float64Array.from(await device.download(merged.b));
   const { inFeatures, outFeatures } = sources[0]!.factors;
@@ -90,17 +103,72 @@ export function weightedDeltas(sources: readonly Weighted[]): Dense[] {
   return sources.map(({ factors, weight }) => denseDelta(factors).map((value) => weight * value));
 }
 
+/** One singular value with its unit vectors. */
+export interface Triplet {
+  readonly sigma: number;
+  readonly left: readonly number[];
+  readonly right: readonly number[];
+}
+
+/** Singular triplets by one-sided Jacobi rotations (Hestenes 1958): slow, and nothing of it is in the code under test. */
+export function jacobiSvd(matrix: ArrayLike<number>, rows: number, columns: number): Triplet[] {
+  if (columns > rows) {
+    const flipped = Float64Array.from(
+      { length: rows * columns },
+      (_, index) => matrix[(index % rows) * columns + Math.floor(index / rows)]!,
+    );
+    return jacobiSvd(flipped, columns, rows).map(({ sigma, left, right }) => ({
+      sigma,
+      left: right,
+      right: left,
+    }));
+  }
+  const images = Array.from(
+    { length: columns },
+    (_, j) => Array.from({ length: rows }, (_, i) => matrix[i * columns + j]!),
+  );
+  const basis = images.map((_, j) => images.map((_, i) => i === j ? 1 : 0));
+  const product = (x: readonly number[], y: readonly number[]) =>
+    x.reduce((sum, value, i) => sum + value * y[i]!, 0);
+  for (let sweep = 0, rotated = true; rotated && sweep < 40; sweep++) {
+    rotated = false;
+    for (let p = 0; p < columns; p++) {
+      for (let q = p + 1; q < columns; q++) {
+        const [pp, qq, pq] = [
+          product(images[p]!, images[p]!),
+          product(images[q]!, images[q]!),
+          product(images[p]!, images[q]!),
+        ];
+        if (Math.abs(pq) <= 1e-15 * Math.sqrt(pp * qq) || pq === 0) continue;
+        rotated = true;
+        const angle = Math.atan2(2 * pq, pp - qq) / 2;
+        const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+        for (const vectors of [images, basis]) {
+          const [x, y] = [vectors[p]!, vectors[q]!];
+          vectors[p] = x.map((value, i) => cos * value + sin * y[i]!);
+          vectors[q] = x.map((value, i) => cos * y[i]! - sin * value);
+        }
+      }
+    }
+  }
+  return images.map((image, j) => ({ image, sigma: Math.sqrt(product(image, image)), right: basis[j]! }))
+    .sort((x, y) => y.sigma - x.sigma)
+    .map(({ image, sigma, right }) => ({
+      sigma,
+      right,
+      left: image.map((value) => sigma === 0 ? 0 : value / sigma),
+    }));
+}
+
 /** The best approximation of a rank, by a full singular value decomposition. */
 export function bestRank(matrix: Dense, rows: number, columns: number, k: number): Dense {
-  const { values, left, right } = svd(matrix, rows, columns);
-  return Float64Array.from(matrix, (_, index) => {
-    const i = Math.floor(index / columns), j = index % columns;
-    let sum = 0;
-    for (let r = 0; r < Math.min(k, values.length); r++) {
-      sum += values[r]! * left[r * rows + i]! * right[r * columns + j]!;
+  const out = new Float64Array(rows * columns);
+  for (const { sigma, left, right } of jacobiSvd(matrix, rows, columns).slice(0, k)) {
+    for (let i = 0; i < rows; i++) {
+      for (let j = 0; j < columns; j++) out[i * columns + j]! += sigma * left[i]! * right[j]!;
     }
-    return sum;
-  });
+  }
+  return out;
 }
 
 /** The same delta with its ranks in another order. */

@@ -91,3 +91,33 @@ export function keepAtRandom(random: EntryRandom, density: number): Sparsifier {
     },
   };
 }
+
+/**
+ * MAGPRUNE of DELLA (arXiv 2406.11617, §3.1): within a row, the probability of being kept grows linearly with the rank of the
+ * magnitude, from `density` − `epsilon` for the smallest to `density` + `epsilon` for the largest; what is kept is divided by
+ * its own probability. Equal magnitudes rank in the order of their columns.
+ *
+ * @param columns length of a row
+ */
+export function keepByMagnitude(
+  random: EntryRandom,
+  columns: number,
+  density: number,
+  epsilon: number,
+): Sparsifier {
+  const order = Array.from({ length: columns }, (_, j) => j);
+  const lowest = density - epsilon;
+  const step = columns > 1 ? 2 * epsilon / (columns - 1) : 0;
+  return {
+    apply(values, start) {
+      for (let row = 0; row < values.length; row += columns) {
+        order.sort((i, j) => Math.abs(values[row + i]!) - Math.abs(values[row + j]!) || i - j);
+        order.forEach((j, rank) => {
+          const probability = columns > 1 ? lowest + step * rank : density;
+          const kept = random.at(start + row + j) < probability;
+          values[row + j] = kept ? values[row + j]! / probability : 0;
+        });
+      }
+    },
+  };
+}

@@ -204,12 +204,12 @@ Deno.test("peft_compatible merges A and B apart and refuses what PEFT refuses", 
       () => runMethod(method, unequal, { peft_compatible: true }),
       MergeError,
     );
-    assertEquals(ranks.code, "unequal_ranks");
+    assertEquals(ranks.code, "ranks_differ");
     const rank = await assertRejects(
       () => runMethod(method, equal, { peft_compatible: true, rank: 3 }),
       MergeError,
     );
-    assertEquals(rank.code, "rank_out_of_range");
+    assertEquals(rank.code, "parameters_conflict");
     const { factors } = await runMethod(method, equal, { peft_compatible: true });
     assertEquals(factors.rank, 4);
   }

@@ -2,7 +2,8 @@
 import { assert, assertLess } from "@std/assert";
 import { assertRelativelyClose, relativeError } from "@lora-loom/testing";
 import { denseDelta, readFixture } from "../datafree/fixtures_for_tests.ts";
-import { bestRank, type Dense, runMethod, type Weighted } from "../datafree/oracle_for_tests.ts";
+import { type Dense, runMethod, type Weighted } from "../datafree/oracle_for_tests.ts";
+import { svd } from "@lora-loom/tensor";
 import { magnitudePrune } from "./magnitude_prune.ts";
 import { ties, tiesSvd } from "./ties.ts";
 
@@ -42,6 +43,19 @@ function tiesOfHalves(sources: readonly Weighted[]): Dense {
     if (x * y > 0) return (x + y) / 4;
     return (Math.abs(x) > Math.abs(y) ? x : y) / 2;
   });
+}
+
+/** The best approximation by a full decomposition, which the method under test does not use. */
+function bestRank(matrix: Dense, rows: number, columns: number, k: number): Dense {
+  const { values, left, right } = svd(matrix, rows, columns);
+  const out = new Float64Array(rows * columns);
+  for (let r = 0; r < k; r++) {
+    for (let i = 0; i < rows; i++) {
+      const factor = values[r]! * left[r * rows + i]!;
+      for (let j = 0; j < columns; j++) out[i * columns + j]! += factor * right[r * columns + j]!;
+    }
+  }
+  return out;
 }
 
 Deno.test("ties_svd gives PEFT's delta as accurately as PEFT computed it, with and without peft_compatible", async () => {
