@@ -1,5 +1,13 @@
-import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
-import { add, concatRows, scaleRows, sumOfSquares, transpose } from "./ops/temporary.ts";
+import {
+  add,
+  concatRows,
+  type Device,
+  gemm,
+  multiply,
+  scaleRows,
+  sumOfSquares,
+  type Tensor,
+} from "@lora-loom/tensor";
 import type { Delta } from "./base_model.ts";
 
 /** ‖x‖²_F. */
@@ -66,17 +74,13 @@ export function stackRows(parts: readonly Tensor[]): Tensor {
   return whole;
 }
 
-/** The tensors one beside the other, `[m, n_1 + n_2 + …]`. */
-export function stackColumns(parts: readonly Tensor[]): Tensor {
-  using rows = stackRows(parts.map((part) => transpose(part)));
-  return transpose(rows);
-}
-
 /** ⟨x, y⟩ = Σ x ∘ y. */
 export async function innerProduct(x: Tensor, y: Tensor): Promise<number> {
-  const [left, right] = [await x.device.download(x), await y.device.download(y)];
+  using products = multiply(x, y);
+  using ones = x.device.upload(new Float64Array(x.shape[1]!).fill(1), [x.shape[1]!, 1]);
+  using rows = gemm(products, ones);
   let sum = 0;
-  for (let i = 0; i < left.length; i++) sum += left[i]! * right[i]!;
+  for (const row of await x.device.download(rows)) sum += row;
   return sum;
 }
 

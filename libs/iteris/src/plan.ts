@@ -1,5 +1,5 @@
-import { type Device, type Tensor } from "@lora-loom/tensor";
-import { frobeniusNorm, multiple, stackColumns, stackRows } from "./algebra.ts";
+import { concatColumns, concatRows, type Device, type Tensor } from "@lora-loom/tensor";
+import { frobeniusNorm } from "./algebra.ts";
 import type { BaseModel, Delta, Deltas, Stage } from "./base_model.ts";
 import type { AdaptedSite } from "./equations.ts";
 import { IterisError } from "./errors.ts";
@@ -149,7 +149,7 @@ function planSites(stage: Stage, tasks: readonly Task[]): PlannedSite[] {
 
 /** Σ W_i as one delta: the a's one below the other, the b's side by side. */
 function stack(deltas: readonly Delta[]): Delta {
-  return { a: stackRows(deltas.map(({ a }) => multiple(a, 1))), b: stackColumns(deltas.map(({ b }) => b)) };
+  return { a: concatRows(deltas.map(({ a }) => a)), b: concatColumns(deltas.map(({ b }) => b)) };
 }
 
 /** Where to solve a stage: on the CPU in float64 up to `hostLimit` inputs, above it where the tensors are. */

@@ -1,7 +1,6 @@
-import { gemm, type Tensor } from "@lora-loom/tensor";
+import { gemm, gram, scaleRows, type Tensor } from "@lora-loom/tensor";
 import { frobeniusNorm, plus } from "./algebra.ts";
 import type { Activations } from "./base_model.ts";
-import { gram, scaleRows } from "./ops/temporary.ts";
 import { IterisError } from "./errors.ts";
 
 /** One batch of a task before a stage: as the task's own adapter brings it there, and as the merged model does. */
