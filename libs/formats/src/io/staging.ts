@@ -91,15 +91,11 @@ class SiblingStaging implements Staging {
 
   async commit(): Promise<void> {
     await syncTree(this.path);
-    const replaced = await this.#moveTargetAside();
-    try {
-      await withFileErrors("rename onto", this.#target, () => fs.rename(this.path, this.#target));
-    } catch (error) {
-      if (replaced !== undefined) await fs.rename(replaced, this.#target);
-      throw error;
-    }
+    if (!await statusOf(this.#target)) await rename(this.path, this.#target);
+    else if (this.#force) {
+      await swapIn(this.path, this.#target, sibling(this.#target, "replaced", this.#suffix));
+    } else throw existing(this.#target);
     await syncDirectory(dirname(this.#target));
-    if (replaced !== undefined) await fs.rm(replaced, { recursive: true, force: true });
     releaseSuffix(this.#suffix);
   }
 
@@ -107,14 +103,26 @@ class SiblingStaging implements Staging {
     await withFileErrors("remove", this.path, () => fs.rm(this.path, { recursive: true, force: true }));
     releaseSuffix(this.#suffix);
   }
+}
 
-  async #moveTargetAside(): Promise<string | undefined> {
-    if (!await statusOf(this.#target)) return undefined;
-    if (!this.#force) throw existing(this.#target);
-    const aside = sibling(this.#target, "replaced", this.#suffix);
-    await withFileErrors("move aside", this.#target, () => fs.rename(this.#target, aside));
-    return aside;
+/**
+ * Puts `path` in the place of `target`, which waits under the name `aside` meanwhile: it is put back if the new one
+ * cannot take its place, and removed when it has.
+ */
+export async function swapIn(path: string, target: string, aside: string, move = rename): Promise<void> {
+  await move(target, aside);
+  try {
+    await move(path, target);
+  } catch (error) {
+    await move(aside, target);
+    throw error;
   }
+  await syncDirectory(dirname(target));
+  await remove(aside);
+}
+
+function rename(from: string, to: string): Promise<void> {
+  return withFileErrors("rename onto", to, () => fs.rename(from, to));
 }
 
 function sibling(target: string, kind: "partial" | "replaced", suffix: string): string {
@@ -128,7 +136,7 @@ async function recoverFromKilledRuns(target: string): Promise<void> {
     // Killed between moving the old target aside and renaming the new one: the old one is still the valid one.
     const aside = join(parent, name);
     if (await statusOf(target)) await remove(aside);
-    else await withFileErrors("put back", target, () => fs.rename(aside, target));
+    else await rename(aside, target);
   }
   for (const name of abandoned(names, `.${basename(target)}.partial-`)) await remove(join(parent, name));
 }

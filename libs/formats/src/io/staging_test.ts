@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { assertRefused, inTemporaryFolder } from "../test_support.ts";
-import { replaceDirectory, stageDirectory, stageFile } from "./staging.ts";
+import { replaceDirectory, stageDirectory, stageFile, swapIn } from "./staging.ts";
 
 async function namesIn(folder: string): Promise<string[]> {
   return (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
@@ -54,16 +54,30 @@ Deno.test("stageDirectory() replaces the target when forced, and keeps it until 
     assertEquals(await namesIn(folder), ["merged"]);
   }));
 
-Deno.test("commit() puts the old target back when the new one cannot take its place", () =>
+Deno.test("commit() keeps the old target when there is nothing to put in its place", () =>
   inTemporaryFolder(async (folder) => {
     const target = join(folder, "merged.gguf");
     await Deno.writeTextFile(target, "old");
     const staging = await stageFile(target, { force: true });
-    await Deno.writeTextFile(staging.path, "new");
-    const renamed = Deno.rename(staging.path, join(folder, "elsewhere"));
-    await renamed;
     await assertRefused(() => staging.commit(), "not_found");
     assertEquals(await Deno.readTextFile(target), "old");
+  }));
+
+Deno.test("swapIn() puts the old target back when the new one cannot take its place", () =>
+  inTemporaryFolder(async (folder) => {
+    const [path, target, aside] = ["new", "target", "aside"].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    await Deno.writeTextFile(target, "old");
+    await Deno.writeTextFile(path, "new");
+    const move = (from: string, to: string) =>
+      from === path ? Promise.reject(new Error("device on fire")) : Deno.rename(from, to);
+    await assertRejects(() => swapIn(path, target, aside, move), Error, "device on fire");
+    assertEquals(await Deno.readTextFile(target), "old");
+    await swapIn(path, target, aside);
+    assertEquals([await namesIn(folder), await Deno.readTextFile(target)], [["target"], "new"]);
   }));
 
 Deno.test("replaceDirectory() keeps the old target when filling the new one fails", () =>
@@ -143,10 +157,14 @@ Deno.test("stageDirectory() puts a target back that a killed run had moved aside
 
 Deno.test("stageDirectory() removes what was replaced when the killed run had put the new target in place", () =>
   inTemporaryFolder(async (folder) => {
-    await Deno.mkdir(join(folder, "merged"));
-    await Deno.mkdir(join(folder, `.merged.replaced-${await deadProcess()}-0123456789ab`));
+    const aside = join(folder, `.merged.replaced-${await deadProcess()}-0123456789ab`);
+    for (const [path, content] of [[join(folder, "merged"), "new"], [aside, "old"]] as const) {
+      await Deno.mkdir(path);
+      await Deno.writeTextFile(join(path, "a"), content);
+    }
     const staging = await stageDirectory(join(folder, "merged"), { force: true });
     await staging.discard();
+    assertEquals(await Deno.readTextFile(join(folder, "merged/a")), "new");
     assertEquals(await namesIn(folder), ["merged"]);
   }));
 
