@@ -71,6 +71,8 @@ export class PrivateApt {
       "Debug::NoLocking": "1",
       "APT::Sandbox::User": "root",
       "APT::Update::Post-Invoke-Success": "",
+      // Without this an unreachable mirror is a warning only.
+      "APT::Update::Error-Mode": "any",
       "Acquire::Languages": "none",
       "Acquire::Retries": "2",
       "Acquire::http::Timeout": "20",

@@ -62,10 +62,17 @@ export async function runCommand(
   if (!success) {
     throw new SetupError(
       "command_failed",
-      `${command[0]} failed: ${(stderr || stdout).trim().split("\n").slice(-5).join("\n")}`,
+      `${command[0]} failed: ${firstErrors(stderr || stdout)}`,
       "check the network or the package mirror, then run: deno task setup",
       command.join(" "),
     );
   }
   return stdout;
+}
+
+/** What apt marks as errors, else the end of the text. */
+function firstErrors(text: string): string {
+  const lines = text.trim().split("\n");
+  const errors = lines.filter((line) => line.startsWith("E: "));
+  return (errors.length > 0 ? errors.slice(0, 2) : lines.slice(-3)).join(" ");
 }

@@ -39,7 +39,8 @@ export function readDistribution(): Distribution {
 }
 
 const INSTALL_COMMANDS: Readonly<Record<string, string>> = {
-  debian: "apt-get install -t CODENAME-backports mesa-vulkan-drivers libvulkan1   (as root)",
+  debian:
+    "apt-get install mesa-vulkan-drivers libvulkan1   (as root; on Debian 12 enable its backports and add -t bookworm-backports)",
   ubuntu: "apt-get install mesa-vulkan-drivers libvulkan1   (as root)",
   fedora: "dnf install mesa-vulkan-drivers vulkan-loader   (as root)",
   arch: "pacman -S vulkan-swrast vulkan-icd-loader   (as root)",
@@ -48,10 +49,10 @@ const INSTALL_COMMANDS: Readonly<Record<string, string>> = {
 };
 
 /** What to type to get a software Vulkan driver from the distribution's own packages. */
-export function installCommand({ id, codename }: Distribution): string {
+export function installCommand({ id }: Distribution): string {
   const key = Object.keys(INSTALL_COMMANDS).find((name) => id.startsWith(name));
   if (key === undefined) {
     return "install Mesa's Vulkan drivers (lavapipe, Mesa 23 or newer) and the Vulkan loader";
   }
-  return INSTALL_COMMANDS[key]!.replace("CODENAME", codename);
+  return INSTALL_COMMANDS[key]!;
 }

@@ -71,7 +71,7 @@ export async function fetchDriver(
     } catch (error) {
       if (!(error instanceof SetupError)) throw error;
       failures.push(`${source.title}: ${error.message}`);
-      log(`${source.title} could not be had: ${error.message}`);
+      log(`${source.title} could not be had`);
       for (const entry of [...Deno.readDirSync(folder)]) {
         await Deno.remove(join(folder, entry.name), { recursive: true });
       }
@@ -80,7 +80,9 @@ export async function fetchDriver(
   throw new SetupError(
     "package_unavailable",
     `no software Vulkan driver could be fetched (${failures.join("; ")})`,
-    installCommand(distribution),
+    `check the network or the package mirror and run: deno task setup; or install one: ${
+      installCommand(distribution)
+    }`,
     folder,
   );
 }
