@@ -37,16 +37,19 @@ const REQUEST_CODES: ReadonlySet<string> = new Set(["no_gpu", "no_software_drive
 
 /** Failures of the machine, whatever library reports them, by code. */
 const WORK_CODES: ReadonlySet<string> = new Set([
-  "disk_full",
-  "write_failed",
-  "file_too_large",
-  "out_of_memory",
+  "cross_device",
   "device_lost",
+  "disk_full",
+  "file_changed",
+  "file_too_large",
   "gpu_validation",
+  "io_error",
+  "out_of_memory",
+  "too_many_files",
 ]);
 
-/** Failures of the operating system that mean that nothing more can be written. */
-const DISK_MESSAGES: readonly [pattern: RegExp, code: string, message: string, fix: string][] = [
+/** Failures of the system, by what it says. */
+const SYSTEM_MESSAGES: readonly [pattern: RegExp, code: string, message: string, fix: string][] = [
   [
     /ENOSPC|No space left/i,
     "disk_full",
@@ -54,7 +57,7 @@ const DISK_MESSAGES: readonly [pattern: RegExp, code: string, message: string, f
     "free some space, or choose another disk with --output",
   ],
   [
-    /EDQUOT|quota/i,
+    /EDQUOT|quota exceeded/i,
     "disk_full",
     "the disk quota is used up",
     "free some space, or choose another disk with --output",
@@ -62,20 +65,14 @@ const DISK_MESSAGES: readonly [pattern: RegExp, code: string, message: string, f
   [
     /EFBIG|File too large/i,
     "file_too_large",
-    "the file grew beyond what this system allows",
+    "a file grew beyond what this system allows",
     "raise the limit (ulimit -f), or choose another disk with --output",
   ],
   [
-    /EROFS|Read-only file system/i,
-    "write_failed",
-    "the file system is read-only",
-    "choose another folder with --output",
-  ],
-  [
-    /EACCES|EPERM|Permission denied|Operation not permitted/i,
-    "permission_denied",
-    "access was denied",
-    "check who owns the folder, or choose another with --output",
+    /array buffer allocation|allocation failed|out of memory/i,
+    "out_of_memory",
+    "there is not enough memory",
+    "close other programs, or merge fewer adapters at once",
   ],
 ];
 
@@ -98,28 +95,22 @@ function blameOf(error: Described): Blame {
 
 /** Brings anything that was thrown into the project's form. Unforeseen errors get the code `internal`. */
 export function describeError(error: unknown): ErrorReport {
-  if (isDescribed(error)) {
+  const text = error instanceof Error ? error.message : String(error);
+  // `io_error` is what a library calls a failure of the system that it has no name for.
+  if (isDescribed(error) && error.code !== "io_error") {
     const { code, message, fix, where } = error;
     return { code, message, fix, where, blame: blameOf(error) };
   }
-  const text = error instanceof Error ? error.message : String(error);
-  if (error instanceof RangeError && /allocation|array buffer/i.test(text)) {
-    return {
-      code: "out_of_memory",
-      message: text,
-      fix: "close other programs, or merge fewer adapters at once",
-      where: "",
-      blame: "work",
-    };
+  const where = isDescribed(error) ? error.where : "";
+  for (const [pattern, code, message, fix] of SYSTEM_MESSAGES) {
+    if (pattern.test(text)) return { code, message: `${message} (${text})`, fix, where, blame: "work" };
   }
-  for (const [pattern, code, message, fix] of DISK_MESSAGES) {
-    if (pattern.test(text)) return { code, message: `${message} (${text})`, fix, where: "", blame: "work" };
-  }
+  if (isDescribed(error)) return { code: error.code, message: text, fix: error.fix, where, blame: "work" };
   return {
     code: "internal",
     message: text,
     fix: "this is a bug: run again with LORA_LOOM_DEBUG=1 and report what it prints",
-    where: "",
+    where,
     blame: "work",
   };
 }

@@ -37,6 +37,11 @@ function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
   };
 }
 
+function memoryText({ peak_rss_bytes, peak_gpu_bytes }: MergeSummary): string {
+  const resident = `${bytesText(peak_rss_bytes)} resident at most`;
+  return peak_gpu_bytes > 0 ? `${resident}, ${bytesText(peak_gpu_bytes)} in device buffers` : resident;
+}
+
 /** What a merge did, for people. */
 export function summaryText(summary: MergeSummary): string {
   const { seconds, quality } = summary;
@@ -49,11 +54,11 @@ export function summaryText(summary: MergeSummary): string {
   return [
     `${summary.output}`,
     `  method    ${summary.method}, rank ${summary.rank}, ${summary.modules} modules of ${summary.adapters.length} adapters`,
-    `  device    ${summary.device.name} (${summary.device.backend})`,
+    `  device    ${summary.device.name}${
+      summary.device.backend === "cpu" ? "" : `, ${summary.device.backend}`
+    }`,
     `  time      ${secondsText(seconds.total)} (${parts})`,
-    `  memory    ${bytesText(summary.peak_rss_bytes)} at most, ${
-      bytesText(summary.peak_gpu_bytes)
-    } of it or besides in device buffers`,
+    `  memory    ${memoryText(summary)}`,
     `  cosine to each adapter   ${cosines.join(", ")}`,
     `  cosine to their sum      ${short(quality.cosine_to_sum)}`,
     ...(quality.best_loss === null ? [] : [

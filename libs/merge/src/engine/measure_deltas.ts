@@ -1,4 +1,4 @@
-import { type Device, gemm, type Tensor, truncateFromGrams } from "@lora-loom/tensor";
+import { type Device, gram, type Tensor, truncateFromGrams } from "@lora-loom/tensor";
 import type { MergedFactors, WeightedFactors } from "../methods/method.ts";
 import { stackFactors, type StackPart } from "../methods/stack_factors.ts";
 import type { DeltaFigures } from "../report/figures.ts";
@@ -19,8 +19,8 @@ async function gramsOf(device: Device, parts: readonly StackPart[]): Promise<Gra
   const { a, b } = stackFactors(device, parts);
   using stackedA = a;
   using stackedB = b;
-  using gramA = gemm(stackedA, stackedA, { transposeB: true });
-  using gramB = gemm(stackedB, stackedB, { transposeA: true });
+  using gramA = gram(stackedA, { of: "rows" });
+  using gramB = gram(stackedB, { of: "columns" });
   return {
     gramA: await toFloat64(device, gramA),
     gramB: await toFloat64(device, gramB),
