@@ -9,7 +9,7 @@ import { openSoftwareDevice } from "../test_support/software_device.ts";
 import { addBias } from "./add_bias.ts";
 import { argmax, dispatchArgmax } from "./argmax.ts";
 import { attention, dispatchAttention } from "./attention.ts";
-import { countNonFinite } from "./count_non_finite.ts";
+import { countNonFinite, dispatchCountNonFinite } from "./count_non_finite.ts";
 import { dispatchRmsNorm, rmsNorm } from "./rms_norm.ts";
 import { rotary } from "./rotary.ts";
 import { dispatchGather, gatherRows, scatterRows } from "./rows.ts";
@@ -179,6 +179,28 @@ gpuTest("countNonFinite() counts NaN and infinities of either sign, and nothing 
     countNonFinite(device.upload(new Float32Array(70), [70]), counts, 2);
     assertEquals([...await read(counts) as Uint32Array], [0, expected, 0]);
   }
+  const counts = gpu.zeros([1], "u32");
+  dispatchCountNonFinite(gpu, 512, gpu.upload(data, [1000]), counts, 0);
+  assertEquals([...await read(counts) as Uint32Array], [expected], "in eight windows");
+});
+
+gpuTest("kernels cover more work than one axis of a dispatch takes", async (gpu) => {
+  const [rows, width] = [70_001, 61];
+  const into = gpu.zeros([rows, width]);
+  addBias(gpu.upload(Float32Array.from({ length: width }, (_, i) => i), [width]), into);
+  const values = await read(into);
+  assert(Array.from({ length: rows * width }, (_, i) => values[i] === i % width).every(Boolean));
+
+  // A row that sees itself alone gets its own values.
+  const count = 65_600;
+  const x = gpu.upload(Float32Array.from({ length: 4 * count }, (_, i) => i), [count, 4]);
+  const spans = gpu.upload(Uint32Array.from({ length: 2 * count }, (_, i) => i % 2 === 0 ? i / 2 : 1), [
+    count,
+    2,
+  ]);
+  const heads = { queryHeads: 1, keyValueHeads: 1, headDim: 4 };
+  const copied = await read(dispatchAttention(gpu, "workgroup", gpu.zeros([count, 4]), x, x, spans, heads));
+  assert(Array.from({ length: 4 * count }, (_, i) => copied[i] === i).every(Boolean));
 });
 
 const SHAPES = [
