@@ -20,6 +20,8 @@ export interface OpenDeviceOptions {
   readonly memoryBudgetBytes?: number;
   /** Fill new tensors of undefined contents with NaN, to find kernels that read them. For tests. */
   readonly poison?: boolean;
+  /** Bind at most this many bytes at once, as if the adapter allowed no more, to find errors in windows. For tests. */
+  readonly maxBindingBytes?: number;
 }
 
 const CHOICES: readonly string[] = ["auto", "gpu", "software", "cpu"] satisfies DeviceChoice[];

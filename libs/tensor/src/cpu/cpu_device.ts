@@ -4,30 +4,38 @@ import { decodeToFloat64 } from "./decode.ts";
 import { encodeElements } from "./encode.ts";
 import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
 
+/** Host memory that a tensor and its reshapes share. */
+interface Storage {
+  readonly data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+  owners: number;
+}
+
 /** A tensor in host memory: every float type is held as float64, `u32` as is. */
 export class CpuTensor implements Tensor {
-  #data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | undefined;
+  #storage: Storage | undefined;
 
   constructor(
     readonly device: CpuDevice,
     readonly shape: readonly number[],
     readonly dtype: DType,
-    data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>,
+    data: Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Storage,
   ) {
-    this.#data = data;
-    device.account(data.byteLength);
+    if ("owners" in data) {
+      this.#storage = data;
+      data.owners++;
+    } else {
+      this.#storage = { data, owners: 1 };
+      device.account(data.byteLength);
+    }
   }
 
   get disposed(): boolean {
-    return this.#data === undefined;
+    return this.#storage === undefined;
   }
 
   /** The elements. Callers that write to it change the tensor. */
   get data(): Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer> {
-    if (!this.#data) {
-      throw new TensorError("tensor_disposed", "this tensor was disposed", "dispose it after its last use");
-    }
-    return this.#data;
+    return this.#alive().data;
   }
 
   /** The elements of a float tensor. */
@@ -37,10 +45,20 @@ export class CpuTensor implements Tensor {
     throw new TensorError("dtype_mismatch", "expected a float tensor, found u32", "convert it with cast");
   }
 
+  /** A tensor of another shape over the same memory. */
+  share(shape: readonly number[]): CpuTensor {
+    return new CpuTensor(this.device, [...shape], this.dtype, this.#alive());
+  }
+
+  #alive(): Storage {
+    if (this.#storage) return this.#storage;
+    throw new TensorError("tensor_disposed", "this tensor was disposed", "dispose it after its last use");
+  }
+
   dispose(): void {
-    if (!this.#data) return;
-    this.device.account(-this.#data.byteLength);
-    this.#data = undefined;
+    const storage = this.#storage;
+    this.#storage = undefined;
+    if (storage && --storage.owners === 0) this.device.account(-storage.data.byteLength);
   }
 
   [Symbol.dispose](): void {

@@ -71,6 +71,7 @@ export function forEachRowWindow(
   where: string,
   visit: (rows: MatrixView, rowStart: number) => void,
 ): void {
+  if (view.rows === 0 || view.columns === 0) return;
   const { maxBindingBytes, windowAlignmentBytes } = device.limits;
   const perWindow = Math.floor(((maxBindingBytes - windowAlignmentBytes) / 4 - view.columns) / view.stride) +
     1;

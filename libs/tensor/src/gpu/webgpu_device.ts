@@ -80,6 +80,8 @@ export interface WebGpuDeviceOptions {
   readonly memoryBudgetBytes?: number;
   /** Fill every tensor of undefined contents with NaN, so that a kernel that reads them is found out. For tests. */
   readonly poison?: boolean;
+  /** Bind at most this many bytes at once. For tests. */
+  readonly maxBindingBytes?: number;
 }
 
 /** A device on any adapter that Dawn offers. Opened by `openDevice`. */
@@ -102,7 +104,9 @@ export class WebGpuDevice implements GpuDevice {
     this.info = info;
     this.features = new Set(device.features);
     this.limits = {
-      maxBindingBytes: Math.floor(device.limits.maxStorageBufferBindingSize / 256) * 256,
+      maxBindingBytes: Math.floor(
+        Math.min(device.limits.maxStorageBufferBindingSize, options.maxBindingBytes ?? Infinity) / 256,
+      ) * 256,
       windowAlignmentBytes: 256,
       workgroupStorageBytes: device.limits.maxComputeWorkgroupStorageSize,
       invocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,

@@ -52,16 +52,12 @@ export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const groups = range(columnsEach / 4);
   const element = form.vec4 ? "vec4f" : "f32";
 
-  // Where the rows and columns of an invocation lie in the tile. Neighbours read neighbouring vec4s of a line, or
-  // neighbouring lines, so that no two of them meet in a memory bank.
-  const tileRow = (r: number) =>
-    stageA.alongInner
-      ? `(ty + ${r * threadsY}u)`
-      : `(4u * (ty + ${Math.floor(r / 4) * threadsY}u) + ${r % 4}u)`;
-  const tileColumn = (c: number) =>
-    stageB.alongInner
-      ? `(tx + ${c * threadsX}u)`
-      : `(4u * (tx + ${Math.floor(c / 4) * threadsX}u) + ${c % 4}u)`;
+  // Where row r and column c of an invocation lie in the tile. Neighbours read neighbouring vec4s of a line, or neighbouring
+  // lines, so that no two of them meet in a memory bank.
+  const tileRow = stageA.alongInner ? `ty + r * ${threadsY}u` : `4u * (ty + r / 4u * ${threadsY}u) + r % 4u`;
+  const tileColumn = stageB.alongInner
+    ? `tx + inBlock * ${threadsX}u`
+    : `4u * (tx + inBlock / 4u * ${threadsX}u) + inBlock % 4u`;
 
   const loop = (inner: number): string => {
     const reads: string[] = [];
@@ -153,19 +149,15 @@ fn load${operand}(index: u32, k0: u32) -> vec4f {
 
   // A vec4 of C can be written whole when an invocation's columns lie next to each other.
   const wholeVectors = form.vec4 && !stageB.alongInner;
-  const store = (r: number, g: number) => {
-    const row = `rowStart + ${tileRow(r)}`;
-    const column = (c: number) => `columnStart + ${tileColumn(4 * g + c)}`;
-    const at = (c: number) => `sliceBase + (${row}) * params.strideC + ${column(c)}`;
-    if (wholeVectors) {
-      return `if (${row} < params.m && ${column(0)} < params.n) { store((${at(0)}) / 4u, acc${r}_${g}); }`;
-    }
-    return `if (${row} < params.m) { ${
-      range(4).map((c) => `if (${column(c)} < params.n) { store(${at(c)}, acc${r}_${g}[${c}]); }`).join(" ")
-    } }`;
-  };
-  const eachAccumulator = (text: (r: number, g: number) => string) =>
-    lines(range(rowsEach).flatMap((r) => groups.map((g) => text(r, g))));
+  const storeGroup = wholeVectors
+    ? `let column = columnStart + 4u * (tx + g * ${threadsX}u);
+      if (column < params.n) { store((start + column) / 4u, sum); }`
+    : `for (var i = 0u; i < 4u; i++) {
+        let inBlock = 4u * g + i;
+        let column = columnStart + ${tileColumn};
+        if (column < params.n) { store(start + column, sum[i]); }
+      }`;
+  const accumulators = range(rowsEach).flatMap((r) => groups.map((g) => `acc${r}_${g}`));
   const elementC = wholeVectors ? "vec4f" : "f32";
 
   const code = /* wgsl */ `
@@ -193,7 +185,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let sliceBase = params.baseC + group.z * params.sliceStride;
   let tx = thread % ${threadsX}u;
   let ty = thread / ${threadsX}u;
-  ${eachAccumulator((r, g) => `var acc${r}_${g} = vec4f(0);`)}
+  ${lines(accumulators.map((name) => `var ${name} = vec4f(0);`))}
   ${
     lines(range(stageA.loads).map((load) => `var nextA${load} = loadA(thread + ${load * threads}u, kStart);`))
   }
@@ -212,7 +204,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     }
     ${lines(multiply)}
   }
-  ${eachAccumulator(store)}
+  var sums = array<vec4f, ${accumulators.length}>(${accumulators.join(", ")});
+  for (var r = 0u; r < ${rowsEach}u; r++) {
+    let row = rowStart + ${tileRow};
+    if (row >= params.m) { continue; }
+    let start = sliceBase + row * params.strideC;
+    for (var g = 0u; g < ${groups.length}u; g++) {
+      let sum = sums[r * ${groups.length}u + g];
+      ${storeGroup}
+    }
+  }
 }`;
   return {
     kernel: gemmKernel(

@@ -1,0 +1,62 @@
+import type { Kernel } from "../gpu/kernel.ts";
+
+const BUFFERS: Kernel["buffers"] = [
+  { name: "x", element: "u32", access: "read" },
+  { name: "out", element: "u32", access: "read_write" },
+];
+
+const PARAMS: Kernel["params"] = [
+  ["rows", "u32"],
+  ["columns", "u32"],
+  ["strideX", "u32"],
+  ["baseX", "u32"],
+  ["strideOut", "u32"],
+  ["baseOut", "u32"],
+];
+
+/** Rows and columns of `x` that a workgroup of either kernel covers. */
+export const TRANSPOSE_TILE = 32;
+
+/** Through a tile in workgroup memory, so that reads and writes both run along rows. */
+export const TRANSPOSE_TILED: Kernel = {
+  name: "transpose_tiled",
+  buffers: BUFFERS,
+  params: PARAMS,
+  requires: { workgroupStorageBytes: 32 * 33 * 4, invocationsPerWorkgroup: 256 },
+  code: /* wgsl */ `
+var<workgroup> tile: array<u32, ${32 * 33}>;
+
+@compute @workgroup_size(32, 8)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+  let row = group.y * 32u;
+  let column = group.x * 32u;
+  for (var i = local.y; i < 32u; i += 8u) {
+    if (row + i < params.rows && column + local.x < params.columns) {
+      tile[i * 33u + local.x] = x[params.baseX + (row + i) * params.strideX + column + local.x];
+    }
+  }
+  workgroupBarrier();
+  for (var i = local.y; i < 32u; i += 8u) {
+    if (column + i < params.columns && row + local.x < params.rows) {
+      out[params.baseOut + (column + i) * params.strideOut + row + local.x] = tile[local.x * 33u + i];
+    }
+  }
+}`,
+};
+
+/** Straight from memory to memory, for drivers that run on the CPU. */
+export const TRANSPOSE_DIRECT: Kernel = {
+  name: "transpose_direct",
+  buffers: BUFFERS,
+  params: PARAMS,
+  code: /* wgsl */ `
+@compute @workgroup_size(32)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+  let column = group.x * 32u + local.x;
+  let end = min(group.y * 32u + 32u, params.rows);
+  if (column >= params.columns) { return; }
+  for (var row = group.y * 32u; row < end; row++) {
+    out[params.baseOut + column * params.strideOut + row] = x[params.baseX + row * params.strideX + column];
+  }
+}`,
+};

@@ -1,0 +1,129 @@
+import { assertDotProductsClose } from "@lora-loom/testing";
+import { assertEquals, assertThrows } from "@std/assert";
+import type { Device } from "../device.ts";
+import { TensorError } from "../errors.ts";
+import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
+import { type HostMatrix, products, randomMatrix, transposed, wideMatrix } from "../test_support/matrices.ts";
+import { gemm } from "./gemm.ts";
+
+interface Case {
+  readonly a: HostMatrix;
+  readonly b: HostMatrix;
+  readonly transposeA: boolean;
+  readonly transposeB: boolean;
+  readonly alpha?: number;
+  readonly beta?: number;
+  readonly kernel?: string;
+}
+
+/** Runs gemm and checks every entry against its definition. */
+async function check(device: Device, { a, b, transposeA, transposeB, alpha = 1, beta = 0, kernel }: Case) {
+  const [storedA, storedB] = [transposeA ? transposed(a) : a, transposeB ? transposed(b) : b];
+  using left = device.upload(storedA.data, [storedA.rows, storedA.columns]);
+  using right = device.upload(storedB.data, [storedB.rows, storedB.columns]);
+  const before = randomMatrix(a.rows, b.columns, 77).data;
+  using into = device.upload(before, [a.rows, b.columns]);
+  gemm(left, right, { transposeA, transposeB, alpha, beta, into, ...kernel === undefined ? {} : { kernel } });
+  const actual = await device.download(into);
+  const { sum, magnitude } = products(a, b);
+  const expected = sum.map((value, i) => alpha * value + (beta === 0 ? 0 : beta * before[i]!));
+  const bound = magnitude.map((value, i) => Math.abs(alpha) * value + Math.abs(beta * before[i]!));
+  assertDotProductsClose(actual, expected, bound, a.columns + 1);
+}
+
+const TRANSPOSES = [[false, false], [false, true], [true, false], [true, true]] as const;
+const SIZES = [[1, 1, 1], [7, 63, 65], [65, 7, 129], [129, 65, 7], [1, 129, 63], [64, 32, 16], [
+  136,
+  68,
+  20,
+]] as const;
+
+testOnEachDevice("gemm() is exact to rounding when sizes are odd, aligned or one", async (device) => {
+  for (const [m, n, k] of SIZES) {
+    for (const [transposeA, transposeB] of TRANSPOSES) {
+      await check(device, { a: randomMatrix(m, k, 1), b: randomMatrix(k, n, 2), transposeA, transposeB });
+    }
+  }
+});
+
+testOnEachDevice("gemm() applies alpha and beta when it writes into a tensor", async (device) => {
+  const [a, b] = [randomMatrix(63, 12, 3), randomMatrix(12, 65, 4)];
+  await check(device, { a, b, transposeA: false, transposeB: true, alpha: -1.5, beta: 0.25 });
+  await check(device, { a, b, transposeA: true, transposeB: false, alpha: 0, beta: 1 });
+});
+
+testOnEachDevice("gemm() ignores what the target held when beta is zero", async (device) => {
+  using a = device.upload(Float32Array.of(2), [1, 1]);
+  using into = device.upload(Float32Array.of(NaN), [1, 1]);
+  gemm(a, a, { into, beta: 0 });
+  assertEquals([...await device.download(into)], [4]);
+});
+
+testOnEachDevice("gemm() splits the inner axis when it is long and the result small", async (device) => {
+  await check(device, {
+    a: randomMatrix(9, 5000, 5),
+    b: randomMatrix(5000, 10, 6),
+    transposeA: false,
+    transposeB: false,
+  });
+  await check(device, {
+    a: randomMatrix(4, 9001, 7),
+    b: randomMatrix(9001, 3, 8),
+    transposeA: true,
+    transposeB: true,
+    alpha: 2,
+    beta: -1,
+  });
+});
+
+testOnEachDevice("gemm() keeps its error bound when entries span many magnitudes", async (device) => {
+  for (const scale of [1e-12, 1e12]) {
+    const [a, b] = [wideMatrix(33, 40, 9, 4), randomMatrix(40, 17, 10, scale)];
+    await check(device, { a, b, transposeA: false, transposeB: false });
+  }
+});
+
+testOnEachDevice("gemm() writes zeros when the inner axis is empty", async (device) => {
+  using a = device.zeros([3, 0]);
+  using b = device.zeros([0, 2]);
+  using c = gemm(a, b);
+  assertEquals([...await device.download(c)], [0, 0, 0, 0, 0, 0]);
+});
+
+testOnEachDevice("gemm() refuses operands that do not fit", (device) => {
+  using a = device.zeros([2, 3]);
+  using b = device.zeros([2, 3]);
+  using half = device.zeros([3, 2], "f16");
+  assertEquals(assertThrows(() => gemm(a, b), TensorError).code, "shape_mismatch");
+  assertEquals(assertThrows(() => gemm(a, half), TensorError).code, "dtype_mismatch");
+  assertEquals(
+    assertThrows(() => gemm(a, b, { transposeB: true, into: a }), TensorError).code,
+    "shape_mismatch",
+  );
+  using square = device.zeros([3, 3]);
+  assertEquals(
+    assertThrows(() => gemm(square, square, { into: square }), TensorError).code,
+    "aliased_output",
+  );
+  return Promise.resolve();
+});
+
+Deno.test("gemm() gives the same result when the hardware kernels' template computes it", async () => {
+  await using device = await openTestGpu();
+  // Each form takes a software driver a second to compile; these four meet every branch of the template.
+  const forms = [[false, false, 20], [true, true, 20], [false, true, 19], [true, false, 19]] as const;
+  for (const [transposeA, transposeB, size] of forms) {
+    const [a, b] = [randomMatrix(size, 2 * size, 11), randomMatrix(2 * size, size + 8, 12)];
+    await check(device, { a, b, transposeA, transposeB, alpha: 0.5, beta: 2, kernel: "tiled_8x8" });
+  }
+});
+
+Deno.test("gemm() works in windows when operands exceed one binding", async () => {
+  await using device = await openTestGpu({ maxBindingBytes: 8192 });
+  for (const [m, n, k] of [[70, 66, 68], [5, 300, 301], [300, 5, 301], [1, 1, 5000]] as const) {
+    for (const [transposeA, transposeB] of TRANSPOSES) {
+      const [a, b] = [randomMatrix(m, k, 13), randomMatrix(k, n, 14)];
+      await check(device, { a, b, transposeA, transposeB, alpha: 1.25, beta: 0.5 });
+    }
+  }
+});
