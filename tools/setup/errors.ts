@@ -5,6 +5,7 @@ export class SetupError extends Error {
   constructor(
     /** Stable name of the failure, in snake_case. */
     readonly code:
+      | "packages_missing"
       | "unknown_distribution"
       | "command_failed"
       | "command_timed_out"

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { findAdapter } from "./adapter.ts";
 import { installCommand, readDistribution } from "./distribution.ts";
@@ -40,6 +41,7 @@ export async function setUp(root: string, log: (line: string) => void): Promise<
   if (Deno.build.os !== "linux") {
     return { state: "not_needed", message: "this system brings its own GPU interface" };
   }
+  requirePackages(root);
   const adapter = findDriverFiles(Deno.env.toObject()).length > 0 ? await findAdapter() : undefined;
   if (adapter) return { state: "not_needed", message: `WebGPU works on this machine: ${adapter}` };
   const start = performance.now();
@@ -50,6 +52,18 @@ export async function setUp(root: string, log: (line: string) => void): Promise<
     state: "installed",
     message: `software Vulkan driver fetched in ${seconds} s: ${describe(manifest)}`,
   };
+}
+
+/** Without Dawn no driver can be tried. */
+function requirePackages(root: string): void {
+  const folder = join(root, "node_modules/webgpu");
+  if (existsSync(folder)) return;
+  throw new SetupError(
+    "packages_missing",
+    "the packages are not installed",
+    "type: npm ci (or: deno install)",
+    folder,
+  );
 }
 
 async function install(root: string, log: (line: string) => void): Promise<DriverManifest> {

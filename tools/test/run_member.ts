@@ -55,12 +55,8 @@ export async function runTests(
     const isExplained = faults.length > 0 || tests.some(({ outcome }) => outcome === "failed");
     if (isHanging) faults.push(`the tests did not end within ${timeout / 1000} s`);
     else if (code !== 0 && !isExplained) faults.push(`deno test ended with ${signal ?? `status ${code}`}`);
-    return {
-      tests,
-      faults,
-      output: `${stdout}\n${stderr}`.trim(),
-      seconds: (performance.now() - start) / 1000,
-    };
+    const output = shorten(`${stdout}\n${stderr}`);
+    return { tests, faults, output, seconds: (performance.now() - start) / 1000 };
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
