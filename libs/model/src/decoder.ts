@@ -11,13 +11,6 @@ import { siluMul } from "./ops/silu_mul.ts";
 import { RotaryAngles } from "./rotary_angles.ts";
 import type { DecoderWeights, Linear } from "./weights.ts";
 
-/** Rotated queries and keys, and values, of one layer: `[rows, heads·headDim]` each. */
-export interface Projections extends Disposable {
-  readonly queries: Tensor;
-  readonly keys: Tensor;
-  readonly values: Tensor;
-}
-
 /** The parts of a decoder's forward pass, from which whole and stage-by-stage passes are put together. */
 export class Decoder implements Disposable {
   readonly #angles: RotaryAngles;
@@ -47,19 +40,7 @@ export class Decoder implements Disposable {
     return applyLinear(x, module, deltas.get(linearName(this.architecture, layer, role)), into);
   }
 
-  /** The projections that attention starts from, at the given position of each row (u32 `[rows]`). */
-  project(layer: number, x: Tensor, positions: Tensor, deltas: Deltas): Projections {
-    const queries = this.queries(layer, x, positions, deltas);
-    const keys = this.keys(layer, x, positions, deltas);
-    const values = this.linear(layer, "value", x, deltas);
-    return {
-      queries,
-      keys,
-      values,
-      [Symbol.dispose]: () => [queries, keys, values].forEach((tensor) => tensor.dispose()),
-    };
-  }
-
+  /** Rotated queries `[rows, queryHeads·headDim]`, at the given position of each row (u32 `[rows]`). */
   queries(layer: number, x: Tensor, positions: Tensor, deltas: Deltas): Tensor {
     return this.#rotated(
       this.linear(layer, "query", x, deltas),
@@ -68,6 +49,7 @@ export class Decoder implements Disposable {
     );
   }
 
+  /** Rotated keys, `[rows, keyValueHeads·headDim]`. */
   keys(layer: number, x: Tensor, positions: Tensor, deltas: Deltas): Tensor {
     return this.#rotated(
       this.linear(layer, "key", x, deltas),

@@ -188,8 +188,10 @@ export class LlamaModel implements BaseModel {
     this.#decoder.reservePositions(Math.max(...lengths));
     using positions = device.upload(positionsOf(lengths), [tokenCount(lengths)], "u32");
     using spans = device.upload(causalSpans(lengths), [tokenCount(lengths), 2], "u32");
-    using projections = this.#decoder.project(layer, input, positions, deltas);
-    return this.#decoder.attend(projections.queries, projections.keys, projections.values, spans);
+    using queries = this.#decoder.queries(layer, input, positions, deltas);
+    using keys = this.#decoder.keys(layer, input, positions, deltas);
+    using values = this.#decoder.linear(layer, "value", input, deltas);
+    return this.#decoder.attend(queries, keys, values, spans);
   }
 
   /** A new stream: the old one, which an earlier state still holds, plus the module's output. */

@@ -1,6 +1,7 @@
+/** Base models run stage by stage with adapters applied, tokenizing, greedy decoding and its accuracy. */
 export * from "./base_model.ts";
-export * from "./config.ts";
-export * from "./deltas.ts";
+export type { DecoderConfig } from "./config.ts";
+export { disposeDeltas } from "./deltas.ts";
 export * from "./errors.ts";
 export * from "./evaluate.ts";
 export * from "./finite.ts";
@@ -8,5 +9,5 @@ export * from "./jsonl.ts";
 export * from "./llama_model.ts";
 export * from "./load_deltas.ts";
 export * from "./open_model.ts";
-export * from "./rope.ts";
+export type { RopeConfig, RopeScaling } from "./rope.ts";
 export * from "./tokenizer.ts";

@@ -97,6 +97,8 @@ export function checkTinyLlama(deviceName: string, open: () => Promise<Device>, 
       assertEquals([...generated[index]!], tokens.slice(sequence.length));
     }
     disposeDeltas(deltas);
+    model.dispose();
+    assertEquals(device.memory.bytes, 0, "every tensor was given back");
   });
 
   Deno.test(`LlamaModel gives the same bytes twice on ${deviceName}`, async () => {
