@@ -34,7 +34,7 @@ export interface Progress {
 
 /** How much is held at once; the result does not depend on it beyond rounding. */
 export interface MemoryLimits {
-  /** Tokens that go through the model together. Default 2048. */
+  /** Tokens that go through the model together. Default 1024. */
   readonly tokensPerChunk?: number;
   /** Bytes of stream states that may wait in host memory; the rest waits in a temporary file. Default 64 MiB. */
   readonly hostBytes?: number;

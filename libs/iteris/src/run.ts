@@ -17,7 +17,7 @@ export interface Merged {
   readonly report: MergeReport;
 }
 
-const DEFAULT_TOKENS_PER_CHUNK = 2048;
+const DEFAULT_TOKENS_PER_CHUNK = 1024;
 const DEFAULT_HOST_BYTES = 64 * 2 ** 20;
 
 /** Up to so many inputs, a float64 factorisation on the CPU costs less than it gains to do it elsewhere. */
