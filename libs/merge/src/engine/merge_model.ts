@@ -33,7 +33,7 @@ export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<Me
     }));
   const missing = plan.modules.filter(({ name }) => !figures.has(name));
   if (missing.length > 0) throw contractBroken(method.name, `left out ${missing[0]!.name}`);
-  return { modules: plan.modules.map(({ name }) => figures.get(name)!), method: result ?? {} };
+  return { modules: plan.modules.map(({ name }) => figures.get(name)!), outcome: result };
 
   function expected(
     name: string,

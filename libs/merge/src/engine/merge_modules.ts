@@ -23,7 +23,7 @@ export async function mergeModules(method: ModuleMethod, run: MergeRun): Promise
     const { name, inFeatures, outFeatures, pooledRank, rank } = planned;
     modules.push({ name, inFeatures, outFeatures, pooledRank, rank, seconds, ...measured });
   }
-  return { modules, method: {} };
+  return { modules, outcome: {} };
 }
 
 function startReading(planned: PlannedModule | undefined, recipe: Recipe): Promise<RawModule> | undefined {
@@ -40,7 +40,7 @@ interface MergedOne extends Pick<ModuleFigures, "deltas" | "method"> {
 async function mergeOne(
   method: ModuleMethod,
   raw: RawModule,
-  { recipe, device }: MergeRun,
+  { recipe, device, plan }: MergeRun,
 ): Promise<MergedOne> {
   const { name, rank } = raw.planned;
   const sources = uploadModule(device, raw);
@@ -51,6 +51,8 @@ async function mergeOne(
       parameters: recipe.parameters,
       rank,
       seed: recipe.seed,
+      modules: plan.modules.map((planned) => planned.name),
+      adapters: recipe.adapters.length,
     });
     try {
       const deltas = merged.deltas ?? await measureDeltas(device, sources, merged);

@@ -8,7 +8,7 @@ import {
 } from "@lora-loom/formats";
 import { type Device, openDevice } from "@lora-loom/tensor";
 import { MergeError, throwIfCancelled } from "../errors.ts";
-import type { Method, MethodFigures } from "../methods/method.ts";
+import type { Method, MethodOutcome } from "../methods/method.ts";
 import { METHODS } from "../methods/registry.ts";
 import { type Plan, planMerge } from "../plan/plan.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -51,8 +51,8 @@ export interface MergeRun {
 /** What merging all modules gave. */
 export interface MergedModules {
   readonly modules: readonly ModuleFigures[];
-  /** A whole-model method's own figures. */
-  readonly method: MethodFigures;
+  /** What a whole-model method tells besides; empty for the others. */
+  readonly outcome: MethodOutcome;
 }
 
 /**
@@ -185,8 +185,11 @@ function summarise(
     seconds: secondsOf(watch),
     peak_rss_bytes: peakResidentBytes(),
     peak_gpu_bytes: device.info.backend === "cpu" ? 0 : device.memory.peakBytes,
-    quality: qualityOf(merged.modules.map(({ deltas }) => deltas), recipe.adapters.map(({ name }) => name)),
-    warnings: plan.warnings,
+    quality: {
+      ...qualityOf(merged.modules.map(({ deltas }) => deltas), recipe.adapters.map(({ name }) => name)),
+      ...merged.outcome.quality,
+    },
+    warnings: [...plan.warnings, ...merged.outcome.warnings ?? []],
   };
 }
 
@@ -208,8 +211,8 @@ function recordOf(
     seconds: summary.seconds,
     quality: summary.quality,
     modules: merged.modules,
-    method: merged.method,
-    warnings: plan.warnings,
+    method: merged.outcome.figures ?? {},
+    warnings: summary.warnings,
     created: new Date().toISOString(),
   };
 }

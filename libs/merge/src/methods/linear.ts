@@ -1,7 +1,7 @@
 import { MergeError } from "../errors.ts";
 import { concatenate } from "./concatenate.ts";
 import { checkPooledRank } from "./lego_parameters.ts";
-import type { ModuleMethod, Parameters, WeightedFactors } from "./method.ts";
+import type { ModuleMethod, Parameters } from "./method.ts";
 import { sumFactors } from "./sum_factors.ts";
 import { pooledRank, rankParameter, truncate } from "./truncate.ts";
 
@@ -27,17 +27,6 @@ function checkPeftCompatible(ranks: readonly number[], module: string, parameter
   }
 }
 
-function checkWeights(sources: readonly WeightedFactors[], module: string): void {
-  const negative = sources.find(({ weight, scale }) => weight * scale < 0);
-  if (!negative) return;
-  throw new MergeError(
-    "negative_weight",
-    `peft_compatible takes the root of weight times scale, which is ${negative.weight * negative.scale} here`,
-    "leave peft_compatible out: then negative weights subtract",
-    module,
-  );
-}
-
 export const linear: ModuleMethod = {
   kind: "module",
   name: "linear",
@@ -45,7 +34,7 @@ export const linear: ModuleMethod = {
   summary:
     "The weighted sum of the adapters' deltas (task arithmetic): exact, unless a rank is given. With peft_compatible it adds " +
     "the factors instead, as PEFT does, which mixes the adapters' ranks.",
-  formula: "ΔW' = Σ w_t ΔW_t; peft_compatible: (Σ √(w_t s_t) B_t)(Σ √(w_t s_t) A_t)",
+  formula: "ΔW' = Σ w_t ΔW_t; peft_compatible: (Σ √|w_t s_t| B_t)(Σ sign(w_t s_t) √|w_t s_t| A_t)",
   source: "task arithmetic, arXiv 2212.04089; PEFT's linear",
   parameters: [
     { ...rankParameter, defaultText: "Σ r_t, the exact sum" },
@@ -67,11 +56,8 @@ export const linear: ModuleMethod = {
     } else checkPooledRank("linear", plan, parameters);
   },
   async merge(sources, context) {
-    const { parameters, rank, module } = context;
-    if (isPeftCompatible(parameters)) {
-      checkWeights(sources, module);
-      return sumFactors(sources, context);
-    }
+    const { parameters, rank } = context;
+    if (isPeftCompatible(parameters)) return sumFactors(sources, context);
     const isExact = rank === pooledRank(sources.map(({ a }) => a.shape[0]!));
     return await (isExact ? concatenate(sources, context) : truncate(sources, rank));
   },

@@ -1,8 +1,8 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
-import type { Adapter } from "@lora-loom/formats";
+import type { Adapter, Warning } from "@lora-loom/formats";
 import type { ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
 import type { Plan } from "../plan/plan.ts";
-import type { DeltaFigures } from "../report/figures.ts";
+import type { DeltaFigures, MeasuredQuality } from "../report/figures.ts";
 import type { ParameterSpec } from "./parameters.ts";
 
 /** Values of a method's parameters, as the recipe gave them or as they default. */
@@ -62,6 +62,10 @@ export interface ModuleContext {
   /** What {@linkcode MethodDescription.outputRank} said of this module. */
   readonly rank: number;
   readonly seed: number;
+  /** Names of all modules of the merge, in its order. */
+  readonly modules: readonly string[];
+  /** How many adapters the recipe has; fewer may have this module. */
+  readonly adapters: number;
 }
 
 /** Numbers and lists of numbers that a method wants in the report, by name. */
@@ -101,10 +105,18 @@ export interface ModelJob {
   write(module: string, merged: MergedFactors): Promise<void>;
 }
 
+/** What a whole-model method tells beside its modules. */
+export interface MethodOutcome {
+  readonly figures?: MethodFigures;
+  /** How well the merge does what the adapters do, as far as the method can know. */
+  readonly quality?: MeasuredQuality;
+  readonly warnings?: readonly Warning[];
+}
+
 /** A method that looks at the whole model at once, such as one that runs its forward pass. */
 export interface ModelMethod extends MethodDescription {
   readonly kind: "model";
-  merge(job: ModelJob): Promise<MethodFigures | void>;
+  merge(job: ModelJob): Promise<MethodOutcome>;
 }
 
 export type Method = ModuleMethod | ModelMethod;

@@ -8,7 +8,10 @@ function scaledIdentity(n: number, factor: number): Float32Array<ArrayBuffer> {
   return entries;
 }
 
-/** PEFT's `linear`: A' = Σ √(w_t s_t) A_t and B' = Σ √(w_t s_t) B_t. All ranks equal, no factor negative. */
+/**
+ * PEFT 0.21's `linear`: A' = Σ sign(w_t s_t) √|w_t s_t| A_t and B' = Σ √|w_t s_t| B_t, for equal ranks. Were the sign on both
+ * sides, a negative weight would add.
+ */
 export function sumFactors(
   sources: readonly WeightedFactors[],
   { device }: Pick<ModuleContext, "device">,
@@ -17,9 +20,12 @@ export function sumFactors(
   const b = device.zeros(sources[0]!.b.shape);
   for (const source of sources) {
     const rank = source.a.shape[0]!;
-    using root = device.upload(scaledIdentity(rank, Math.sqrt(source.weight * source.scale)), [rank, rank]);
-    gemm(root, source.a, { into: a, beta: 1 });
-    gemm(source.b, root, { into: b, beta: 1 });
+    const factor = source.weight * source.scale;
+    const root = Math.sqrt(Math.abs(factor));
+    using ofA = device.upload(scaledIdentity(rank, Math.sign(factor) * root), [rank, rank]);
+    using ofB = device.upload(scaledIdentity(rank, root), [rank, rank]);
+    gemm(ofA, source.a, { into: a, beta: 1 });
+    gemm(source.b, ofB, { into: b, beta: 1 });
   }
   return { a, b };
 }

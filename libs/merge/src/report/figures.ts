@@ -1,5 +1,20 @@
 import type { MethodFigures } from "../methods/method.ts";
 
+/** How often a merge answers exactly as the task's own adapter does, on prompts that no calibration saw. */
+export interface Agreement {
+  /** Share of prompts by adapter; only adapters with prompts kept out. */
+  readonly tasks: Readonly<Record<string, number>>;
+  /** Mean over those adapters. */
+  readonly mean: number;
+}
+
+/** What a method measured by running the base model, in the names of `merge --json`; the sum and the mean of the deltas for comparison. */
+export interface MeasuredQuality {
+  /** Mean over modules and adapters of the relative output error on the calibration text: 0 is perfect, 1 is no adapter. */
+  readonly output_error: Readonly<Record<"merged" | "sum" | "mean", number>>;
+  readonly agreement?: Readonly<Record<"merged" | "sum" | "mean", Agreement>>;
+}
+
 /** Inner products of the deltas at one module, all in float64: enough for every norm, cosine and loss. */
 export interface DeltaFigures {
   /** Of each adapter that has the module: ‖ΔW_t‖² and ⟨ΔW', ΔW_t⟩, the weights not included. */
@@ -28,7 +43,7 @@ export interface ModuleFigures {
 }
 
 /** How close a merged delta came, in the names of `merge --json`. */
-export interface Quality {
+export interface Quality extends Partial<MeasuredQuality> {
   /** By adapter: cos(ΔW', ΔW_t). */
   readonly cosine_to_sources: Readonly<Record<string, number>>;
   /** cos(ΔW', S) with the weighted sum S. */

@@ -1,4 +1,5 @@
 import { stringify } from "yaml";
+import { servingRank } from "@lora-loom/formats";
 import { METHODS } from "../methods/registry.ts";
 import { type MergeRecord, recipeInFile } from "./record.ts";
 
@@ -11,9 +12,12 @@ function cell(text: string): string {
   return text.replaceAll("|", "\\|").replaceAll("\n", " ");
 }
 
+/** How the Hugging Face Hub names a model; a card must not name a folder of this machine. */
+const HUB_ID = /^[\w.-]+\/[\w.-]+$/;
+
 function frontMatter({ baseModelName, recipe }: MergeRecord): string {
   return stringify({
-    ...(baseModelName === undefined ? {} : { base_model: baseModelName }),
+    ...(HUB_ID.test(baseModelName ?? "") ? { base_model: baseModelName } : {}),
     library_name: "peft",
     tags: ["lora", "merge", "lora-loom", recipe.method],
   });
@@ -48,10 +52,13 @@ ${frontMatter(record)}---
 
 One LoRA adapter, merged from ${recipe.adapters.length} with ${method.title} by LoRA Loom ${
     versions["lora-loom"]
-  }: rank ${rank},
-${modules.length} modules, computed on ${device.name}. No training was involved. ${method.summary}
+  }: rank ${rank}, ${modules.length} modules.
+It was computed on ${device.name}, without any training.
 
-Formula: ${method.formula}. Source: ${method.source}.
+${method.summary}
+
+- Formula: ${method.formula}
+- Source: ${method.source}
 
 | adapter | weight | cosine of the merged delta to its delta |
 | --- | ---: | ---: |
@@ -68,7 +75,10 @@ from peft import PeftModel
 model = PeftModel.from_pretrained(base_model, "path/to/this/folder")
 \`\`\`
 
-The scale is 1 (\`lora_alpha\` equals \`r\`) and all modules have one rank, so that vLLM and llama.cpp's converter take it too.
+The scale is 1 (\`lora_alpha\` equals \`r\`) and all modules have one rank, so that vLLM (with \`--max-lora-rank ${
+    servingRank(rank)
+  }\` or
+more) and llama.cpp's converter take it too.
 
 ## How it was made
 

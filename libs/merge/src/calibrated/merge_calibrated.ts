@@ -1,0 +1,249 @@
+import {
+  type Merged,
+  type MergeReport,
+  type MergeRequest,
+  type Sequence,
+  splice,
+  type Task,
+} from "@lora-loom/iteris";
+import { disposeDeltas } from "@lora-loom/model";
+import { MergeError, throwIfCancelled } from "../errors.ts";
+import type { MethodFigures, MethodOutcome, ModelJob, Parameters } from "../methods/method.ts";
+import { seededRandom } from "./seeded_random.ts";
+import type { Agreement } from "../report/figures.ts";
+import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
+import { answeredSequences, calibrationSequences } from "./answers.ts";
+import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
+import { type CalibrationRow, readCalibration } from "./rows.ts";
+import { type Expert, openSession, type Session } from "./session.ts";
+import { summedDeltas } from "./summed_deltas.ts";
+
+/** Solves for one merged adapter under given settings; the only thing in which `iteris` and `iteris+` differ here. */
+export type Solve = (
+  request: MergeRequest<never>,
+  candidate: Candidate,
+  parameters: Parameters,
+) => Promise<Merged>;
+
+/** Calibration data of one expert. */
+interface TaskData {
+  readonly expert: Expert;
+  readonly sequences: readonly Sequence[];
+  /** Prompts among them, from which splices are made. */
+  readonly prompts: readonly Uint32Array[];
+}
+
+/** A merged adapter and how well it does. */
+interface Tried {
+  readonly candidate: Candidate;
+  readonly merged: Merged;
+  readonly agreement: Agreement | undefined;
+}
+
+/** Runs a method that is calibrated on prompts, from the base model's folder to the finished modules. */
+export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<MethodOutcome> {
+  const { parameters, signal } = job;
+  const splits = await readSplits(job);
+  throwIfCancelled(signal);
+  using session = await openSession(job);
+  const { tasks, heldOut } = await prepare(job, session, splits);
+  const best = parameters.tune === "agreement"
+    ? await tune(job, session, tasks, heldOut, solve)
+    : await attempt(job, session, tasks, heldOut, solve, givenCandidate(parameters));
+  try {
+    const outcome = await outcomeOf(job, session, heldOut, best);
+    for (const [module, { a, b }] of best.merged.deltas) {
+      await job.write(module, { a, b, figures: siteFigures(best.merged.report, module) });
+    }
+    return outcome;
+  } finally {
+    disposeDeltas(best.merged.deltas);
+  }
+}
+
+type Splits = Awaited<ReturnType<typeof readCalibration>>[];
+
+async function readSplits({ adapters, parameters }: ModelJob): Promise<Splits> {
+  const splits: Splits = [];
+  for (const { recipe } of adapters) {
+    splits.push(
+      await readCalibration(
+        recipe.calibration!,
+        parameters.samples as number,
+        parameters.agreement_prompts as number,
+      ),
+    );
+  }
+  if (parameters.tune === "agreement" && splits.every(({ heldOut }) => heldOut.length === 0)) {
+    throw new MergeError(
+      "too_few_rows",
+      "tune: agreement needs prompts that calibration does not use, and the files have none left",
+      "add rows to the calibration files, lower parameters.samples, or set parameters.tune to none",
+      adapters[0]!.recipe.calibration,
+    );
+  }
+  return splits;
+}
+
+async function prepare(
+  { parameters, signal, progress }: ModelJob,
+  session: Session,
+  splits: Splits,
+): Promise<{ readonly tasks: readonly TaskData[]; readonly heldOut: readonly HeldOutTask[] }> {
+  const maxNewTokens = parameters.max_new_tokens as number;
+  const tasks: TaskData[] = [];
+  const heldOut: HeldOutTask[] = [];
+  for (const [index, expert] of session.experts.entries()) {
+    progress({ stage: `answers of ${expert.name}`, done: index, total: session.experts.length });
+    const { calibration, heldOut: texts } = splits[index]!;
+    const sequences = await calibrationSequences(session, calibration, expert.deltas, maxNewTokens, signal);
+    tasks.push({ expert, sequences, prompts: promptsOf(session, calibration) });
+    heldOut.push(await heldOutTask(session, expert, texts, maxNewTokens, signal));
+  }
+  return { tasks, heldOut };
+}
+
+function promptsOf({ tokenizer }: Session, rows: readonly CalibrationRow[]): Uint32Array[] {
+  return rows.flatMap(({ text, isPrompt }) => isPrompt ? [tokenizer.encode(text)] : []);
+}
+
+/** One merge under one candidate's settings, and its agreement. */
+async function attempt(
+  job: ModelJob,
+  session: Session,
+  data: readonly TaskData[],
+  heldOut: readonly HeldOutTask[],
+  solve: Solve,
+  candidate: Candidate,
+  label = "",
+): Promise<Tried> {
+  const tasks: Task[] = [];
+  for (const task of data) tasks.push(await solverTask(job, session, task, candidate.splices));
+  const merged = await solve(
+    {
+      device: job.device,
+      model: session.model,
+      tasks,
+      progress: ({ stage, done, total }) => job.progress({ stage: `${label}${stage}`, done, total }),
+      ...(job.signal ? { signal: job.signal } : {}),
+    },
+    candidate,
+    job.parameters,
+  );
+  try {
+    job.progress({ stage: `${label}agreement`, done: 0, total: 1 });
+    return {
+      candidate,
+      merged,
+      agreement: await measureAgreement(session, heldOut, merged.deltas, job.signal),
+    };
+  } catch (error) {
+    disposeDeltas(merged.deltas);
+    throw error;
+  }
+}
+
+async function solverTask(job: ModelJob, session: Session, task: TaskData, splices: number): Promise<Task> {
+  const { name, deltas, weight } = task.expert;
+  const made = splice(task.prompts, { count: splices, random: seededRandom(job.seed) });
+  const maxNewTokens = job.parameters.max_new_tokens as number;
+  const spliced = await answeredSequences(session, made, deltas, maxNewTokens, job.signal);
+  return { name, deltas, weight, sequences: [...task.sequences, ...spliced] };
+}
+
+/** Tries the short list and keeps what agrees most with the adapters; the first of equals. */
+async function tune(
+  job: ModelJob,
+  session: Session,
+  tasks: readonly TaskData[],
+  heldOut: readonly HeldOutTask[],
+  solve: Solve,
+): Promise<Tried> {
+  const list = candidates(job.parameters);
+  let best: Tried | undefined;
+  for (const [index, candidate] of list.entries()) {
+    const tried = await attempt(
+      job,
+      session,
+      tasks,
+      heldOut,
+      solve,
+      candidate,
+      `setting ${index + 1} of ${list.length}: `,
+    );
+    const isBetter = !best || tried.agreement!.mean > best.agreement!.mean;
+    disposeDeltas((isBetter ? best : tried)?.merged.deltas ?? new Map());
+    if (isBetter) best = tried;
+  }
+  return best!;
+}
+
+async function outcomeOf(
+  job: ModelJob,
+  session: Session,
+  heldOut: readonly HeldOutTask[],
+  { candidate, merged, agreement }: Tried,
+): Promise<MethodOutcome> {
+  const { report } = merged;
+  const experts = session.experts.map(({ deltas }) => deltas);
+  const sum = agreement && await agreementOfSum(job, session, heldOut, 1);
+  const mean = agreement && await agreementOfSum(job, session, heldOut, 1 / experts.length);
+  return {
+    figures: {
+      passes: report.passes,
+      ...(typeof candidate.alpha === "number" ? { alpha: candidate.alpha } : {}),
+      token_weight: candidate.tokenWeight,
+      splices: candidate.splices,
+      calibration_tokens: report.tasks.map(({ tokens }) => tokens),
+    },
+    quality: {
+      output_error: {
+        merged: report.meanErrors.merged,
+        sum: report.meanErrors.sum,
+        mean: report.meanErrors.mean,
+      },
+      ...(agreement && sum && mean ? { agreement: { merged: agreement, sum, mean } } : {}),
+    },
+    warnings: heldOut.filter(({ prompts }) => prompts.length < (job.parameters.agreement_prompts as number))
+      .map(
+        ({ name, prompts }) => ({
+          code: "few_prompts_kept_out",
+          message:
+            `${name} has ${prompts.length} prompts beside the calibration ones; agreement on it is a rough figure`,
+          where: name,
+        }),
+      ),
+  };
+}
+
+async function agreementOfSum(
+  { signal }: ModelJob,
+  session: Session,
+  heldOut: readonly HeldOutTask[],
+  factor: number,
+): Promise<Agreement | undefined> {
+  const deltas = summedDeltas(session.experts.map((expert) => expert.deltas), factor);
+  try {
+    return await measureAgreement(session, heldOut, deltas, signal);
+  } finally {
+    disposeDeltas(deltas);
+  }
+}
+
+/** Figures of one module; lists are in the order of the adapters. */
+function siteFigures({ sites }: MergeReport, module: string): MethodFigures {
+  const site = sites.find((candidate) => candidate.module === module)!;
+  return {
+    alpha: site.alpha,
+    condition: site.condition,
+    relative_residual: site.relativeResidual,
+    solved_rank: site.rank.solved,
+    kept_rank: site.rank.kept,
+    truncation_loss: site.rank.loss,
+    plain_truncation_loss: site.rank.plainLoss,
+    adaptive_weight: site.tasks.map(({ adaptiveWeight }) => adaptiveWeight),
+    output_error: site.tasks.map(({ errors }) => errors.merged),
+    output_error_of_sum: site.tasks.map(({ errors }) => errors.sum),
+    output_error_of_mean: site.tasks.map(({ errors }) => errors.mean),
+  };
+}

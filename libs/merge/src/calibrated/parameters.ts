@@ -1,0 +1,55 @@
+import type { ParameterSpec } from "../methods/parameters.ts";
+
+/** Rank of the merged adapter: the sum of the ranks unless the recipe asks for less. */
+export function calibratedRank(
+  ranks: readonly number[],
+  parameters: Readonly<Record<string, unknown>>,
+): number {
+  const sum = ranks.reduce((total, rank) => total + rank, 0);
+  return typeof parameters.rank === "number" ? Math.min(parameters.rank, sum) : sum;
+}
+
+/** Parameters that both methods share. */
+export const COMMON_PARAMETERS: readonly ParameterSpec[] = [
+  {
+    name: "samples",
+    type: "integer",
+    minimum: 1,
+    default: 50,
+    help: "Rows of each calibration file to use, from the first one on. More cost time, not memory.",
+  },
+  {
+    name: "rank",
+    type: "integer",
+    minimum: 1,
+    defaultText: "Σ r_i",
+    help:
+      "Rank of the merged adapter; where it is smaller than the solution's, the best approximation weighted with the Gram matrix is taken.",
+    formula: "W_r = U Uᵀ W, U = leading eigenvectors of W G Wᵀ",
+  },
+  {
+    name: "alpha",
+    type: "number",
+    minimum: 0,
+    keywords: ["auto"],
+    default: 1e-4,
+    help:
+      "Strength of the regulariser, relative to the norm of each task's Gram matrix; auto keeps every fifth sample out and takes what fits those best.",
+    formula: "G = Σ_i c_i (S_i + α ‖S_i‖_F I)",
+  },
+  {
+    name: "max_new_tokens",
+    type: "integer",
+    minimum: 1,
+    default: 32,
+    help: "Longest answer, in tokens, that an adapter gives to a calibration prompt.",
+  },
+  {
+    name: "agreement_prompts",
+    type: "integer",
+    minimum: 0,
+    default: 100,
+    help:
+      "Prompts of each file, after the calibration rows, on which to measure how often the merge answers as the adapter does; 0 turns that off.",
+  },
+];
