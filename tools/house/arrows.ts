@@ -18,6 +18,8 @@ export interface Room {
 /** Who may import what. */
 export interface House {
   readonly rooms: readonly Room[];
+  /** Members that the tests and benchmarks of every member may import, whatever its arrows are. */
+  readonly testsMayImport: readonly string[];
   /** Packages that only tests may import. */
   readonly testOnlyPackages: readonly string[];
   /** Packages with one owner: the folders that may import them. */
@@ -50,6 +52,7 @@ export const HOUSE: House = {
     { path: "tools", purpose: "set-up, checks, benchmarks", mayImport: "*" },
     { path: "tests", purpose: "end-to-end, conformance", mayImport: "*" },
   ],
+  testsMayImport: ["libs/testing", "tools/std"],
   testOnlyPackages: ["fast-check"],
   ownedPackages: { webgpu: ["libs/tensor", "tools"] },
 };
@@ -57,10 +60,11 @@ export const HOUSE: House = {
 const TEST_CODE = [
   /(?:_test|_bench|_for_tests)\.[mc]?[jt]sx?$/,
   /\/test_support(?:\/|\.ts$)/,
-  /^(?:tests|libs\/testing|tools\/bench)\//,
+  /\/bench\//,
+  /^(?:tests|libs\/testing)\//,
 ];
 
-/** Test code: the files that may import what only tests may import, and that only tests may import. */
+/** Test code, benchmarks included: the files that may import what only tests may import, and that only tests may import. */
 export function isTestFile(path: string): boolean {
   return TEST_CODE.some((pattern) => pattern.test(path));
 }

@@ -56,9 +56,9 @@ function checkImport(one: Import, house: House): Violation[] {
     report("tests_only", `only tests may import ${one.target}`);
   }
   if (target === room) return found;
-  if (target.testsOnly) {
-    if (!isTest) report("tests_only", `only tests may import ${target.path} ("${one.specifier}")`);
-  } else if (room.mayImport !== "*" && !room.mayImport.includes(target.path)) {
+  if (isTest && house.testsMayImport.includes(target.path)) return found;
+  if (target.testsOnly) report("tests_only", `only tests may import ${target.path} ("${one.specifier}")`);
+  else if (room.mayImport !== "*" && !room.mayImport.includes(target.path)) {
     const allowed = room.mayImport.length > 0 ? room.mayImport.join(", ") : "no other member";
     report("forbidden_arrow", `${room.path} must not import ${target.path}; it may import ${allowed}`);
   }
