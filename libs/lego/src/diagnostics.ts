@@ -60,9 +60,17 @@ export interface LegoReport extends DeltaReport {
   readonly outputScale: number;
 }
 
-/** Cosines, norms and losses of a merged delta of rank `k`. */
-export function deltaReport(pool: UnitPool, k: number, products: InnerProducts): DeltaReport {
-  const squared = squaredSingularValues(pool);
+/**
+ * Cosines, norms and losses of a merged delta of rank `k`.
+ *
+ * @param squared the squared singular values of the sum, where they are known already
+ */
+export function deltaReport(
+  pool: UnitPool,
+  k: number,
+  products: InnerProducts,
+  squared: Float64Array = squaredSingularValues(pool),
+): DeltaReport {
   const cosineToSum = cosine(products.mergedSum, products.merged, products.sum);
   const kept = energyKept(squared, k);
   const present = products.sources.filter((x) => x > 0).map(Math.sqrt);

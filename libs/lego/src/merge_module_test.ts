@@ -292,3 +292,21 @@ Deno.test("mergeModule() refuses ranks, options and adapters that make no sense,
   const empty = await assertRejects(() => mergeModule([]), LegoError);
   assertEquals(empty.code, "no_adapters");
 });
+
+testOnDevices(
+  "mergeModule() pairs the units of near copies, whose distances float32 barely resolves",
+  async ({ device }) => {
+    for (const spread of [1e-2, 1e-3, 1e-4]) {
+      const adapters = relatives(5, spread).map((adapter) => ({ ...adapter, scale: 1, weight: 1 }));
+      for (const preset of [lego, legoPlus]) {
+        const { clusters, delta } = await mergeHost(device, adapters, { ...preset, rank: 5 });
+        for (const cluster of clusters) {
+          assertEquals(cluster.map(({ adapter }) => adapter).sort(), [0, 1, 2]);
+          assertEquals(new Set(cluster.map(({ index }) => index)).size, 1);
+        }
+        // The members differ by about `spread` relative to their size, and so does the result from any one of them.
+        assert(relativeError(delta, denseDelta(adapters[0]!)) < 3 * spread);
+      }
+    }
+  },
+);

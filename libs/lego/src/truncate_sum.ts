@@ -1,4 +1,4 @@
-import { truncateFromGrams } from "@lora-loom/tensor";
+import { truncateFromGrams, type Truncation } from "@lora-loom/tensor";
 import { type DeltaReport, deltaReport } from "./diagnostics.ts";
 import type { Combination } from "./factor_entries.ts";
 import { type AdapterFactors, FactorStack, type MergedFactors } from "./factor_stack.ts";
@@ -29,12 +29,20 @@ export async function truncateSum(
   using stack = new FactorStack(adapters);
   const pool = formUnits(await stack.describe(), { basis: "native", alpha_fold: "b" });
   const pairs = bestPairs(pool, clusterCount(options.rank, pool), NOISE[adapters[0]!.a.device.info.backend]);
-  const report = deltaReport(pool, pairs.k, innerProducts(pool, pairs));
+  const report = deltaReport(pool, pairs.k, innerProducts(pool, pairs), pairs.sigma.map((x) => x * x));
   return { ...stack.combine(overStack(pool, pairs)), report };
 }
 
-function bestPairs(pool: UnitPool, k: number, tolerance: number): Combination {
-  if (pool.n === 0) return { k: 0, p: new Float64Array(0), q: new Float64Array(0) };
-  const { rank, p, q } = truncateFromGrams({ gramA: pool.gramA, gramB: pool.gramB, n: pool.n, k, tolerance });
-  return { k: rank, p, q };
+const EMPTY = new Float64Array(0);
+
+function bestPairs(pool: UnitPool, k: number, tolerance: number): Combination & Pick<Truncation, "sigma"> {
+  if (pool.n === 0) return { k: 0, p: EMPTY, q: EMPTY, sigma: EMPTY };
+  const { rank, p, q, sigma } = truncateFromGrams({
+    gramA: pool.gramA,
+    gramB: pool.gramB,
+    n: pool.n,
+    k,
+    tolerance,
+  });
+  return { k: rank, p, q, sigma };
 }
