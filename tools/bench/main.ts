@@ -18,11 +18,13 @@ export interface Benchmark {
 
 /** Every benchmark of the workspace at `root`. */
 export function listBenchmarks(root: string): Benchmark[] {
-  return readMembers(root).flatMap((member) =>
-    listFiles(root, member.path, (file) => /^[^/]+\.ts$/.test(file.slice(`${member.path}/bench/`.length)))
-      .filter((file) => file.startsWith(`${member.path}/bench/`) && !file.endsWith("_test.ts"))
-      .map((path) => ({ name: `${basename(member.path)}/${basename(path, ".ts")}`, path }))
-  ).filter(({ path }) => path !== "tools/bench/main.ts");
+  return readMembers(root).flatMap((member) => {
+    const folder = `${member.path}/bench/`;
+    const isProgram = (file: string) =>
+      file.startsWith(folder) && /^[^/]+\.ts$/.test(file.slice(folder.length)) && !file.endsWith("_test.ts");
+    return listFiles(root, member.path, isProgram)
+      .map((path) => ({ name: `${basename(member.path)}/${basename(path, ".ts")}`, path }));
+  }).filter(({ path }) => path !== "tools/bench/main.ts");
 }
 
 /** The first sentence of a program's opening comment. */
