@@ -1,4 +1,3 @@
-import { CpuDevice, type Device, type Tensor } from "@lora-loom/tensor";
 import { MergeError } from "../errors.ts";
 import type {
   MergedFactors,
@@ -13,6 +12,7 @@ import { checkEqualRanks } from "./equal_ranks.ts";
 import { deltaEntries, type Entries, matrixEntries } from "./entries.ts";
 import { fuse, type FuseRule, type Term } from "./fuse.ts";
 import { downloadFactors, type WeightedHostFactors } from "./host_factors.ts";
+import { largeMatrix, type MatrixStorage, matrixStorage } from "./large_matrix.ts";
 import { balancedFactors, leadingTriplets } from "./matrix_best_rank.ts";
 import { type Rows, stack } from "./rows.ts";
 import type { Sparsifier } from "./sparsify.ts";
@@ -114,7 +114,7 @@ async function mergeDeltas(
     entries: deltaEntries(source),
     weight: source.weight,
   }));
-  using matrix = tensorOf(device, values, [outFeatures, inFeatures]);
+  using matrix = largeMatrix(device, values, outFeatures, inFeatures);
   const triplets = await leadingTriplets(
     matrix,
     Math.min(rank, inFeatures, outFeatures),
@@ -133,15 +133,6 @@ async function mergeDeltas(
   };
 }
 
-type MatrixArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
-
-/** A large matrix as a tensor, without a copy where the device is the CPU. */
-function tensorOf(device: Device, values: MatrixArray, shape: readonly number[]): Tensor {
-  return device instanceof CpuDevice && values instanceof Float64Array
-    ? device.wrap(values, shape)
-    : device.upload(values, shape);
-}
-
 /** Runs the elementwise part and keeps its result, a single matrix, in memory. */
 function fuseInMemory(
   definition: ElementwiseDefinition,
@@ -149,17 +140,14 @@ function fuseInMemory(
   tensor: TensorName["tensor"],
   factors: readonly WeightedHostFactors[],
   describe: (source: WeightedHostFactors) => Omit<Term, "sparsifier">,
-): { values: MatrixArray; norm: number } {
+): { values: MatrixStorage; norm: number } {
   const terms = factors.map((source): Term => {
     const { entries, weight } = describe(source);
     const name = { module, seed, tensor, adapter: source.adapter };
     return { entries, weight, sparsifier: definition.sparsifier(entries, name, parameters) };
   });
   const { rows, columns } = terms[0]!.entries;
-  // A GPU takes float32, which is half the memory.
-  const values: MatrixArray = device instanceof CpuDevice
-    ? new Float64Array(rows * columns)
-    : new Float32Array(rows * columns);
+  const values = matrixStorage(device, rows * columns);
   let squares = 0;
   fuse(terms, definition.rule(parameters), (tile, from) => {
     values.set(tile, from * columns);

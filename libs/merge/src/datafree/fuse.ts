@@ -22,6 +22,8 @@ export type FuseRule =
      * entries vote, and where no sign wins, but for rounding, the result is zero.
      */
     readonly unweightedVote: boolean;
+    /** What of a total is rounding, relative to the votes' magnitudes; default {@linkcode FLOAT64_TIE}. */
+    readonly tie?: number;
   };
 
 /**
@@ -46,7 +48,7 @@ export function fuse(
     });
     const out = result.subarray(0, length);
     if (rule.rule === "sum") addUp(terms, buffers, out);
-    else elect(terms, buffers, out, rule.sign === "total", rule.unweightedVote);
+    else elect(terms, buffers, out, rule);
     take(out, from);
   }
 }
@@ -59,35 +61,64 @@ function addUp(terms: readonly Term[], buffers: readonly Float64Array[], out: Fl
   });
 }
 
-/** A total below this part of the votes' magnitudes is a tie: what remains of it may be the rounding of float32. */
-const TIE = 1e-6;
+/** A total below this part of the votes' magnitudes is the rounding of float64 arithmetic, so a tie. */
+const FLOAT64_TIE = 1e-12;
 
 function elect(
   terms: readonly Term[],
   buffers: readonly Float64Array[],
   out: Float64Array,
-  byTotal: boolean,
-  unweighted: boolean,
+  { sign: method, unweightedVote: unweighted, tie = FLOAT64_TIE }: Extract<FuseRule, { rule: "elect" }>,
 ): void {
-  const weights = terms.map(({ weight }) => weight);
-  for (let i = 0; i < out.length; i++) {
-    let vote = 0;
-    let magnitude = 0;
-    for (let t = 0; t < weights.length; t++) {
-      const value = unweighted ? buffers[t]![i]! : weights[t]! * buffers[t]![i]!;
-      vote += byTotal ? value : Math.sign(value);
-      magnitude += Math.abs(value);
-    }
-    const isTie = unweighted ? vote === 0 : Math.abs(vote) <= (byTotal ? TIE * magnitude : 0);
-    const sign = isTie ? (unweighted ? 1 : 0) : Math.sign(vote);
-    let sum = 0;
-    let count = 0;
-    for (let t = 0; t < weights.length; t++) {
-      const weighted = weights[t]! * buffers[t]![i]!;
-      if (sign === 0 || Math.sign(unweighted ? buffers[t]![i]! : weighted) !== sign) continue;
-      sum += weighted;
-      count++;
-    }
-    out[i] = count === 0 ? 0 : sum / count;
+  const votes = new Float64Array(out.length);
+  const magnitudes = new Float64Array(out.length);
+  terms.forEach(({ weight }, t) => {
+    const factor = unweighted ? 1 : weight;
+    if (method === "total") countTotal(buffers[t]!, factor, votes, magnitudes);
+    else countSigns(buffers[t]!, factor, votes);
+  });
+  for (let i = 0; i < votes.length; i++) {
+    const isTie = unweighted ? votes[i] === 0 : Math.abs(votes[i]!) <= tie * magnitudes[i]!;
+    votes[i] = isTie ? (unweighted ? 1 : 0) : Math.sign(votes[i]!);
   }
+  averageElected(terms, buffers, votes, unweighted, out);
+}
+
+function countTotal(
+  values: Float64Array,
+  factor: number,
+  votes: Float64Array,
+  magnitudes: Float64Array,
+): void {
+  for (let i = 0; i < votes.length; i++) {
+    const value = factor * values[i]!;
+    votes[i]! += value;
+    magnitudes[i]! += Math.abs(value);
+  }
+}
+
+function countSigns(values: Float64Array, factor: number, votes: Float64Array): void {
+  for (let i = 0; i < votes.length; i++) votes[i]! += Math.sign(factor * values[i]!);
+}
+
+/** The mean of the weighted entries whose sign (that of the vote they cast) was elected. */
+function averageElected(
+  terms: readonly Term[],
+  buffers: readonly Float64Array[],
+  elected: Float64Array,
+  unweighted: boolean,
+  out: Float64Array,
+): void {
+  const counts = new Uint16Array(out.length);
+  out.fill(0);
+  terms.forEach(({ weight }, t) => {
+    const values = buffers[t]!;
+    const factor = unweighted ? 1 : weight;
+    for (let i = 0; i < out.length; i++) {
+      if (factor * values[i]! * elected[i]! <= 0) continue;
+      out[i]! += weight * values[i]!;
+      counts[i]!++;
+    }
+  });
+  for (let i = 0; i < out.length; i++) if (counts[i]! > 1) out[i]! /= counts[i]!;
 }

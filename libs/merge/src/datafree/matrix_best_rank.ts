@@ -1,6 +1,6 @@
-import { type Device, gemm, symmetricEigen, type Tensor } from "@lora-loom/tensor";
+import { symmetricEigen } from "@lora-loom/tensor";
+import type { LargeMatrix } from "./large_matrix.ts";
 import {
-  columnsAsRows,
   combine,
   dot,
   firstRows,
@@ -24,50 +24,36 @@ export interface SingularTriplets {
   readonly right: Rows;
 }
 
-/** How far the search for singular vectors goes. */
-interface Accuracy {
-  /** The residual ‖Dᵀu − σv‖ that is good enough, relative to σ₁. */
-  readonly residual: number;
-}
-
-/** Products with D are exact to about 1e-16 on the CPU and to 1e-7 on a GPU. */
-function accuracyOf(device: Device): Accuracy {
-  return { residual: device.info.backend === "cpu" ? 1e-10 : 1e-6 };
-}
-
 /** The subspace is restarted from its best vectors when it holds this many blocks. */
 const BLOCKS_BEFORE_RESTART = 8;
 const MAX_STEPS = 60;
 
 /**
- * The `k` largest singular triplets of a matrix D on a device, by a block Krylov method: the space is enlarged by the
+ * The `k` largest singular triplets of a matrix D, by a block Krylov method: the space is enlarged by the
  * residuals of its best approximations (Rayleigh–Ritz) until those are accurate, and restarted from them when it
  * becomes too large (thick restart, Wu and Simon 2000). All small decisions are taken in float64.
  *
- * @param matrix `[rows, columns]`
  * @param k at most min(rows, columns)
  * @param hints vectors as long as D has columns, near which the right singular vectors may lie; they only save time
  */
 export async function leadingTriplets(
-  matrix: Tensor,
+  matrix: LargeMatrix,
   k: number,
   hints: Rows,
   seed: number,
 ): Promise<SingularTriplets> {
-  const [rows, columns] = matrix.shape as [number, number];
-  const device = matrix.device;
+  const { rows, columns } = matrix;
   const most = Math.min(rows, columns);
   const block = Math.min(most, k + Math.max(4, Math.ceil(k / 4)));
-  const { residual: tolerance } = accuracyOf(device);
   let right = await rowSpaceBlock(matrix, startingBlock(hints, block, columns, seed));
-  let images = await imagesOf(matrix, right);
+  let images = await matrix.images(right);
   for (let step = 0;; step++) {
     const ritz = rayleighRitz(right, images);
     const best = firstTriplets(ritz, block);
-    const pulledBack = await preimagesOf(matrix, best.left);
+    const pulledBack = await matrix.preimages(best.left);
     const residuals = residualRows(best, pulledBack);
     const worst = largestNorm(firstRows(residuals, Math.min(k, residuals.count)));
-    const limit = tolerance * (best.sigma[0] ?? 0);
+    const limit = matrix.residual * (best.sigma[0] ?? 0);
     if (worst <= limit || right.count >= most || step === MAX_STEPS) return firstTriplets(best, k);
     if (right.count + block > BLOCKS_BEFORE_RESTART * block) {
       const kept = firstTriplets(ritz, 2 * block);
@@ -77,7 +63,7 @@ export async function leadingTriplets(
     const added = orthonormalAddition(residuals, right);
     if (added.count === 0) return firstTriplets(best, k);
     right = stack([right, added], columns);
-    images = stack([images, await imagesOf(matrix, added)], rows);
+    images = stack([images, await matrix.images(added)], rows);
   }
 }
 
@@ -91,28 +77,11 @@ function startingBlock(hints: Rows, block: number, columns: number, seed: number
 }
 
 /** Moves a block into the row space of D, which the search then never leaves. */
-async function rowSpaceBlock(matrix: Tensor, vectors: Rows): Promise<Rows> {
-  const images = await imagesOf(matrix, vectors);
+async function rowSpaceBlock(matrix: LargeMatrix, vectors: Rows): Promise<Rows> {
+  const images = await matrix.images(vectors);
   const orthonormal = orthonormalAddition(images, zeroRows(0, images.length));
-  const pulledBack = await preimagesOf(matrix, orthonormal);
+  const pulledBack = await matrix.preimages(orthonormal);
   return orthonormalAddition(pulledBack, zeroRows(0, pulledBack.length));
-}
-
-/** D v of every row v. */
-async function imagesOf(matrix: Tensor, vectors: Rows): Promise<Rows> {
-  const { device } = matrix;
-  using operand = device.upload(vectors.data, [vectors.count, vectors.length]);
-  using product = gemm(matrix, operand, { transposeB: true });
-  return columnsAsRows(await device.download(product), matrix.shape[0]!, vectors.count);
-}
-
-/** Dᵀ u of every row u. */
-async function preimagesOf(matrix: Tensor, vectors: Rows): Promise<Rows> {
-  const { device } = matrix;
-  using operand = device.upload(vectors.data, [vectors.count, vectors.length]);
-  using product = gemm(operand, matrix);
-  const data = Float64Array.from(await device.download(product));
-  return { count: vectors.count, length: matrix.shape[1]!, data };
 }
 
 /** The singular triplets of D restricted to the span of the orthonormal rows `right`, whose images are given. */

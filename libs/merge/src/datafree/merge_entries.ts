@@ -2,6 +2,7 @@ import type { ModuleContext } from "../methods/method.ts";
 import type { ChoiceParameter, ParameterSpec } from "../methods/parameters.ts";
 import { DENSITY, MAJORITY_SIGN_METHOD } from "./common_parameters.ts";
 import { type Entries, matrixEntries } from "./entries.ts";
+import { noiseOf } from "./core_method.ts";
 import { fuse, type FuseRule } from "./fuse.ts";
 import type { Matrix } from "./matrix.ts";
 import { KEEP_ALL, keepAtRandom, keepLargest, type Sparsifier } from "./sparsify.ts";
@@ -28,7 +29,7 @@ export interface WeightedMatrix {
 /** Merges small matrices of one shape, entry by entry, as the parameters of {@linkcode MERGE_PARAMETERS} say. */
 export function mergeEntries(
   sources: readonly WeightedMatrix[],
-  { parameters, module, seed }: Pick<ModuleContext, "parameters" | "module" | "seed">,
+  { parameters, module, seed, device }: Pick<ModuleContext, "parameters" | "module" | "seed" | "device">,
 ): Matrix {
   const { rows, columns } = sources[0]!.matrix;
   const out = new Float64Array(rows * columns);
@@ -41,7 +42,7 @@ export function mergeEntries(
   });
   const sign = parameters.majority_sign_method as "total" | "frequency";
   const rule: FuseRule = merge.endsWith("ties")
-    ? { rule: "elect", sign, unweightedVote: false }
+    ? { rule: "elect", sign, unweightedVote: false, tie: noiseOf(device) }
     : { rule: "sum" };
   fuse(terms, rule, (values, from) => out.set(values, from * columns));
   return { rows, columns, data: out };

@@ -1,5 +1,3 @@
-/** Rotation distances of Threefry-2x32, used in turn. */
-const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24] as const;
 /** Makes an all-zero key harmless. */
 const PARITY = 0x1bd11bda;
 const ROUNDS = 20;
@@ -19,17 +17,28 @@ function rotateLeft(word: number, distance: number): number {
  * @param out receives the two words, as unsigned numbers
  */
 export function threefry(key: WordPair, counterLow: number, counterHigh: number, out: Uint32Array): void {
-  const keys = [key[0] | 0, key[1] | 0, (PARITY ^ key[0] ^ key[1]) | 0];
-  let x = (counterLow + keys[0]!) | 0;
-  let y = (counterHigh + keys[1]!) | 0;
-  for (let round = 0; round < ROUNDS; round++) {
+  // The three words that are added in turn, one place further every four rounds.
+  let k0 = key[0] | 0;
+  let k1 = key[1] | 0;
+  let k2 = PARITY ^ k0 ^ k1;
+  let x = (counterLow + k0) | 0;
+  let y = (counterHigh + k1) | 0;
+  for (let injection = 1; injection <= ROUNDS / 4; injection++) {
+    const first = injection % 2 === 1;
     x = (x + y) | 0;
-    y = rotateLeft(y, ROTATIONS[round % 8]!) ^ x;
-    if (round % 4 === 3) {
-      const injection = (round + 1) / 4;
-      x = (x + keys[injection % 3]!) | 0;
-      y = (y + keys[(injection + 1) % 3]! + injection) | 0;
-    }
+    y = rotateLeft(y, first ? 13 : 17) ^ x;
+    x = (x + y) | 0;
+    y = rotateLeft(y, first ? 15 : 29) ^ x;
+    x = (x + y) | 0;
+    y = rotateLeft(y, first ? 26 : 16) ^ x;
+    x = (x + y) | 0;
+    y = rotateLeft(y, first ? 6 : 24) ^ x;
+    const spent = k0;
+    k0 = k1;
+    k1 = k2;
+    k2 = spent;
+    x = (x + k0) | 0;
+    y = (y + k1 + injection) | 0;
   }
   out[0] = x;
   out[1] = y;
