@@ -34,7 +34,7 @@ export interface Plan {
   readonly modules: readonly PlannedModule[];
   /** Uniform rank of the merged adapter. */
   readonly rank: number;
-  /** The base model's name that the adapters record, where they agree. */
+  /** The base model's name that the adapters record, where they agree; else the recipe's path of it. */
   readonly baseModelName: string | undefined;
   /** Bytes of device memory that the largest module takes. */
   readonly largestModuleBytes: number;
@@ -178,7 +178,7 @@ export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: 
   return {
     modules,
     rank: Math.max(...modules.map(({ rank }) => rank)),
-    baseModelName: commonBaseModel(adapters, recipe, warnings),
+    baseModelName: commonBaseModel(adapters, recipe, warnings) ?? recipe.baseModel,
     largestModuleBytes: Math.max(...modules.map(({ bytes }) => bytes)),
     warnings,
   };
