@@ -59,11 +59,15 @@ export const createNodes = ["**/deno.json", (files, _options, { workspaceRoot })
   });
 }];
 
-export const createDependencies = (_options, { projects, workspaceRoot }) => {
+export const createDependencies = (_options, { projects, fileMap, workspaceRoot }) => {
   const nameOf = new Map(Object.entries(projects).map(([name, { root }]) => [root, name]));
+  // A file that appeared since Nx looked would make it refuse all edges.
+  const known = new Set(Object.values(fileMap.projectFileMap).flat().map(({ file }) => file));
   return readEdges(workspaceRoot).flatMap(({ source, target, file }) => {
     const [from, to] = [nameOf.get(source), nameOf.get(target)];
-    return from && to ? [{ source: from, target: to, sourceFile: file, type: "static" }] : [];
+    return from && to && known.has(file)
+      ? [{ source: from, target: to, sourceFile: file, type: "static" }]
+      : [];
   });
 };
 
