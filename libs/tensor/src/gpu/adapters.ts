@@ -1,6 +1,6 @@
 import type { DeviceClass, DeviceInfo } from "../device.ts";
 import { TensorError } from "../errors.ts";
-import { createInstance, listAdapterNames, type Profile } from "./dawn.ts";
+import { createInstance, listAdapterNames, type Profile, requestAdapter } from "./dawn.ts";
 import type { DawnObjects } from "./webgpu_device.ts";
 
 /** An adapter before a device was requested from it, with the instance that has to outlive it. */
@@ -17,7 +17,7 @@ export async function findAdapters(profile: Profile): Promise<FoundAdapter[]> {
   const names = [...new Set(await listAdapterNames(profile))];
   const found = await Promise.all(names.map(async (name) => {
     const gpu = await createInstance({ profile, adapter: name });
-    const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    const adapter = await requestAdapter(gpu);
     return adapter ? [{ gpu, adapter, name, class: adapterClass(adapter) }] : [];
   }));
   return found.flat();
@@ -27,6 +27,9 @@ export async function findAdapters(profile: Profile): Promise<FoundAdapter[]> {
 interface SubgroupMatrixConfig {
   readonly componentType: string;
   readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
 }
 
 function adapterClass(adapter: GPUAdapter): FoundAdapter["class"] {

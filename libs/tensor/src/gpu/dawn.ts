@@ -1,5 +1,6 @@
 import { TensorError } from "../errors.ts";
 import { spaceOutPolling } from "./polling.ts";
+import { withoutDawnNoise } from "./quiet_stderr.ts";
 import { prepareSoftwareDriver } from "./software_driver.ts";
 
 /** The two sets of Dawn toggles: `safe` keeps WebGPU's guarantees, `fast` gives up bounds checks and validation. */
@@ -71,19 +72,23 @@ export function loadDawn(): Promise<Dawn> {
   return loading;
 }
 
-/** The flags for Dawn's `create`. */
-export function instanceFlags({ backend, profile, adapter }: InstanceOptions): string[] {
+/** The toggles of a profile, with those that the named adapter needs besides. */
+export function togglesFor(profile: Profile, adapter = ""): Toggles {
   const sets = [
     TOGGLES[profile],
-    ...DRIVER_TOGGLES.filter(([name]) => adapter && name.test(adapter)).map(([, set]) => set),
+    ...DRIVER_TOGGLES.filter(([name]) => name.test(adapter)).map(([, set]) => set),
   ];
-  const enable = sets.flatMap((set) => set.enable);
-  const disable = sets.flatMap((set) => set.disable);
+  return { enable: sets.flatMap((set) => set.enable), disable: sets.flatMap((set) => set.disable) };
+}
+
+/** The flags for Dawn's `create`. */
+export function instanceFlags({ backend, profile, adapter }: InstanceOptions): string[] {
+  const { enable, disable } = togglesFor(profile, adapter);
   return [
     ...backend ? [`backend=${backend}`] : [],
     ...adapter ? [`adapter=${adapter}`] : [],
     `enable-dawn-features=${enable.join(",")}`,
-    ...disable.length > 0 ? [`disable-dawn-features=${disable.join(",")}`] : [],
+    `disable-dawn-features=${disable.join(",")}`,
   ];
 }
 
@@ -93,13 +98,18 @@ export async function createInstance(options: InstanceOptions): Promise<GPU> {
   return dawn.create(instanceFlags(options));
 }
 
+/** The most powerful adapter that an instance's flags allow. */
+export function requestAdapter(gpu: GPU): Promise<GPUAdapter | null> {
+  return withoutDawnNoise(() => gpu.requestAdapter({ powerPreference: "high-performance" }));
+}
+
 /** Names of all adapters that Dawn accepts, the most powerful first. */
 export async function listAdapterNames(profile: Profile): Promise<string[]> {
   const dawn = await loadDawn();
   // Dawn has no call for this, but lists the adapters when asked for one that does not exist.
   const gpu = dawn.create([...instanceFlags({ profile }), "adapter=\u0001"]);
   try {
-    await gpu.requestAdapter({ powerPreference: "high-performance" });
+    await requestAdapter(gpu);
     return [];
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);

@@ -91,19 +91,22 @@ export function hasVulkanLoader(): boolean {
 
 /**
  * Makes the project's software driver visible to the Vulkan loader, beside the drivers of the system. Does nothing where
- * there is none, or where the user chose drivers through `VK_DRIVER_FILES` or `VK_ICD_FILENAMES`.
+ * there is none; where the user chose drivers through `VK_DRIVER_FILES` or `VK_ICD_FILENAMES`, only the loader is provided.
  */
 export function prepareSoftwareDriver(): SoftwareDriver | undefined {
   if (process.platform !== "linux") return undefined;
-  if (process.env.VK_DRIVER_FILES || process.env.VK_ICD_FILENAMES) return undefined;
   const driver = findSoftwareDriver();
   if (!driver) return undefined;
+  // Dawn asks for the loader by its short name, and the loader for the driver's libraries: a library that is already in
+  // the process answers to its name.
+  if (process.env.VK_DRIVER_FILES || process.env.VK_ICD_FILENAMES) {
+    loadMissing([driver.loader]);
+    return undefined;
+  }
   const added = process.env.VK_ADD_DRIVER_FILES;
   if (!added?.split(":").includes(driver.icd)) {
     process.env.VK_ADD_DRIVER_FILES = added ? `${added}:${driver.icd}` : driver.icd;
   }
-  // Dawn asks for the loader by its short name, and the loader for the driver's libraries: a library that is already in
-  // the process answers to its name.
   loadMissing([...driver.libraries, driver.loader]);
   return driver;
 }
