@@ -1,10 +1,11 @@
 import type { Command } from "./command.ts";
 import { diff } from "./commands/diff.ts";
 import { evalCommand } from "./commands/eval.ts";
+import { doctor } from "./commands/doctor.ts";
 import { inspect } from "./commands/inspect.ts";
 import { merge } from "./commands/merge.ts";
 
 /** Every command by name, in the order in which help lists them. */
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  [merge, evalCommand, inspect, diff].map((command) => [command.name, command]),
+  [merge, evalCommand, inspect, diff, doctor].map((command) => [command.name, command]),
 );
