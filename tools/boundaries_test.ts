@@ -92,6 +92,17 @@ Deno.test("checkBoundaries() lets tests share helpers that other code may not im
   assertEquals(summary(found), ["tests_only libs/lego/src/mod.ts:1"]);
 });
 
+Deno.test("checkBoundaries() lets tests and benchmarks of every member read flags", async () => {
+  const found = await violationsOf({
+    ...memberManifests([...MEMBERS, "tools/std"], { "@std/cli/parse-args": "./tools/std/src/mod.ts" }),
+    "tools/std/src/mod.ts": "export {};\n",
+    "libs/lego/bench/speed.ts": `import "@std/cli/parse-args";\n`,
+    "libs/lego/src/mod.ts": `import "@std/cli/parse-args";\n`,
+    "libs/lego/src/mod_test.ts": "export {};\n",
+  });
+  assertEquals(summary(found), ["forbidden_arrow libs/lego/src/mod.ts:1"]);
+});
+
 Deno.test("checkBoundaries() reports a package for tests imported by code that is no test", async () => {
   const found = await violationsOf({
     "package.json": `{ "devDependencies": { "fast-check": "*", "webgpu": "*" } }`,
