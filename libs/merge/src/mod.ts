@@ -16,4 +16,5 @@ export * from "./report/figures.ts";
 export * from "./report/summary.ts";
 export * from "./analysis/distance.ts";
 export * from "./analysis/inspect.ts";
+export { methodReference } from "./docs/method_reference.ts";
 export { VERSIONS } from "./versions.ts";
