@@ -80,7 +80,7 @@ for (const method of flags.methods.split(",")) {
     outputError: rounded(meanErrors),
     loss: mean(merged.report.sites.map(({ rank }) => rank.loss)).toPrecision(3),
     plainLoss: mean(merged.report.sites.map(({ rank }) => rank.plainLoss)).toPrecision(3),
-    largestResidual: Math.max(...merged.report.sites.map(({ relativeResidual }) => relativeResidual))
+    largestBackwardError: Math.max(...merged.report.sites.map(({ backwardError }) => backwardError))
       .toExponential(1),
     largestCondition: Math.max(...merged.report.sites.map(({ condition }) => condition)).toExponential(1),
     ...scores,

@@ -74,14 +74,17 @@ export function stackRows(parts: readonly Tensor[]): Tensor {
   return whole;
 }
 
-/** ⟨x, y⟩ = Σ x ∘ y. */
-export async function innerProduct(x: Tensor, y: Tensor): Promise<number> {
+/** ⟨x_i, y_i⟩ of each row. */
+export async function rowDots(x: Tensor, y: Tensor): Promise<Float64Array<ArrayBuffer>> {
   using products = multiply(x, y);
   using ones = x.device.upload(new Float64Array(x.shape[1]!).fill(1), [x.shape[1]!, 1]);
-  using rows = gemm(products, ones);
-  let sum = 0;
-  for (const row of await x.device.download(rows)) sum += row;
-  return sum;
+  using sums = gemm(products, ones);
+  return Float64Array.from(await x.device.download(sums));
+}
+
+/** ⟨x, y⟩ = Σ x ∘ y. */
+export async function innerProduct(x: Tensor, y: Tensor): Promise<number> {
+  return (await rowDots(x, y)).reduce((sum, row) => sum + row, 0);
 }
 
 /** A copy of `tensor` on `device`; on the CPU device in float64. */

@@ -230,7 +230,7 @@ async function solve(
     return {
       ...figures,
       stage: stage.name,
-      relativeResidual: solution.relativeResidual,
+      backwardError: solution.backwardError,
       iterations: solution.iterations,
       rank: solution.rank,
       tasks: plan.tasks.map(({ name }, task) => ({

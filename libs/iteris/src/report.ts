@@ -30,8 +30,8 @@ export interface SiteReport {
   readonly condition: number;
   /** Extra diagonal of the factor used for refinement; 0 as a rule. */
   readonly shift: number;
-  /** ‖N − W G‖_F / ‖N‖_F. */
-  readonly relativeResidual: number;
+  /** ‖N − W G‖_F / (‖W‖_F ‖G‖_F), of the system scaled to a diagonal near 1. */
+  readonly backwardError: number;
   /** Refinement steps. */
   readonly iterations: number;
   readonly rank: RankReport;

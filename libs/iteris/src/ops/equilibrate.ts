@@ -7,6 +7,7 @@ const DIAGONAL_SCALES: Kernel = {
   buffers: [
     { name: "matrix", element: "f32", access: "read" },
     { name: "scales", element: "f32", access: "read_write" },
+    { name: "diagonal", element: "f32", access: "read_write" },
   ],
   params: [["n", "u32"], ["ridge", "f32"]],
   code: /* wgsl */ `
@@ -15,7 +16,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x >= params.n) { return; }
   let value = matrix[id.x * params.n + id.x] + params.ridge;
   let exponent = i32((bitcast<u32>(value) >> 23u) & 0xffu) - 127;
-  scales[id.x] = bitcast<f32>(u32(127 - (exponent >> 1u)) << 23u);
+  let scale = bitcast<f32>(u32(127 - (exponent >> 1u)) << 23u);
+  scales[id.x] = scale;
+  diagonal[id.x] = params.ridge * scale * scale;
 }`,
 };
 
@@ -26,27 +29,28 @@ const SCALE_SYMMETRIC: Kernel = {
     { name: "scales", element: "f32", access: "read" },
     { name: "result", element: "f32", access: "read_write" },
   ],
-  params: [["n", "u32"], ["ridge", "f32"]],
+  params: [["n", "u32"]],
   code: /* wgsl */ `
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let row = id.y;
   let column = id.x;
   if (column >= params.n) { return; }
-  let value = matrix[row * params.n + column] + select(0.0, params.ridge, row == column);
-  result[row * params.n + column] = value * scales[row] * scales[column];
+  result[row * params.n + column] = matrix[row * params.n + column] * scales[row] * scales[column];
 }`,
 };
 
 /** A matrix with a diagonal near 1, and what it was scaled by. */
 export interface Equilibrated {
-  /** S (G + ridge·I) S, `[n, n]`. */
+  /** S G S, `[n, n]`. */
   readonly matrix: Tensor;
+  /** The diagonal of ridge·S², `[n]`, apart so that it is not lost in the rounding of S G S. */
+  readonly diagonal: Tensor;
   /** The diagonal of S, `[n]`: powers of two, so that scaling rounds nothing. */
   readonly scales: Tensor;
 }
 
-/** Scales a symmetric positive definite G + ridge·I so that its diagonal lies in [1, 4). */
+/** Scales a symmetric positive definite G + ridge·I so that its diagonal lies in [1, 4): S G S + ridge·S². */
 export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = defineOperation<
   [Tensor, number],
   Equilibrated
@@ -56,11 +60,12 @@ export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = define
   gpu(device, gram, ridge) {
     const n = gram.shape[0]!;
     const scales = device.empty([n]);
+    const diagonal = device.empty([n]);
     const matrix = device.empty([n, n]);
     const groups = Math.ceil(n / WORKGROUP);
-    device.dispatch(DIAGONAL_SCALES, [gram, scales], [n, ridge], [groups]);
-    device.dispatch(SCALE_SYMMETRIC, [gram, scales, matrix], [n, ridge], [groups, n]);
-    return { matrix, scales };
+    device.dispatch(DIAGONAL_SCALES, [gram, scales, diagonal], [n, ridge], [groups]);
+    device.dispatch(SCALE_SYMMETRIC, [gram, scales, matrix], [n], [groups, n]);
+    return { matrix, diagonal, scales };
   },
   cpu(device, gram, ridge) {
     const n = gram.shape[0]!;
@@ -68,10 +73,12 @@ export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = define
     const scales = Float64Array.from({ length: n }, (_, i) => {
       return 2 ** -Math.floor(Math.floor(Math.log2(values[i * n + i]! + ridge)) / 2);
     });
-    const matrix = values.map((value, index) => {
-      const [row, column] = [Math.floor(index / n), index % n];
-      return (value + (row === column ? ridge : 0)) * scales[row]! * scales[column]!;
-    });
-    return { matrix: device.wrap(matrix, [n, n]), scales: device.wrap(scales, [n]) };
+    const matrix = values.map((value, index) => value * scales[Math.floor(index / n)]! * scales[index % n]!);
+    const diagonal = scales.map((scale) => ridge * scale * scale);
+    return {
+      matrix: device.wrap(matrix, [n, n]),
+      diagonal: device.wrap(diagonal, [n]),
+      scales: device.wrap(scales, [n]),
+    };
   },
 });

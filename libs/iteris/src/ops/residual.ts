@@ -1,4 +1,12 @@
-import { type CpuTensor, defineOperation, gemm, type Kernel, type Tensor } from "@lora-loom/tensor";
+import {
+  add,
+  type CpuTensor,
+  defineOperation,
+  gemm,
+  type Kernel,
+  scaleColumns,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { ERROR_FREE } from "./error_free.ts";
 
 /** Rows per invocation: the split of a matrix element serves them all. */
@@ -16,18 +24,25 @@ const RESIDUAL: Kernel = {
     { name: "high", element: "f32", access: "read" },
     { name: "low", element: "f32", access: "read" },
     { name: "matrix", element: "f32", access: "read" },
+    { name: "diagonal", element: "f32", access: "read" },
     { name: "result", element: "f32", access: "read_write" },
   ],
   params: [["m", "u32"], ["n", "u32"], ["zero", "u32"]],
   code: /* wgsl */ `
 ${ERROR_FREE}
-/** Adds x·g to a sum: the product of the heads without error, the rest, 2⁻¹² times smaller, in f32. */
-fn accumulate(sum: Pair, x: f32, x_low: f32, g_head: f32, g_tail: f32) -> Pair {
+/** high + mid + low: what the f32 sum misses, and what the sum of those misses. */
+struct Sum { high: f32, mid: f32, low: f32 }
+
+/** Adds x·g. Of the four products of heads and tails the first three are exact, as are the sums they go into. */
+fn accumulate(sum: Sum, x: f32, x_low: f32, g: f32, g_head: f32, g_tail: f32) -> Sum {
   let x_head = head(x);
   let x_tail = x - x_head;
-  let next = two_sum(sum.high, x_head * g_head);
-  let rest = x_head * g_tail + (x_tail * g_head + (x_tail * g_tail + x_low * g_head));
-  return Pair(next.high, sum.low + (next.low + rest));
+  let first = two_sum(sum.high, x_head * g_head);
+  let second = two_sum(sum.mid, x_head * g_tail);
+  let third = two_sum(second.high, x_tail * g_head);
+  let fourth = two_sum(third.high, first.low);
+  let rest = second.low + third.low + (fourth.low + (x_tail * g_tail + x_low * g));
+  return Sum(first.high, fourth.high, sum.low + rest);
 }
 
 @compute @workgroup_size(${WORKGROUP})
@@ -37,7 +52,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (column >= params.n) { return; }
   ${
     perRow((row) => `
-  var sum${row} = Pair(0.0, 0.0);
+  var sum${row} = Sum(0.0, 0.0, 0.0);
   let row${row} = min(first + ${row}u, params.m - 1u) * params.n;`)
   }
   for (var k = 0u; k < params.n; k++) {
@@ -46,41 +61,55 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let g_tail = g - g_head;
     ${
     perRow((row) => `
-    sum${row} = accumulate(sum${row}, high[row${row} + k], low[row${row} + k], g_head, g_tail);`)
+    sum${row} = accumulate(sum${row}, high[row${row} + k], low[row${row} + k], g, g_head, g_tail);`)
   }
   }
+  let d = diagonal[column];
+  let d_head = head(d);
+  let d_tail = d - d_head;
   ${
     perRow((row) => `
+  sum${row} = accumulate(sum${row}, high[row${row} + column], low[row${row} + column], d, d_head, d_tail);
   if (first + ${row}u < params.m) {
     let rest${row} = two_sum(target_rows[row${row} + column], -sum${row}.high);
-    result[row${row} + column] = rest${row}.high + (rest${row}.low - sum${row}.low);
+    let less${row} = two_sum(rest${row}.high, -sum${row}.mid);
+    result[row${row} + column] = less${row}.high + (less${row}.low + (rest${row}.low - sum${row}.low));
   }`)
   }
 }`,
 };
 
+/** A linear map of rows, X ↦ X (M + diag(d)). The diagonal is apart, so that a small one is not lost in the rounding of M. */
+export interface RowMap {
+  /** M, `[n, n]`. */
+  readonly matrix: Tensor;
+  /** d, `[n]`. */
+  readonly diagonal: Tensor;
+}
+
 /**
- * target − (high + low)·matrix, `[m, n]` for a square matrix `[n, n]`, with about 36 bits in the sums: accurate although nearly
- * everything cancels. `high + low` is a matrix in twice the usual precision.
+ * target − (high + low)·(M + diag(d)), `[m, n]`, with about 45 bits in the sums: accurate although nearly everything cancels.
+ * `high + low` is a matrix in twice the usual precision.
  */
-export const residual: (target: Tensor, high: Tensor, low: Tensor, matrix: Tensor) => Tensor =
-  defineOperation<
-    [Tensor, Tensor, Tensor, Tensor],
-    Tensor
-  >({
-    name: "iteris_residual",
-    kernels: [RESIDUAL],
-    gpu(device, target, high, low, matrix) {
-      const [m, n] = target.shape as [number, number];
-      const result = device.empty([m, n]);
-      const workgroups = [Math.ceil(n / WORKGROUP), Math.ceil(m / ROWS)] as const;
-      device.dispatch(RESIDUAL, [target, high, low, matrix, result], [m, n, 0], workgroups);
-      return result;
-    },
-    cpu(device, target, high, low, matrix) {
-      const lows = (low as CpuTensor).floats;
-      using x = device.wrap((high as CpuTensor).floats.map((value, i) => value + lows[i]!), high.shape);
-      const result = device.wrap((target as CpuTensor).floats.slice(), target.shape);
-      return gemm(x, matrix, { alpha: -1, beta: 1, into: result });
-    },
-  });
+export function residual(target: Tensor, high: Tensor, low: Tensor, { matrix, diagonal }: RowMap): Tensor {
+  return operation(target, high, low, matrix, diagonal);
+}
+
+const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor>({
+  name: "iteris_residual",
+  kernels: [RESIDUAL],
+  gpu(device, target, high, low, matrix, diagonal) {
+    const [m, n] = target.shape as [number, number];
+    const result = device.empty([m, n]);
+    const workgroups = [Math.ceil(n / WORKGROUP), Math.ceil(m / ROWS)] as const;
+    device.dispatch(RESIDUAL, [target, high, low, matrix, diagonal, result], [m, n, 0], workgroups);
+    return result;
+  },
+  cpu(device, target, high, low, matrix, diagonal) {
+    const lows = (low as CpuTensor).floats;
+    using x = device.wrap((high as CpuTensor).floats.map((value, i) => value + lows[i]!), high.shape);
+    const result = scaleColumns(x, diagonal);
+    add(target, result, { beta: -1, into: result });
+    return gemm(x, matrix, { alpha: -1, beta: 1, into: result });
+  },
+});

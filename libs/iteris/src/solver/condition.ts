@@ -1,4 +1,4 @@
-const STEPS = 16;
+const STEPS = 10;
 
 /**
  * Estimates the 2-norm condition number of a symmetric positive definite operator by power iteration on it and on its inverse.

@@ -4,8 +4,8 @@ import type { Tensor } from "@lora-loom/tensor";
 export interface Solved {
   /** X, as the right-hand side: one row each. */
   readonly x: Tensor;
-  /** ‖N − X G‖_F / ‖N‖_F. */
-  readonly relativeResidual: number;
+  /** ‖N − X G‖_F / (‖X‖_F ‖G‖_F), of the system as it was solved: scaled to a diagonal near 1. */
+  readonly backwardError: number;
   /** Refinement or conjugate-gradient steps taken. */
   readonly iterations: number;
 }

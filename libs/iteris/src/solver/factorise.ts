@@ -1,4 +1,5 @@
 import type { CpuTensor, Tensor } from "@lora-loom/tensor";
+import { factorOnDevice } from "./device_factor.ts";
 import type { Factor } from "./factor.ts";
 import { type Conditioning, factorOnHost } from "./host_factor.ts";
 
@@ -8,5 +9,7 @@ import { type Conditioning, factorOnHost } from "./host_factor.ts";
  * @throws {IterisError} `singular_system`
  */
 export function factorise(gram: Tensor, ridge: number, conditioning: Conditioning): Promise<Factor> {
-  return factorOnHost(gram as CpuTensor, ridge, conditioning);
+  return gram.device.info.backend === "cpu"
+    ? factorOnHost(gram as CpuTensor, ridge, conditioning)
+    : factorOnDevice(gram, ridge, conditioning);
 }

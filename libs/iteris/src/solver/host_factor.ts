@@ -14,8 +14,8 @@ import type { Factor, Solved } from "./factor.ts";
 
 type Vector = Float64Array<ArrayBuffer>;
 
-/** Below this relative residual, refinement has nothing left to win in float64. */
-const TARGET_RESIDUAL = 1e-13;
+/** Below this backward error, refinement has nothing left to win in float64. */
+const TARGET_ERROR = 1e-15;
 const MOST_REFINEMENTS = 3;
 
 /** How G was made, which decides when it counts as singular. */
@@ -48,7 +48,7 @@ export async function factorOnHost(
     (x) => multiply(gram.device, x, unit, 1, n),
     (x) => choleskySolve(lower, n, x, 1),
   );
-  return new HostFactor(gram.device, matrix, lower, scales, condition);
+  return new HostFactor(gram.device, unit, lower, scales, condition);
 }
 
 class HostFactor implements Factor {
@@ -57,7 +57,9 @@ class HostFactor implements Factor {
 
   constructor(
     readonly device: CpuDevice,
+    /** Ĝ = D^-½ G D^-½, D being G's diagonal. */
     readonly matrix: Vector,
+    /** L̂ of Ĝ = L̂ L̂ᵀ. */
     readonly lower: Vector,
     readonly scales: Vector,
     readonly condition: number,
@@ -65,20 +67,18 @@ class HostFactor implements Factor {
 
   solve(rows: Tensor): Promise<Solved> {
     const [m, n] = rows.shape as [number, number];
-    const target = (rows as CpuTensor).floats;
-    const x = this.#apply(target, m, n);
-    const norm = normOf(target) || 1;
-    let residual = this.#residual(target, x, m, n);
+    const target = this.#scaleColumns((rows as CpuTensor).floats, m, n);
+    let x = this.#apply(target, m, n);
+    let rest = this.#residual(target, x, m, n);
     let iterations = 0;
-    for (; iterations < MOST_REFINEMENTS && normOf(residual) > TARGET_RESIDUAL * norm; iterations++) {
-      const refined = plus(x, this.#apply(residual, m, n));
+    for (; iterations < MOST_REFINEMENTS && this.#backwardError(rest, x) > TARGET_ERROR; iterations++) {
+      const refined = plus(x, this.#apply(rest, m, n));
       const next = this.#residual(target, refined, m, n);
-      if (normOf(next) >= normOf(residual)) break;
-      x.set(refined);
-      residual = next;
+      if (normOf(next) >= normOf(rest)) break;
+      [x, rest] = [refined, next];
     }
-    const relativeResidual = normOf(residual) / norm;
-    return Promise.resolve({ x: this.device.wrap(x, [m, n]), relativeResidual, iterations });
+    const solution = this.device.wrap(this.#scaleColumns(x, m, n), [m, n]);
+    return Promise.resolve({ x: solution, backwardError: this.#backwardError(rest, x), iterations });
   }
 
   half(rows: Tensor): Promise<Tensor> {
@@ -88,11 +88,13 @@ class HostFactor implements Factor {
     return Promise.resolve(this.device.wrap(z, [m, n]));
   }
 
-  /** rows · G⁻¹ by the factor, unrefined. */
+  /** rows · Ĝ⁻¹ by the factor, unrefined. */
   #apply(rows: Vector, m: number, n: number): Vector {
-    const columns = transposed(this.#scaleColumns(rows, m, n), m, n);
-    const solution = transposed(choleskySolve(this.lower, n, columns, m), n, m);
-    return this.#scaleColumns(solution, m, n);
+    return transposed(choleskySolve(this.lower, n, transposed(rows, m, n), m), n, m);
+  }
+
+  #backwardError(rest: Vector, x: Vector): number {
+    return normOf(rest) / (normOf(x) * normOf(this.matrix) || 1);
   }
 
   #scaleColumns(rows: Vector, m: number, n: number): Vector {

@@ -20,7 +20,7 @@ export interface SiteSolution extends Disposable {
   readonly a: Tensor;
   readonly b: Tensor;
   readonly rank: RankReport;
-  readonly relativeResidual: number;
+  readonly backwardError: number;
   readonly iterations: number;
 }
 
@@ -37,9 +37,9 @@ export async function solveSite(
   rank: number,
 ): Promise<SiteSolution> {
   using rows = equations.at(alpha);
-  const { x, relativeResidual, iterations } = await factor.solve(rows);
+  const { x, backwardError, iterations } = await factor.solve(rows);
   const { stacked } = equations;
-  const figures = { relativeResidual, iterations };
+  const figures = { backwardError, iterations };
   if (stacked && rank >= x.shape[0]!) {
     const kept = x.shape[0]!;
     return disposable({
@@ -67,7 +67,7 @@ async function cut(
   solution: Solution,
   rank: number,
   solved: number,
-  figures: { readonly relativeResidual: number; readonly iterations: number },
+  figures: { readonly backwardError: number; readonly iterations: number },
 ): Promise<SiteSolution> {
   const { a, b, rank: kept, loss, plainLoss } = await truncate(solution, Math.min(rank, solved));
   return disposable({ a, b, rank: { solved, kept, loss, plainLoss }, ...figures });
