@@ -1,3 +1,4 @@
+import { RANK_FORMS } from "../plan/rank_policy.ts";
 import type { BooleanParameter, ChoiceParameter, NumberParameter } from "../methods/parameters.ts";
 
 /** Rank of the result, where the default is PEFT's. */
@@ -5,6 +6,7 @@ export const RANK: NumberParameter = {
   name: "rank",
   type: "integer",
   minimum: 1,
+  forms: RANK_FORMS,
   help: "rank of the merged adapter",
   defaultText: "the largest rank among the adapters",
 };

@@ -8,6 +8,7 @@ import type {
   ModuleMethod,
 } from "../methods/method.ts";
 import { pooledRank, rankParameter } from "../methods/truncate.ts";
+import { rankLimit } from "../plan/rank_policy.ts";
 import type { DeltaFigures } from "../report/figures.ts";
 import { CoreSpace, sumOfCores } from "./core_space.ts";
 import {
@@ -49,7 +50,7 @@ export function coreMethod(definition: CoreDefinition): ModuleMethod {
     kind: "module",
     parameters: [...parameters, CORE_RANK],
     needs: { baseModel: false, calibration: false },
-    outputRank: (ranks, { rank }) => Math.min(rank as number | undefined ?? Infinity, pooledRank(ranks)),
+    outputRank: (ranks, { rank }) => Math.min(rankLimit(rank) ?? Infinity, pooledRank(ranks)),
     check(plan, values) {
       checkPooledRank(definition.name, plan, values);
       check?.(plan, values);
@@ -60,6 +61,12 @@ export function coreMethod(definition: CoreDefinition): ModuleMethod {
       return cutToRank(space, core, context.rank, figures);
     },
   };
+}
+
+/** The same method where the rank decides what is computed, so that it must be known beforehand: no policy chooses it. */
+export function withFixedRank(method: ModuleMethod): ModuleMethod {
+  const parameters = method.parameters.map((spec) => spec.name === "rank" ? { ...spec, forms: [] } : spec);
+  return { ...method, parameters };
 }
 
 const CORE_RANK = { ...rankParameter, defaultText: "Σ r_t: nothing is cut" };

@@ -7,6 +7,8 @@ import type {
   Parameters,
   PlannedRanks,
 } from "../methods/method.ts";
+import { pooledRank } from "../methods/truncate.ts";
+import { rankPolicy } from "../plan/rank_policy.ts";
 import { PEFT_COMPATIBLE, RANK } from "./common_parameters.ts";
 import { checkEqualRanks } from "./equal_ranks.ts";
 import { deltaEntries, type Entries, matrixEntries } from "./entries.ts";
@@ -54,9 +56,10 @@ export function elementwiseMethod(definition: ElementwiseDefinition): ModuleMeth
     parameters: [...parameters, RANK, PEFT_COMPATIBLE],
     needs: { baseModel: false, calibration: false },
     outputRank(ranks, values) {
-      return mergesFactors(definition, values)
-        ? ranks[0]!
-        : values.rank as number | undefined ?? Math.max(...ranks);
+      if (mergesFactors(definition, values)) return ranks[0]!;
+      // What a policy may choose from is the rank that the sum of the deltas has.
+      if (rankPolicy(values.rank)) return pooledRank(ranks);
+      return values.rank as number | undefined ?? Math.max(...ranks);
     },
     check(plan, values) {
       if (mergesFactors(definition, values)) checkFactorMerge(name, plan, values);

@@ -1,5 +1,5 @@
 import { throwIfCancelled } from "../errors.ts";
-import type { ModuleMethod } from "../methods/method.ts";
+import type { ModuleContext, ModuleMethod } from "../methods/method.ts";
 import type { PlannedModule } from "../plan/plan.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import type { ModuleFigures } from "../report/figures.ts";
@@ -37,23 +37,32 @@ interface MergedOne extends Pick<ModuleFigures, "deltas" | "method"> {
   readonly host: HostFactors;
 }
 
+/** What a method is told of a module. */
+export function moduleContext(
+  { name, rank }: PlannedModule,
+  { recipe, device, plan }: Pick<MergeRun, "recipe" | "device" | "plan">,
+): ModuleContext {
+  return {
+    module: name,
+    device,
+    parameters: recipe.parameters,
+    rank,
+    seed: recipe.seed,
+    modules: plan.modules.map((planned) => planned.name),
+    adapters: recipe.adapters.length,
+  };
+}
+
 async function mergeOne(
   method: ModuleMethod,
   raw: RawModule,
-  { recipe, device, plan }: MergeRun,
+  run: MergeRun,
 ): Promise<MergedOne> {
-  const { name, rank } = raw.planned;
+  const { device } = run;
+  const { name } = raw.planned;
   const sources = uploadModule(device, raw);
   try {
-    const merged = await method.merge(sources, {
-      module: name,
-      device,
-      parameters: recipe.parameters,
-      rank,
-      seed: recipe.seed,
-      modules: plan.modules.map((planned) => planned.name),
-      adapters: recipe.adapters.length,
-    });
+    const merged = await method.merge(sources, moduleContext(raw.planned, run));
     try {
       const deltas = merged.deltas ?? await measureDeltas(device, sources, merged);
       return { host: await downloadMerged(device, name, merged), deltas, method: merged.figures ?? {} };

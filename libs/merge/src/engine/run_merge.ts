@@ -17,6 +17,7 @@ import { writeReports } from "../report/write_reports.ts";
 import type { InputRecord } from "../report/record.ts";
 import type { MergeSummary } from "../report/summary.ts";
 import { VERSIONS } from "../versions.ts";
+import { planWithChosenRanks } from "./choose_ranks.ts";
 import { checkOutputPath, closeAdapters, hashInputs, openAdapters } from "./inputs.ts";
 import { peakResidentBytes } from "./memory.ts";
 import { mergeModel } from "./merge_model.ts";
@@ -70,9 +71,10 @@ export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Prom
   if (!options.force) refuseExisting(recipe.output.path);
   const adapters = await openAdapters(recipe);
   try {
-    const plan = planMerge(recipe, adapters, method);
+    const planned = planMerge(recipe, adapters, method);
     const device = options.device ?? await openDevice({ device: recipe.device });
     try {
+      const plan = await planWithChosenRanks(planned, method, recipe, device, options.signal);
       return await mergeInto(recipe, method, plan, adapters, device, options);
     } finally {
       if (device !== options.device) await device.dispose();

@@ -1,4 +1,4 @@
-import { coreMethod, noiseOf } from "../datafree/core_method.ts";
+import { coreMethod, noiseOf, withFixedRank } from "../datafree/core_method.ts";
 import {
   decompose,
   leading,
@@ -60,7 +60,7 @@ function sharedSubspaces(
   return { outputs, inputs };
 }
 
-const method = coreMethod({
+const method = withFixedRank(coreMethod({
   name: "compress_then_merge",
   title: "Compress then Merge",
   summary:
@@ -90,7 +90,7 @@ const method = coreMethod({
       figures: { energy_in_shared_subspaces: kept / total },
     };
   },
-});
+}));
 
 export const compressThenMerge: ModuleMethod = {
   ...method,

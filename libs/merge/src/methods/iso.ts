@@ -1,4 +1,4 @@
-import { coreMethod, noiseOf } from "../datafree/core_method.ts";
+import { coreMethod, noiseOf, withFixedRank } from "../datafree/core_method.ts";
 import { isPresent, sumOfCores } from "../datafree/core_space.ts";
 import {
   decompose,
@@ -45,7 +45,7 @@ const COMMON: NumberParameter = {
   help: "part of the rank that goes to directions of the sum; the rest is shared among the adapters' own",
 };
 
-export const isoCts: ModuleMethod = coreMethod({
+export const isoCts: ModuleMethod = withFixedRank(coreMethod({
   name: "iso_cts",
   title: "isotropic merging in common and task-specific subspaces",
   summary: "As iso_c, but keeps room for directions that single adapters have beside the common ones.",
@@ -76,4 +76,4 @@ export const isoCts: ModuleMethod = coreMethod({
       figures: { strength, common_directions: common.sigma.length, own_directions: share },
     };
   },
-});
+}));

@@ -12,6 +12,7 @@ import {
   sideBySide,
 } from "../datafree/matrix.ts";
 import { MERGE_PARAMETERS, mergeEntries, type WeightedMatrix } from "../datafree/merge_entries.ts";
+import { rankLimit } from "../plan/rank_policy.ts";
 import { checkPooledRank } from "./lego_parameters.ts";
 import type { MergedFactors, ModuleMethod } from "./method.ts";
 import { pooledRank, rankParameter } from "./truncate.ts";
@@ -42,7 +43,7 @@ export const knots: ModuleMethod = {
   source: "Stoica et al., Model merging with SVD to tie the Knots (arXiv 2410.19735)",
   parameters: [...MERGE_PARAMETERS, { ...rankParameter, defaultText: "Σ r_t: nothing is cut" }],
   needs: { baseModel: false, calibration: false },
-  outputRank: (ranks, { rank }) => Math.min(rank as number | undefined ?? Infinity, pooledRank(ranks)),
+  outputRank: (ranks, { rank }) => Math.min(rankLimit(rank) ?? Infinity, pooledRank(ranks)),
   check: (plan, parameters) => checkPooledRank("knots", plan, parameters),
   async merge(sources, context) {
     const { device } = context;

@@ -1,5 +1,6 @@
 import type { ResolvedOptions } from "@lora-loom/lego";
 import { MergeError } from "../errors.ts";
+import { rankPolicy } from "../plan/rank_policy.ts";
 import type { Parameters, PlannedRanks } from "./method.ts";
 import type { ParameterSpec } from "./parameters.ts";
 
@@ -127,7 +128,8 @@ export function legoRank(ranks: readonly number[], parameters: Parameters): numb
  * @throws {MergeError} `rank_out_of_range`
  */
 export function checkPooledRank(method: string, { modules }: PlannedRanks, parameters: Parameters): void {
-  const rank = parameters.rank as number | undefined;
+  // A policy has no rank to refuse.
+  const rank = rankPolicy(parameters.rank) ? undefined : parameters.rank as number | undefined;
   const largest = Math.max(...modules.map(({ ranks }) => sum(ranks)));
   if (rank === undefined || rank <= largest) return;
   throw new MergeError(

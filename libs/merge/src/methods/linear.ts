@@ -1,4 +1,5 @@
 import { MergeError } from "../errors.ts";
+import { rankLimit } from "../plan/rank_policy.ts";
 import { concatenate } from "./concatenate.ts";
 import { checkPooledRank } from "./lego_parameters.ts";
 import type { ModuleMethod, Parameters } from "./method.ts";
@@ -48,7 +49,7 @@ export const linear: ModuleMethod = {
   needs: { baseModel: false, calibration: false },
   outputRank(ranks, parameters) {
     if (isPeftCompatible(parameters)) return ranks[0]!;
-    return Math.min(parameters.rank as number | undefined ?? Infinity, pooledRank(ranks));
+    return Math.min(rankLimit(parameters.rank) ?? Infinity, pooledRank(ranks));
   },
   check(plan, parameters) {
     if (isPeftCompatible(parameters)) {

@@ -21,7 +21,20 @@ export interface NumberParameter extends ParameterCommon {
   readonly exclusiveMinimum?: boolean;
   /** Words that may stand instead of a number, such as `auto`. */
   readonly keywords?: readonly string[];
+  /** Texts that may stand instead of a number, such as `energy:0.95`. */
+  readonly forms?: readonly ParameterForm[];
   readonly default?: number | string;
+}
+
+/** A word with a number after a colon, such as `energy:0.95`. */
+export interface ParameterForm {
+  readonly word: string;
+  /** The number is greater than this … */
+  readonly above: number;
+  /** … and at most this. */
+  readonly maximum?: number;
+  /** What it means, in a few words. */
+  readonly help: string;
 }
 
 /** One of several words. */
@@ -47,8 +60,26 @@ export function rangeText(spec: ParameterSpec): string {
   const kind = spec.type === "integer" ? "a whole number" : "a number";
   const low = spec.minimum === undefined ? "" : ` ${spec.exclusiveMinimum ? ">" : "≥"} ${spec.minimum}`;
   const high = spec.maximum === undefined ? "" : `${low ? " and" : ""} ≤ ${spec.maximum}`;
-  const words = spec.keywords ? `, or ${spec.keywords.join(" or ")}` : "";
-  return `${kind}${low}${high}${words}`;
+  const words = [...spec.keywords ?? [], ...(spec.forms ?? []).map(formText)];
+  return `${kind}${low}${high}${words.map((word) => `, or ${word}`).join("")}`;
+}
+
+/** `energy:X (0 < X ≤ 1)`. */
+function formText({ word, above, maximum }: ParameterForm): string {
+  return `${word}:X (${maximum === undefined ? `X > ${above}` : `${above} < X ≤ ${maximum}`})`;
+}
+
+/** The form that a value has, and its number; undefined when it has none. */
+export function readForm(
+  forms: readonly ParameterForm[],
+  value: unknown,
+): { word: string; number: number } | undefined {
+  const [word, text, ...rest] = typeof value === "string" ? value.split(":") : [];
+  const form = forms.find((candidate) => candidate.word === word);
+  if (!form || !text?.trim() || rest.length > 0) return undefined;
+  const number = Number(text);
+  const isInRange = Number.isFinite(number) && number > form.above && number <= (form.maximum ?? Infinity);
+  return isInRange ? { word: form.word, number } : undefined;
 }
 
 /** The default in words. */
@@ -71,7 +102,10 @@ export function parameterSchema(spec: ParameterSpec): v.GenericSchema<unknown, P
   if (spec.type === "boolean") return v.boolean(message);
   if (spec.type === "choice") return v.picklist(spec.choices, message);
   const number = v.pipe(v.number(message), v.check((value) => isInRange(spec, value), message));
-  return spec.keywords ? v.union([v.picklist(spec.keywords), number], message) : number;
+  const { keywords = [], forms = [] } = spec;
+  if (keywords.length + forms.length === 0) return number;
+  const form = v.pipe(v.string(message), v.check((value) => readForm(forms, value) !== undefined, message));
+  return v.union([v.picklist(keywords), form, number], message);
 }
 
 /** The parameter as JSON Schema (draft 2020-12). */

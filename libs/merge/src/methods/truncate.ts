@@ -1,4 +1,5 @@
 import { truncateSum } from "@lora-loom/lego";
+import { RANK_FORMS, rankLimit } from "../plan/rank_policy.ts";
 import type { ParameterValue } from "../recipe/recipe.ts";
 import { deltasOf } from "./lego_merge.ts";
 import type { MergedFactors, WeightedFactors } from "./method.ts";
@@ -9,7 +10,8 @@ export const rankParameter: NumberParameter = {
   name: "rank",
   type: "integer",
   minimum: 1,
-  help: "rank of the result; the sum is cut to its largest singular values",
+  forms: RANK_FORMS,
+  help: "rank of the result, which is cut to its largest singular values",
   formula: "1 ≤ k ≤ Σ r_t",
 };
 
@@ -20,7 +22,7 @@ export function pooledRank(ranks: readonly number[]): number {
 
 /** The rank asked for, at most Σ r_t; the largest among the adapters when none was. */
 export function largestRank(ranks: readonly number[], asked: ParameterValue | undefined): number {
-  return Math.min(asked as number | undefined ?? Math.max(...ranks), pooledRank(ranks));
+  return Math.min(rankLimit(asked) ?? Math.max(...ranks), pooledRank(ranks));
 }
 
 /** The best rank-k approximation of the weighted sum. */
