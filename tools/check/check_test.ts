@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { withTemporaryWorkspace } from "../house/temporary_workspace.ts";
-import { findBrokenLinks, listDocuments, withExamples } from "./documents.ts";
+import { findBrokenLinks, findUndocumented, listDocuments, withExamples } from "./documents.ts";
 import { compareScripts } from "./scripts.ts";
 
 const fence = "```";
@@ -16,6 +16,20 @@ Deno.test("withExamples() finds the documents that hold a TypeScript block", asy
     const documents = listDocuments(root);
     assertEquals(documents, ["README.md", "docs/later.md", "docs/shell.md"]);
     assertEquals(await withExamples(root, documents), ["README.md"]);
+  });
+});
+
+Deno.test("findUndocumented() reports members without a README and libraries without an example", async () => {
+  const files = {
+    "libs/a/README.md": `${fence}ts\nconst a = 1;\n${fence}\n`,
+    "libs/b/README.md": "# b\n",
+    "apps/c/README.md": "# c\n",
+  };
+  await withTemporaryWorkspace(files, async (root) => {
+    assertEquals(await findUndocumented(root, ["libs/a", "libs/b", "apps/c", "tools"]), [
+      `libs/b/README.md has no example in a ${fence}ts block`,
+      "tools/README.md is missing",
+    ]);
   });
 });
 

@@ -14,6 +14,19 @@ export async function withExamples(root: string, documents: readonly string[]): 
   return documents.filter((_, i) => /^\s*```ts\b(?!.*\bignore\b)/m.test(texts[i]!));
 }
 
+/** Members among `folders` without a README, and libraries whose README has no example that runs. */
+export async function findUndocumented(root: string, folders: readonly string[]): Promise<string[]> {
+  const missing: string[] = [];
+  for (const folder of folders) {
+    const readme = `${folder}/README.md`;
+    if (!await exists(join(root, readme))) missing.push(`${readme} is missing`);
+    else if (folder.startsWith("libs/") && (await withExamples(root, [readme])).length === 0) {
+      missing.push(`${readme} has no example in a \`\`\`ts block`);
+    }
+  }
+  return missing;
+}
+
 /** Relative links, and images, in `documents` that lead to no file. */
 export async function findBrokenLinks(root: string, documents: readonly string[]): Promise<string[]> {
   const broken: string[] = [];

@@ -9,7 +9,7 @@ import { HOUSE } from "../house/arrows.ts";
 import { drawHouse, DRAWING } from "../house/drawing.ts";
 import { readMembers, ROOT } from "../house/workspace.ts";
 import { findMissing, type LockFile } from "../packages/lock.ts";
-import { findBrokenLinks, listDocuments, withExamples } from "./documents.ts";
+import { findBrokenLinks, findUndocumented, listDocuments, withExamples } from "./documents.ts";
 import { checkGraph } from "./graph.ts";
 import { compareScripts } from "./scripts.ts";
 import { complaints, runDeno, type Step, type StepResult } from "./step.ts";
@@ -50,6 +50,7 @@ const STEPS: readonly Step[] = [
   { name: "picture", run: checkDrawing },
   { name: "lock", run: checkLock },
   { name: "scripts", run: async () => complaints(await compareScripts(ROOT)) },
+  { name: "readmes", run: async () => complaints(await findUndocumented(ROOT, memberFolders())) },
   { name: "links", run: async () => complaints(await findBrokenLinks(ROOT, listDocuments())) },
   { name: "graph", run: () => checkGraph(ROOT) },
   { name: "examples", run: runExamples },

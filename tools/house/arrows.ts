@@ -60,8 +60,8 @@ export const HOUSE: House = {
 const TEST_CODE = [
   /(?:_test|_bench|_for_tests)\.[mc]?[jt]sx?$/,
   /\/test_support(?:\/|\.ts$)/,
-  /\/bench\//,
-  /^(?:tests|libs\/testing)\//,
+  /(?:^|\/)(?:bench|tests)\//,
+  /^libs\/testing\//,
 ];
 
 /** Test code, benchmarks included: the files that may import what only tests may import, and that only tests may import. */
