@@ -54,6 +54,9 @@ export async function decide(
   return await finish(pool, kernel, clustering, members, resolved, entries);
 }
 
+/** {@linkcode decide}, or something that runs it elsewhere, in a worker for one. */
+export type Decide = typeof decide;
+
 async function finish(
   pool: UnitPool,
   kernel: Float64Array,

@@ -1,4 +1,4 @@
-import { decide, type Unit } from "./decide.ts";
+import { type Decide, decide, type Unit } from "./decide.ts";
 import type { LegoReport } from "./diagnostics.ts";
 import { type AdapterFactors, FactorStack, type MergedFactors } from "./factor_stack.ts";
 import type { LegoOptions } from "./options.ts";
@@ -19,14 +19,16 @@ export interface LegoResult extends MergedFactors {
  *
  * @param adapters the adapters that have this module; one alone is pruned or re-expressed
  * @param options see {@linkcode LegoOptions}; default: the preset `lego`
+ * @param decideModule where the float64 part runs; default: here
  * @throws {LegoError} `rank_out_of_range`, `invalid_option`, `unknown_option`, `shape_mismatch`, `no_adapters`, `not_finite`
  * @throws {TensorError} from the device
  */
 export async function mergeModule(
   adapters: readonly AdapterFactors[],
   options: LegoOptions = {},
+  decideModule: Decide = decide,
 ): Promise<LegoResult> {
   using stack = new FactorStack(adapters);
-  const { clusters, report, ...combination } = await decide(await stack.describe(), options, stack);
+  const { clusters, report, ...combination } = await decideModule(await stack.describe(), options, stack);
   return { ...stack.combine(combination), clusters, report };
 }
