@@ -42,6 +42,25 @@ function memoryText({ peak_rss_bytes, peak_gpu_bytes }: MergeSummary): string {
   return peak_gpu_bytes > 0 ? `${resident}, ${bytesText(peak_gpu_bytes)} in device buffers` : resident;
 }
 
+/** What a method that runs the base model measured; nothing for the others. */
+function measuredLines({ output_error, agreement }: MergeSummary["quality"]): string[] {
+  const compared = (merged: number, sum: number, mean: number) =>
+    `${short(merged)} (sum of the deltas ${short(sum)}, their mean ${short(mean)})`;
+  const lines: string[] = [];
+  if (output_error) {
+    lines.push(
+      `  output error             ${compared(output_error.merged, output_error.sum, output_error.mean)}`,
+    );
+  }
+  if (agreement) {
+    const { merged, sum, mean } = agreement;
+    const tasks = Object.entries(merged.tasks).map(([name, share]) => `${name} ${short(share)}`);
+    lines.push(`  agreement                ${compared(merged.mean, sum.mean, mean.mean)}`);
+    lines.push(`  agreement by task        ${tasks.join(", ")}`);
+  }
+  return lines;
+}
+
 /** What a merge did, for people. */
 export function summaryText(summary: MergeSummary): string {
   const { seconds, quality } = summary;
@@ -59,9 +78,11 @@ export function summaryText(summary: MergeSummary): string {
     }`,
     `  time      ${secondsText(seconds.total)} (${parts})`,
     `  memory    ${memoryText(summary)}`,
+    ...measuredLines(quality),
     `  cosine to each adapter   ${cosines.join(", ")}`,
     `  cosine to their sum      ${short(quality.cosine_to_sum)}`,
-    ...(quality.best_loss === null ? [] : [
+    // What a method measured on real inputs says more than the distance from a sum that it does not aim at.
+    ...(quality.best_loss === null || quality.output_error ? [] : [
       `  lost of the sum          ${short(quality.loss)} (best possible at this rank: ${
         short(quality.best_loss)
       })`,
