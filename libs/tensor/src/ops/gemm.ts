@@ -5,7 +5,7 @@ import { wholeMatrix } from "../gpu/matrix_view.ts";
 import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
-import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import { FAMILIES, PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
 
 /** Options of {@linkcode gemm}. */
 export interface GemmOptions {
@@ -39,6 +39,11 @@ function sizes(a: Tensor, b: Tensor, options: GemmOptions) {
   requireF32([a, b, options.into], "gemm");
   if (options.into) requireShape(options.into, [m, n], "into", "gemm");
   return { m, n, k };
+}
+
+/** Names for {@linkcode GemmOptions.kernel}. */
+export function kernelFamilies(): string[] {
+  return Object.keys(FAMILIES);
 }
 
 /**

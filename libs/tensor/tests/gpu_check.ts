@@ -1,0 +1,175 @@
+/**
+ * Checks this library on the adapter that is there: what the adapter offers, every product kernel in every form, the library's
+ * tests, and the speed of products. Meant for hardware that continuous integration does not have.
+ *
+ *     deno run -A libs/tensor/tests/gpu_check.ts [--device auto] [--quick]
+ *
+ * `--quick` leaves out the benchmark, and kernel families that a software driver takes minutes to compile. The table comes
+ * last; the exit status is 1 when anything failed.
+ */
+import {
+  describeAdapters,
+  type DeviceChoice,
+  gemm,
+  gram,
+  kernelFamilies,
+  openDevice,
+  type Tensor,
+} from "@lora-loom/tensor";
+import { parseArgs } from "@std/cli/parse-args";
+
+/** A line of the table at the end. */
+interface Row {
+  readonly check: string;
+  readonly passed: boolean;
+  readonly detail: string;
+}
+
+const flags = parseArgs(Deno.args, { string: ["device"], boolean: ["quick"], default: { device: "auto" } });
+const choice = flags.device as DeviceChoice;
+const rows: Row[] = [];
+
+function note(check: string, passed: boolean, detail: string): void {
+  rows.push({ check, passed, detail });
+  console.log(`${passed ? "ok" : "FAILED"}  ${check}: ${detail}`);
+}
+
+/** Pseudo-random values in (-1, 1). */
+function values(count: number, seed: number): Float32Array<ArrayBuffer> {
+  let state = seed;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+}
+
+/** The largest error of a product in units of its bound 2√k·2⁻²⁴·Σ|a||b|; NaN counts as infinite. */
+function errorInBounds(
+  actual: ArrayLike<number>,
+  [m, n, k]: readonly [number, number, number],
+  left: (row: number, inner: number) => number,
+  right: (inner: number, column: number) => number,
+): number {
+  let worst = 0;
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let [sum, magnitude] = [0, 0];
+      for (let p = 0; p < k; p++) {
+        const term = left(i, p) * right(p, j);
+        sum += term;
+        magnitude += Math.abs(term);
+      }
+      const error = Math.abs(actual[i * n + j]! - sum) /
+        (2 * Math.sqrt(k) * 2 ** -24 * magnitude + 2 ** -24 * Math.abs(sum));
+      worst = Math.max(worst, Number.isNaN(error) ? Infinity : error);
+    }
+  }
+  return worst;
+}
+
+/** Checks one family in all transposes, at aligned and odd sizes, on tiles whole and cut. */
+async function checkFamily(kernel: string): Promise<void> {
+  await using device = await openDevice({ device: choice, poison: true });
+  let worst = 0;
+  const start = performance.now();
+  for (const [m, n, k] of [[132, 260, 72], [131, 259, 71], [5, 300, 33]] as const) {
+    for (const transposeA of [false, true]) {
+      for (const transposeB of [false, true]) {
+        const [a, b] = [values(m * k, 1), values(k * n, 2)];
+        using left = device.upload(a, transposeA ? [k, m] : [m, k]);
+        using right = device.upload(b, transposeB ? [n, k] : [k, n]);
+        using product = gemm(left, right, { transposeA, transposeB, kernel });
+        const error = errorInBounds(
+          await device.download(product),
+          [m, n, k],
+          (i, p) => transposeA ? a[p * m + i]! : a[i * k + p]!,
+          (p, j) => transposeB ? b[j * k + p]! : b[p * n + j]!,
+        );
+        worst = Math.max(worst, error);
+      }
+    }
+  }
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  note(
+    `gemm ${kernel}`,
+    worst <= 1,
+    `largest error ${worst.toFixed(3)} of its bound, ${seconds} s with compiling`,
+  );
+}
+
+/** Gram matrices at sizes that the adapter's own kernels take, weighted and split. */
+async function checkGram(): Promise<void> {
+  await using device = await openDevice({ device: choice, poison: true });
+  for (
+    const [count, d, of] of [[600, 700, "rows"], [700, 600, "columns"], [7, 9001, "rows"], [
+      9001,
+      9,
+      "columns",
+    ]] as const
+  ) {
+    const x = values(count * d, 3);
+    const weights = Float32Array.from({ length: count }, (_, i) => 0.5 + (i % 7));
+    using stored = device.upload(x, [count, d]);
+    using rowWeights = device.upload(weights, [count]);
+    using result: Tensor = gram(stored, of === "rows" ? { of } : { of, rowWeights });
+    const at = (i: number, p: number) =>
+      of === "rows" ? x[i * d + p]! : x[p * d + i]! * Math.sqrt(weights[p]!);
+    const [size, inner] = of === "rows" ? [count, d] : [d, count];
+    const error = errorInBounds(await device.download(result), [size, size, inner], at, (p, j) => at(j, p));
+    note(`gram of ${of}, [${count}, ${d}]`, error <= 1, `largest error ${error.toFixed(3)} of its bound`);
+  }
+}
+
+async function runProgram(name: string, args: readonly string[]): Promise<void> {
+  const start = performance.now();
+  const { success } = await new Deno.Command(Deno.execPath(), {
+    args: [...args],
+    stdout: "inherit",
+    stderr: "inherit",
+  })
+    .spawn().status;
+  note(name, success, `${((performance.now() - start) / 1000).toFixed(1)} s`);
+}
+
+const report = await describeAdapters();
+console.log(JSON.stringify(report, null, 2));
+let name = "";
+let software = true;
+{
+  await using device = await openDevice({ device: choice });
+  name = `${device.info.name}, class ${device.info.class}, ${device.info.driver}`;
+  software = device.info.class === "software";
+  note("device", device.info.backend === "webgpu", name);
+}
+const families = kernelFamilies().filter((family) =>
+  !(software && flags.quick && /^tiled_(32|64|128)$/.test(family))
+);
+for (const family of families) await checkFamily(family);
+await checkGram();
+const folder = new URL("..", import.meta.url).pathname;
+await runProgram("tests of libs/tensor", ["test", "-A", `${folder}src`]);
+if (!flags.quick) {
+  await runProgram("benchmark, safe", [
+    "run",
+    "-A",
+    `${folder}bench/products.ts`,
+    "--device",
+    choice,
+    "--all",
+  ]);
+  await runProgram("benchmark, fast", [
+    "run",
+    "-A",
+    `${folder}bench/products.ts`,
+    "--device",
+    choice,
+    "--profile",
+    "fast",
+  ]);
+}
+
+console.log(`\n${name}\n`);
+for (const { check, passed, detail } of rows) {
+  console.log((passed ? "ok" : "FAILED").padEnd(7), check.padEnd(32), detail);
+}
+Deno.exit(rows.every(({ passed }) => passed) ? 0 : 1);
