@@ -11,23 +11,23 @@ export interface ExpertWeight {
 }
 
 /**
- * ‖D_i^½ X_i Wᵀ‖²_F of one batch, W being W0 + W_i (`full`) or W_i (`delta`). The module's own bias has no part in it.
+ * ‖D_i^½ X_i Wᵀ‖²_F of one batch, `[1]`, W being W0 + W_i (`full`) or W_i (`delta`). The module's own bias has no part in it.
  * Without a delta, `delta` falls back on W0: the weight has to be finite, and W0 has the same scale per input energy.
  *
  * @param inputs X_i, `[tokens, in]`
  * @param rootWeights D_i^½, `[tokens]`
  */
-export async function outputEnergy(
+export function outputEnergy(
   inputs: Tensor,
   rootWeights: Tensor,
   { baseWeight, delta }: ExpertWeight,
   kind: "full" | "delta",
-): Promise<number> {
+): Tensor {
   using output = kind === "delta" && delta
     ? throughDelta(inputs, delta)
     : gemm(inputs, baseWeight, { transposeB: true });
   if (kind === "full" && delta) throughDelta(inputs, delta, { into: output });
-  return await weightedSquares(output, rootWeights);
+  return weightedSquares(output, rootWeights);
 }
 
 /** ‖W‖²_F of the same weight. */

@@ -22,10 +22,10 @@ export async function frobeniusNorm(x: Tensor): Promise<number> {
   return Math.sqrt(await squaredNorm(x));
 }
 
-/** ‖diag(rootWeights) x‖²_F. */
-export async function weightedSquares(x: Tensor, rootWeights: Tensor): Promise<number> {
+/** ‖diag(rootWeights) x‖²_F, `[1]`. */
+export function weightedSquares(x: Tensor, rootWeights: Tensor): Tensor {
   using weighted = scaleRows(x, rootWeights);
-  return await squaredNorm(weighted);
+  return sumOfSquares(weighted);
 }
 
 /** factor · rows · Wᵀ for W = b·a, `[tokens, in] → [tokens, out]`; added to `into` where given. */

@@ -2,6 +2,7 @@ import { gemm, type Tensor } from "@lora-loom/tensor";
 import { accumulate, multiple, plus, throughDelta, weightedSquares } from "./algebra.ts";
 import type { Delta, Site } from "./base_model.ts";
 import type { Target } from "./equations.ts";
+import type { Scalars } from "./scalars.ts";
 import type { Pair } from "./statistics.ts";
 
 /** ‖Y_i − X̃ᵢ Wᵀ‖² / ‖Y_i‖², both weighted by D_i, as a root: 0 is perfect, 1 is what no adapter gives. */
@@ -58,24 +59,30 @@ export class ErrorSums {
   /**
    * Adds one batch.
    *
+   * @param scalars what the sums wait in until they are read back
    * @param target {@linkcode targetRows} of the batch
    * @param inputs X̃ᵢ
    * @param rootWeights D_i^½, `[tokens]`
    * @param stacked Σ W_i as one delta
    * @param tasks N, by which the mean is divided
    */
-  async add(
+  add(
+    scalars: Scalars,
     target: Tensor,
     inputs: Tensor,
     rootWeights: Tensor,
-    stacked: Delta,
-    tasks: number,
-    solution: Delta,
-  ): Promise<void> {
-    this.#target += await weightedSquares(target, rootWeights);
-    this.#merged += await squaredError(target, inputs, rootWeights, solution, 1);
-    this.#sum += await squaredError(target, inputs, rootWeights, stacked, 1);
-    this.#mean += await squaredError(target, inputs, rootWeights, stacked, 1 / tasks);
+    { stacked, solution, tasks }: {
+      readonly stacked: Delta;
+      readonly solution: Delta;
+      readonly tasks: number;
+    },
+  ): void {
+    const errorOf = (delta: Delta, factor: number) =>
+      squaredError(target, inputs, rootWeights, delta, factor);
+    scalars.add(weightedSquares(target, rootWeights), (value) => this.#target += value);
+    scalars.add(errorOf(solution, 1), (value) => this.#merged += value);
+    scalars.add(errorOf(stacked, 1), (value) => this.#sum += value);
+    scalars.add(errorOf(stacked, 1 / tasks), (value) => this.#mean += value);
   }
 
   /** The relative errors; plain roots where the target is zero. */
@@ -85,15 +92,15 @@ export class ErrorSums {
   }
 }
 
-/** ‖target − factor · inputs Wᵀ‖². */
-async function squaredError(
+/** ‖target − factor · inputs Wᵀ‖², `[1]`. */
+function squaredError(
   target: Tensor,
   inputs: Tensor,
   rootWeights: Tensor,
   delta: Delta,
   factor: number,
-): Promise<number> {
+): Tensor {
   using rest = multiple(target, 1);
   throughDelta(inputs, delta, { into: rest, factor: -factor });
-  return await weightedSquares(rest, rootWeights);
+  return weightedSquares(rest, rootWeights);
 }

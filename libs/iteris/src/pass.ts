@@ -7,6 +7,7 @@ import type { Settings } from "./options.ts";
 import { ErrorSums, type OutputErrors, targetRows } from "./output_error.ts";
 import { type Plan, type PlannedSite, solvesOnHost } from "./plan.ts";
 import type { SiteReport } from "./report.ts";
+import { Scalars } from "./scalars.ts";
 import { type SiteProblem, type SolvedSite, solveStage, type StageProblem } from "./solve_stage.ts";
 import { TaskStatistics } from "./statistics.ts";
 import type { StateStore } from "./streams/state_store.ts";
@@ -120,12 +121,16 @@ async function gather(
       run.signal?.throwIfAborted();
       using pair = await stream.load(chunk, stage);
       statistics[task]![pair.heldOut ? "heldOut" : "fit"].add(pair);
+      const scalars = new Scalars();
       for (const [index, site] of sites.entries()) {
-        if (!run.adaptiveWeights.has(weightKey(task, site))) {
-          expertEnergies[index]![task]! += await expertEnergy(run, site, task, pair);
+        if (settings.adaptiveWeights !== "none" && !run.adaptiveWeights.has(weightKey(task, site))) {
+          const energy = expertEnergy(run, site, task, pair, settings.adaptiveWeights);
+          scalars.add(energy, (value) => expertEnergies[index]![task]! += value);
         }
-        if (pair.heldOut) heldOutEnergies[index]![task]! += await targetEnergy(run, site, task, pair);
+        if (!pair.heldOut) continue;
+        scalars.add(targetEnergy(run, site, task, pair), (value) => heldOutEnergies[index]![task]! += value);
       }
+      await scalars.settle();
     }
   }
 
@@ -168,16 +173,20 @@ function weightKey(task: number, { site }: PlannedSite): string {
   return `${task} ${site.module}`;
 }
 
-async function expertEnergy(run: Run, site: PlannedSite, task: number, pair: LoadedPair): Promise<number> {
-  const kind = run.settings.adaptiveWeights;
-  if (kind === "none") return 0;
+function expertEnergy(
+  run: Run,
+  site: PlannedSite,
+  task: number,
+  pair: LoadedPair,
+  kind: "full" | "delta",
+): Tensor {
   const weight = { baseWeight: run.model.weight(site.site.module), delta: site.deltas[task] };
-  return await outputEnergy(pair.expert.input, pair.rootWeights, weight, kind);
+  return outputEnergy(pair.expert.input, pair.rootWeights, weight, kind);
 }
 
-async function targetEnergy(run: Run, site: PlannedSite, task: number, pair: LoadedPair): Promise<number> {
+function targetEnergy(run: Run, site: PlannedSite, task: number, pair: LoadedPair): Tensor {
   using target = targetOf(run, site, task, pair);
-  return await weightedSquares(target, pair.rootWeights);
+  return weightedSquares(target, pair.rootWeights);
 }
 
 function targetOf(run: Run, { site, deltas }: PlannedSite, task: number, pair: LoadedPair): Tensor {
@@ -311,19 +320,16 @@ class ErrorTable {
     pair: LoadedPair,
     solved: Deltas,
   ): Promise<void> {
+    const scalars = new Scalars();
     for (const [index, site] of sites.entries()) {
       using target = targetOf(run, site, task, pair);
-      const sums = this.#sums[index]![task]!;
-      const solution = solved.get(site.site.module)!;
-      await sums.add(
-        target,
-        pair.merged.input,
-        pair.rootWeights,
-        site.stacked,
-        run.plan.tasks.length,
-        solution,
-      );
+      this.#sums[index]![task]!.add(scalars, target, pair.merged.input, pair.rootWeights, {
+        stacked: site.stacked,
+        solution: solved.get(site.site.module)!,
+        tasks: run.plan.tasks.length,
+      });
     }
+    await scalars.settle();
   }
 
   of(site: number): OutputErrors[] {
