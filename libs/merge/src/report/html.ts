@@ -128,6 +128,45 @@ function methodPlots({ modules }: MergeRecord): string {
   }).join("");
 }
 
+/** Figures that every module has once for each adapter, such as output errors: a plot each, a line an adapter. */
+function adapterPlots({ modules, recipe }: MergeRecord): string {
+  const isPerAdapter = (figure: unknown): figure is readonly number[] =>
+    Array.isArray(figure) && figure.length === recipe.adapters.length;
+  const keys = Object.keys(modules[0]?.method ?? {}).filter((key) =>
+    modules.every(({ method }) => isPerAdapter(method[key]))
+  );
+  return keys.map((key) => {
+    const series = recipe.adapters.map(({ name }, adapter): Series => ({
+      label: name,
+      style: `s${adapter % COLOURS.length}`,
+      values: modules.map(({ method }) => (method[key] as readonly number[])[adapter]!),
+    }));
+    return svgPlot({
+      title: `${key.replaceAll("_", " ")}, by module`,
+      positions: names(modules),
+      series,
+      range: rangeOf(series.flatMap(({ values }) => values), 0.05),
+    });
+  }).join("");
+}
+
+/** How often the merge, the sum and the mean of the deltas answer as each adapter does. */
+function agreementSection({ quality: { agreement } }: MergeRecord): string {
+  if (!agreement) return "";
+  const percent = (share: number) => `<td class="n">${(100 * share).toFixed(0)} %</td>`;
+  const row = (name: string, shares: readonly number[]) =>
+    `<tr><td>${escapeHtml(name)}</td>${shares.map(percent).join("")}</tr>`;
+  const kinds = [agreement.merged, agreement.sum, agreement.mean];
+  const rows = Object.keys(agreement.merged.tasks).map((name) =>
+    row(name, kinds.map(({ tasks }) => tasks[name]!))
+  );
+  return `<h2>Agreement</h2><p>How often a prompt that no calibration saw is answered exactly as by the adapter itself.</p>` +
+    `<div class="scroll"><table><thead><tr><th>adapter</th><th class="n">this merge</th><th class="n">sum of the deltas</th>` +
+    `<th class="n">their mean</th></tr></thead><tbody>${rows.join("")}${
+      row("mean", kinds.map(({ mean }) => mean))
+    }</tbody></table></div>`;
+}
+
 function names(modules: readonly ModuleFigures[]): string[] {
   return modules.map(({ name }) => name);
 }
@@ -169,10 +208,12 @@ export function htmlReport(record: MergeRecord): string {
 ${overview(record)}
 <h2>Adapters</h2>
 ${inputsTable(record)}
+${agreementSection(record)}
 ${warnings ? `<h2>Warnings</h2><ul>${warnings}</ul>` : ""}
 <h2>Modules</h2>
 ${cosinePlot(record, qualities)}
 ${lossPlot(record, qualities)}
+${adapterPlots(record)}
 ${methodPlots(record)}
 ${modulesTable(record, qualities)}
 </body></html>

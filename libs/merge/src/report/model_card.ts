@@ -39,6 +39,19 @@ function lossSentence({ quality, rank }: MergeRecord): string {
     `(√(1 − cos²))${best}.`;
 }
 
+/** How well it does what the adapters do, by the best figure there is. */
+function qualitySentence(record: MergeRecord): string {
+  const { agreement } = record.quality;
+  if (!agreement) return lossSentence(record);
+  const tasks = Object.entries(agreement.merged.tasks).map(([name, share]) => `${name} ${percent(share)}`);
+  return `On prompts that no calibration saw, it answers exactly as the adapter of the task in ${
+    percent(agreement.merged.mean)
+  } ` +
+    `of cases (${tasks.join(", ")}); the sum of the deltas does in ${
+      percent(agreement.sum.mean)
+    }, their mean in ${percent(agreement.mean.mean)}.`;
+}
+
 /** The text of the model card, `README.md`. */
 export function modelCard(record: MergeRecord): string {
   const { recipe, rank, device, modules, warnings, versions } = record;
@@ -65,7 +78,7 @@ ${method.summary}
 ${qualityRows(record)}
 
 ${
-    lossSentence(record)
+    qualitySentence(record)
   } A cosine says how alike two deltas are, not how well a task is solved: test before use.
 ${notes.length > 0 ? `\nNotes on the inputs:\n\n${notes.join("\n")}\n` : ""}
 ## How to load it
