@@ -1,4 +1,5 @@
 import {
+  decide,
   type DeltaReport,
   type LegoOptions,
   type LegoReport,
@@ -49,9 +50,13 @@ function figuresOf(report: LegoReport): MethodFigures {
 export async function mergeByClusters(
   preset: ResolvedOptions,
   sources: readonly WeightedFactors[],
-  { parameters, rank, seed }: ModuleContext,
+  { parameters, rank, seed, decisions }: ModuleContext,
 ): Promise<MergedFactors> {
   const options: LegoOptions = { ...preset, ...parameters, rank, seed };
-  const { a, b, report } = await mergeModule(sources, options);
+  const { a, b, report } = await mergeModule(
+    sources,
+    options,
+    decisions ? (...input) => decisions.clusters(...input) : decide,
+  );
   return { a, b, deltas: deltasOf(report, sources), figures: figuresOf(report) };
 }

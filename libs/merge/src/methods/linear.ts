@@ -60,6 +60,6 @@ export const linear: ModuleMethod = {
     const { parameters, rank } = context;
     if (isPeftCompatible(parameters)) return sumFactors(sources, context);
     const isExact = rank === pooledRank(sources.map(({ a }) => a.shape[0]!));
-    return await (isExact ? concatenate(sources, context) : truncate(sources, rank));
+    return await (isExact ? concatenate(sources, context) : truncate(sources, context));
   },
 };

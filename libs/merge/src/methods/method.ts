@@ -2,6 +2,7 @@ import type { Device, Tensor } from "@lora-loom/tensor";
 import type { Adapter, Warning } from "@lora-loom/formats";
 import type { ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
 import type { Plan } from "../plan/plan.ts";
+import type { DecisionPool } from "../decisions/decision_pool.ts";
 import type { DeltaFigures, MeasuredQuality } from "../report/figures.ts";
 import type { ParameterSpec } from "./parameters.ts";
 
@@ -62,6 +63,8 @@ export interface ModuleContext {
   /** What {@linkcode MethodDescription.outputRank} said of this module. */
   readonly rank: number;
   readonly seed: number;
+  /** Threads for decisions that take long, where there are any. */
+  readonly decisions?: DecisionPool | undefined;
   /** Names of all modules of the merge, in its order. */
   readonly modules: readonly string[];
   /** How many adapters the recipe has; fewer may have this module. */

@@ -14,5 +14,5 @@ export const svd: ModuleMethod = {
   needs: { baseModel: false, calibration: false },
   outputRank: (ranks, parameters) => largestRank(ranks, parameters.rank),
   check: (plan, parameters) => checkPooledRank("svd", plan, parameters),
-  merge: (sources, { rank }) => truncate(sources, rank),
+  merge: truncate,
 };

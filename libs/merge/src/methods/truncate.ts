@@ -1,8 +1,8 @@
-import { truncateSum } from "@lora-loom/lego";
+import { decideTruncation, truncateSum } from "@lora-loom/lego";
 import { RANK_FORMS, rankLimit } from "../plan/rank_policy.ts";
 import type { ParameterValue } from "../recipe/recipe.ts";
 import { deltasOf } from "./lego_merge.ts";
-import type { MergedFactors, WeightedFactors } from "./method.ts";
+import type { MergedFactors, ModuleContext, WeightedFactors } from "./method.ts";
 import type { NumberParameter } from "./parameters.ts";
 
 /** The parameter of methods that can cut the sum to a rank. */
@@ -26,8 +26,15 @@ export function largestRank(ranks: readonly number[], asked: ParameterValue | un
 }
 
 /** The best rank-k approximation of the weighted sum. */
-export async function truncate(sources: readonly WeightedFactors[], rank: number): Promise<MergedFactors> {
-  const { a, b, report } = await truncateSum(sources, { rank });
+export async function truncate(
+  sources: readonly WeightedFactors[],
+  { rank, decisions }: Pick<ModuleContext, "rank" | "decisions">,
+): Promise<MergedFactors> {
+  const { a, b, report } = await truncateSum(
+    sources,
+    { rank },
+    decisions ? (...input) => decisions.truncation(...input) : decideTruncation,
+  );
   return {
     a,
     b,
