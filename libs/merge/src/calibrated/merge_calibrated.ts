@@ -236,7 +236,7 @@ function siteFigures({ sites }: MergeReport, module: string): MethodFigures {
   return {
     alpha: site.alpha,
     condition: site.condition,
-    relative_residual: site.relativeResidual,
+    backward_error: site.backwardError,
     solved_rank: site.rank.solved,
     kept_rank: site.rank.kept,
     truncation_loss: site.rank.loss,
