@@ -114,6 +114,7 @@ Deno.test("iteris() says invalid_option and names the option", async () => {
     ["tolerance", { iteris: { tolerance: -1 } }],
     ["schedule", { iteris: { schedule: "gauss" as "sweep" } }],
     ["adaptiveWeights", { iteris: { adaptiveWeights: "some" as "full" } }],
+    ["truncation", { plus: { truncation: "best" as "plain" } }],
     ["tokenWeight", { plus: { tokenWeight: 1.5 } }],
     ["drift", { plus: { drift: 1 as unknown as boolean } }],
     ["stream", { plus: { stream: "no" as unknown as boolean } }],

@@ -3,7 +3,13 @@ export * from "./base_model.ts";
 export * from "./errors.ts";
 export * from "./iteris.ts";
 export * from "./iteris_plus.ts";
-export type { AdaptiveWeights, CommonOptions, IterisOptions, IterisPlusOptions } from "./options.ts";
+export type {
+  AdaptiveWeights,
+  CommonOptions,
+  IterisOptions,
+  IterisPlusOptions,
+  TruncationKind,
+} from "./options.ts";
 export type { OutputErrors } from "./output_error.ts";
 export * from "./report.ts";
 export * from "./request.ts";

@@ -6,6 +6,12 @@ import { IterisError } from "./errors.ts";
  */
 export type AdaptiveWeights = "full" | "delta" | "none";
 
+/**
+ * How a solution W is cut to a lower rank. `weighted`: the best approximation on the calibration text, by the eigenvectors of
+ * W G Wᵀ. `plain`: singular value decomposition of W, the best approximation on inputs without structure.
+ */
+export type TruncationKind = "weighted" | "plain";
+
 /** Options that both methods share. */
 export interface CommonOptions {
   /** Sequences a task; the first ones are used. Absent: all. */
@@ -17,6 +23,8 @@ export interface CommonOptions {
   readonly alpha?: number | "auto";
   /** Rank of the merged deltas. Absent: Σr_i, which is exact without drift and stream. */
   readonly rank?: number;
+  /** Default `weighted`. */
+  readonly truncation?: TruncationKind;
 }
 
 /** Options of {@linkcode iteris}. */
@@ -49,6 +57,7 @@ export interface Settings {
   readonly samples: number | undefined;
   readonly alpha: number | "auto";
   readonly rank: number | undefined;
+  readonly truncation: TruncationKind;
   readonly schedule: "sweep" | "jacobi";
   readonly iterations: number;
   readonly tolerance: number;
@@ -63,6 +72,7 @@ export const ITERIS_DEFAULTS: Settings = {
   samples: undefined,
   alpha: 1e-4,
   rank: undefined,
+  truncation: "weighted",
   schedule: "sweep",
   iterations: 10,
   tolerance: 0,
@@ -90,6 +100,7 @@ const RULES: {
     (value) => value === "auto" || (value >= 0 && Number.isFinite(value)),
   ],
   rank: ["a whole number of at least 1", (value) => value === undefined || isWhole(value)],
+  truncation: ["weighted or plain", (value) => value === "weighted" || value === "plain"],
   schedule: ["sweep or jacobi", (value) => value === "sweep" || value === "jacobi"],
   iterations: ["a whole number of at least 1", isWhole],
   tolerance: ["a number of at least 0", (value) => value >= 0 && Number.isFinite(value)],

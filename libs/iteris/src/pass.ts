@@ -224,12 +224,12 @@ async function solve(
   solved: Map<string, Delta>,
 ): Promise<SiteReport[]> {
   const { device, settings, plan } = run;
-  const { alpha, rank, drift, stream } = settings;
+  const { alpha, rank, truncation, drift, stream } = settings;
   using problem = await place(run, stage, sites, gathered);
   const roundoff = device.info.backend === "cpu" ? 2 ** -53 : 2 ** -24;
   const target = { drift, stream };
   const solutions = new Map<string, SolvedSite>();
-  for (const site of await solveStage({ ...problem, stage, target, alpha, rank, roundoff })) {
+  for (const site of await solveStage({ ...problem, stage, target, alpha, rank, truncation, roundoff })) {
     using solution = site.solution;
     solutions.set(site.module, site);
     solved.set(site.module, { a: await copyTo(device, solution.a), b: await copyTo(device, solution.b) });

@@ -30,6 +30,12 @@ const METHODS: readonly {
   { name: "iterisPlus()", method: (rank) => ({ plus: { rank, alpha: 1e-3 } }), drift: true },
 ];
 
+function withPlainTruncation(method: Method): Method {
+  return "plus" in method
+    ? { plus: { ...method.plus, truncation: "plain" } }
+    : { iteris: { ...method.iteris, truncation: "plain" } };
+}
+
 /** tr(W G Wᵀ) by hand. */
 function energy(w: Matrix, g: Matrix): number {
   const image = times(w, g);
@@ -94,6 +100,22 @@ for (const { name, method, drift } of METHODS) {
       const w = full.get(module)!;
       const plain = combine(w, -1, plainTruncation(w, 2));
       assertAlmostEquals(plainLoss, energy(plain, g) / energy(w, g), 1e-8);
+    }
+  });
+
+  Deno.test(`${name} cuts by plain SVD when it is told to`, async () => {
+    const full = await denseResult(await mergeToy(toy, tasks, method(99)));
+    const merged = await mergeToy(toy, tasks, withPlainTruncation(method(2)));
+    const cut = await denseResult(merged);
+    for (const module of FIRST) {
+      assertRelativelyClose(
+        cut.get(module)!.flat(),
+        plainTruncation(full.get(module)!, 2).flat(),
+        1e-7,
+        module,
+      );
+      const { loss, plainLoss } = merged.report.sites.find((site) => site.module === module)!.rank;
+      assertEquals(loss, plainLoss);
     }
   });
 

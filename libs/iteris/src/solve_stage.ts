@@ -9,6 +9,7 @@ import {
   type Target,
   weightedGram,
 } from "./equations.ts";
+import type { TruncationKind } from "./options.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
 import { factorise } from "./solver/factorise.ts";
 import type { Factor } from "./solver/factor.ts";
@@ -39,6 +40,7 @@ export interface StageProblem {
   readonly alpha: number | "auto";
   /** Absent: Σr_i. */
   readonly rank: number | undefined;
+  readonly truncation: TruncationKind;
   readonly roundoff: number;
 }
 
@@ -86,12 +88,8 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
     const { solver, condition, shift } = factor;
     for (const index of indices) {
       const { site, stackedB } = group[index]!;
-      const solution = await solveSite(
-        factor,
-        equations.sites[index]!,
-        alpha,
-        problem.rank ?? stackedB.shape[1]!,
-      );
+      const cut = { rank: problem.rank ?? stackedB.shape[1]!, truncation: problem.truncation };
+      const solution = await solveSite(factor, equations.sites[index]!, alpha, cut);
       solved.push({
         module: site.module,
         solution,

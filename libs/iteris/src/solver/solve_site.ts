@@ -1,8 +1,16 @@
 import { type Device, gemm, qr, type Tensor } from "@lora-loom/tensor";
 import { multiple } from "../algebra.ts";
 import type { RightHandSide } from "../equations.ts";
+import type { TruncationKind } from "../options.ts";
 import type { Factor } from "./factor.ts";
 import { type Solution, truncate } from "./truncate.ts";
+
+/** The rank that a solution may keep. */
+export interface Cut {
+  /** The most rows the result may have. */
+  readonly rank: number;
+  readonly truncation: TruncationKind;
+}
 
 /** What became of a solution's rank. */
 export interface RankReport {
@@ -28,13 +36,12 @@ export interface SiteSolution extends Disposable {
  * Solves W G = N + α P at one site and cuts it down to `rank`.
  *
  * @param factor of G + α κ I
- * @param rank the most rows the result may have
  */
 export async function solveSite(
   factor: Factor,
   equations: RightHandSide,
   alpha: number,
-  rank: number,
+  { rank, truncation }: Cut,
 ): Promise<SiteSolution> {
   using rows = equations.at(alpha);
   const { x, backwardError, iterations } = await factor.solve(rows);
@@ -53,23 +60,30 @@ export async function solveSite(
   using half = await factor.half(rows);
   const [out, inner] = stacked ? stacked.shape as [number, number] : [x.shape[0]!, x.shape[0]!];
   const solved = Math.min(inner, out, x.shape[1]!);
-  if (!stacked) return await cut({ rows: solution, half, left: undefined }, rank, solved, figures);
+  if (!stacked) {
+    return await cut({ rows: solution, half, left: undefined }, { rank, truncation }, solved, figures);
+  }
 
   const { left, right } = await orthogonalised(stacked);
   using factorRows = right;
   using solutionRows = gemm(factorRows, solution);
   using halfRows = gemm(factorRows, half);
   using basis = left;
-  return await cut({ rows: solutionRows, half: halfRows, left: basis }, rank, solved, figures);
+  return await cut(
+    { rows: solutionRows, half: halfRows, left: basis },
+    { rank, truncation },
+    solved,
+    figures,
+  );
 }
 
 async function cut(
   solution: Solution,
-  rank: number,
+  { rank, truncation }: Cut,
   solved: number,
   figures: { readonly backwardError: number; readonly iterations: number },
 ): Promise<SiteSolution> {
-  const { a, b, rank: kept, loss, plainLoss } = await truncate(solution, Math.min(rank, solved));
+  const { a, b, rank: kept, loss, plainLoss } = await truncate(solution, Math.min(rank, solved), truncation);
   return disposable({ a, b, rank: { solved, kept, loss, plainLoss }, ...figures });
 }
 

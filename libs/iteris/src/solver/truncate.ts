@@ -1,5 +1,6 @@
 import { gemm, type Tensor } from "@lora-loom/tensor";
 import { accumulate, multiple, squaredNorm } from "../algebra.ts";
+import type { TruncationKind } from "../options.ts";
 import { leadingLeftVectors } from "./singular_vectors.ts";
 
 /** A solution W = left · rows, and what measures it. */
@@ -27,9 +28,14 @@ export interface Truncated {
  * The best approximation of rank `rank` in the norm of the Gram matrix: W_r = U Uᵀ W with U the leading eigenvectors of
  * W G Wᵀ, which are the leading left singular vectors of Z. Plain SVD takes those of W instead.
  */
-export async function truncate({ rows, half, left }: Solution, rank: number): Promise<Truncated> {
-  using basis = await leadingLeftVectors(half, rank);
+export async function truncate(
+  { rows, half, left }: Solution,
+  rank: number,
+  kind: TruncationKind,
+): Promise<Truncated> {
+  using weightedBasis = await leadingLeftVectors(half, rank);
   using plainBasis = await leadingLeftVectors(rows, rank);
+  const basis = kind === "plain" ? plainBasis : weightedBasis;
   return {
     a: gemm(basis, rows, { transposeA: true }),
     b: left ? gemm(left, basis) : multiple(basis, 1),
