@@ -15,6 +15,8 @@ export * from "./gpu/kernel.ts";
 export type { Profile, Toggles } from "./gpu/dawn.ts";
 export * from "./ops/add.ts";
 export * from "./ops/cast.ts";
+export { type CholeskyFactor, factorCholesky } from "./ops/cholesky.ts";
+export * from "./ops/cholesky_solve.ts";
 export * from "./ops/concat.ts";
 export * from "./ops/copy.ts";
 export * from "./ops/gemm.ts";

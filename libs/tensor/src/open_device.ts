@@ -22,6 +22,8 @@ export interface OpenDeviceOptions {
   readonly poison?: boolean;
   /** Bind at most this many bytes at once, as if the adapter allowed no more, to find errors in windows. For tests. */
   readonly maxBindingBytes?: number;
+  /** Run the kernels of this class of device, whatever the adapter is. For tests. */
+  readonly assumeClass?: "tensor" | "gpu" | "software";
 }
 
 const CHOICES: readonly string[] = ["auto", "gpu", "software", "cpu"] satisfies DeviceChoice[];
@@ -44,5 +46,6 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
   if (choice === "cpu") return new CpuDevice();
   const adapter = await chooseAdapter(choice, options.adapter, options.profile ?? "safe");
   if (!adapter) return new CpuDevice();
-  return new WebGpuDevice(adapter.dawn, adapter.info, options);
+  const info = options.assumeClass ? { ...adapter.info, class: options.assumeClass } : adapter.info;
+  return new WebGpuDevice(adapter.dawn, info, options);
 }

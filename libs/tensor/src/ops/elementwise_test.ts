@@ -134,3 +134,13 @@ Deno.test("elementwise operations work in windows when operands exceed one bindi
   assertWithinFourUlp(await device.download(scaled), expected);
   assertEquals([...await device.download(turned)], [...transposed(matrix).data]);
 });
+
+Deno.test("transpose() gives the same result when the hardware kernel computes it", async () => {
+  await using device = await openTestGpu({ assumeClass: "gpu" });
+  for (const [rows, columns] of SIZES) {
+    const matrix = randomMatrix(rows, columns, 10);
+    using x = device.upload(matrix.data, [rows, columns]);
+    using result = transpose(x);
+    assertEquals([...await device.download(result)], [...transposed(matrix).data]);
+  }
+});

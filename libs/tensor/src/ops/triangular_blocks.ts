@@ -1,0 +1,104 @@
+import type { GpuDevice } from "../gpu/gpu_device.ts";
+import { block, type MatrixView, wholeMatrix } from "../gpu/matrix_view.ts";
+import { CHOLESKY_BLOCK } from "../kernels/cholesky.ts";
+import type { Tensor } from "../tensor.ts";
+import { queueProduct } from "./matrix_product.ts";
+import { queueCopyRectangle } from "./rectangles.ts";
+
+/** A lower triangular matrix on a GPU whose diagonal blocks were inverted. */
+export interface BlockedTriangle {
+  readonly lower: MatrixView;
+  /** `[⌈n / 64⌉, 64, 64]` */
+  readonly inverses: Tensor;
+}
+
+/** Rows, columns or unknowns [start, end). */
+export type Range = readonly [start: number, end: number];
+
+/** Which of the four systems with L is solved: L X = B, Lᵀ X = B, X L = B or X Lᵀ = B. */
+export interface TriangularForm {
+  readonly transpose: boolean;
+  readonly side: "left" | "right";
+}
+
+/** The two halves of a range that spans several diagonal blocks; undefined for a single block. */
+export function halves([start, end]: Range): readonly [Range, Range] | undefined {
+  const blocks = Math.ceil((end - start) / CHOLESKY_BLOCK);
+  if (blocks === 1) return undefined;
+  const middle = start + Math.ceil(blocks / 2) * CHOLESKY_BLOCK;
+  return [[start, middle], [middle, end]];
+}
+
+/** The inverse of the diagonal block that covers `range`. */
+export function inverseOf(inverses: Tensor, [start, end]: Range): MatrixView {
+  return {
+    tensor: inverses,
+    offset: start * CHOLESKY_BLOCK,
+    rows: end - start,
+    columns: end - start,
+    stride: CHOLESKY_BLOCK,
+  };
+}
+
+/** A copy of a view, as a tensor of its own. */
+export function copyOf(device: GpuDevice, view: MatrixView): Tensor {
+  const result = device.empty([view.rows, view.columns]);
+  queueCopyRectangle(device, view, wholeMatrix(result, "copy"));
+  return result;
+}
+
+/**
+ * Solves for the unknowns of `range` in place: one half, then what it contributes to the other half is subtracted, then that
+ * half. Recursion makes nearly all of the work products with long inner axes.
+ *
+ * @param origin the unknown with which `x` begins
+ */
+export function queueTriangularSolve(
+  device: GpuDevice,
+  triangle: BlockedTriangle,
+  x: MatrixView,
+  form: TriangularForm,
+  range: Range,
+  origin = 0,
+): void {
+  const left = form.side === "left";
+  const unknowns = ([start, end]: Range) => {
+    const part = [start - origin, end - origin] as const;
+    return left ? block(x, part, [0, x.columns]) : block(x, [0, x.rows], part);
+  };
+  const parts = halves(range);
+  if (!parts) return solveBlock(device, unknowns(range), inverseOf(triangle.inverses, range), form);
+
+  // L X = B and X Lᵀ = B begin with the first unknowns, the other two with the last.
+  const [first, second] = left !== form.transpose ? parts : [parts[1], parts[0]];
+  queueTriangularSolve(device, triangle, x, form, first, origin);
+  // The part of L that couples the halves lies below the diagonal whichever is solved first.
+  const coupling = block(triangle.lower, parts[1], parts[0]);
+  using solved = copyOf(device, unknowns(first));
+  const known = wholeMatrix(solved, "solveTriangular");
+  const rest = { c: unknowns(second), alpha: -1, beta: 1 };
+  queueProduct(
+    device,
+    left
+      ? { ...rest, a: coupling, b: known, transposeA: form.transpose }
+      : { ...rest, a: known, b: coupling, transposeB: form.transpose },
+  );
+  queueTriangularSolve(device, triangle, x, form, second, origin);
+}
+
+function solveBlock(
+  device: GpuDevice,
+  x: MatrixView,
+  inverse: MatrixView,
+  { transpose, side }: TriangularForm,
+): void {
+  using solved = device.empty([x.rows, x.columns]);
+  const c = wholeMatrix(solved, "solveTriangular");
+  queueProduct(
+    device,
+    side === "left"
+      ? { a: inverse, b: x, c, transposeA: transpose }
+      : { a: x, b: inverse, c, transposeB: transpose },
+  );
+  queueCopyRectangle(device, c, x);
+}
