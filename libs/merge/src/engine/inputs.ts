@@ -1,9 +1,10 @@
 import { existsSync, realpathSync } from "node:fs";
 import { dirname, relative, resolve, sep } from "node:path";
-import { type Adapter, openAdapter, sha256File } from "@lora-loom/formats";
-import { MergeError, throwIfCancelled } from "../errors.ts";
+import { type Adapter, openAdapter } from "@lora-loom/formats";
+import { MergeError } from "../errors.ts";
 import type { InputRecord } from "../report/record.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { hashFiles } from "./hash_files.ts";
 
 /** The path with every link on the way resolved, as far as it exists. */
 function physicalPath(path: string): string {
@@ -64,14 +65,17 @@ export async function hashInputs(
   adapters: readonly Adapter[],
   signal?: AbortSignal,
 ): Promise<InputRecord[]> {
-  const records: InputRecord[] = [];
-  for (const [index, { name, path, calibration }] of recipe.adapters.entries()) {
-    const files = [];
-    for (const file of [...adapters[index]!.files, ...(calibration === undefined ? [] : [calibration])]) {
-      throwIfCancelled(signal);
-      files.push({ path: relative(recipe.output.path, file), sha256: await sha256File(file) });
-    }
-    records.push({ name, path: relative(recipe.output.path, path), files });
-  }
-  return records;
+  const paths = recipe.adapters.map(({ calibration }, index) => [
+    ...adapters[index]!.files,
+    ...(calibration === undefined ? [] : [calibration]),
+  ]);
+  const hashes = await hashFiles(paths.flat(), signal);
+  return recipe.adapters.map(({ name, path }, index) => ({
+    name,
+    path: relative(recipe.output.path, path),
+    files: paths[index]!.map((file) => ({
+      path: relative(recipe.output.path, file),
+      sha256: hashes.get(file)!,
+    })),
+  }));
 }

@@ -2,6 +2,7 @@ import type { Device, Tensor } from "@lora-loom/tensor";
 import { MergeError } from "../errors.ts";
 import type { MergedFactors } from "../methods/method.ts";
 import { balance } from "./balance.ts";
+import { firstNonFinite } from "./finite.ts";
 
 /** The merged factors of one module in host memory. */
 export interface HostFactors {
@@ -15,7 +16,8 @@ async function downloadFloat32(device: Device, tensor: Tensor): Promise<Float32A
 }
 
 function checkFinite(values: Float32Array, label: string, module: string): void {
-  if (values.every(Number.isFinite)) return;
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  if (firstNonFinite(bytes, "f32") < 0) return;
   throw new MergeError(
     "result_not_finite",
     `${label} of the merged ${module} holds NaN or infinity, although the inputs are finite`,

@@ -109,9 +109,10 @@ async function mergeInto(
   const { modules, rank, warnings } = plan;
   throwIfCancelled(signal);
   const staging = await stageDirectory(recipe.output.path, { force: options.force ?? false });
+  const abandoned = new AbortController();
   try {
     onProgress?.({ type: "start", modules: modules.length, rank, device: device.info.name, warnings });
-    const hashing = settled(hashInputs(recipe, adapters, signal));
+    const hashing = settled(hashInputs(recipe, adapters, abandoned.signal));
     const writer = await createPeftWriter(staging.path, peftSpec(recipe, plan, adapters));
     const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal };
     const merged = method.kind === "module" ? await mergeModules(method, run) : await mergeModel(method, run);
@@ -127,6 +128,7 @@ async function mergeInto(
     await watch.time("write", () => staging.commit());
     return { ...summary, seconds: secondsOf(watch), peak_rss_bytes: peakResidentBytes() };
   } catch (error) {
+    abandoned.abort();
     await staging.discard();
     throw error;
   }
@@ -150,7 +152,8 @@ function agreed<T>(values: readonly T[]): T | undefined {
   return new Set(values).size === 1 ? values[0] : undefined;
 }
 
-function peftSpec(recipe: Recipe, plan: Plan, adapters: readonly Adapter[]): PeftSpec {
+/** What the writer of the merged adapter must know. */
+export function peftSpec(recipe: Recipe, plan: Plan, adapters: readonly Adapter[]): PeftSpec {
   return {
     modules: plan.modules,
     rank: plan.rank,
