@@ -1,4 +1,5 @@
 import type { Command } from "./command.ts";
+import { compare } from "./commands/compare.ts";
 import { diff } from "./commands/diff.ts";
 import { evalCommand } from "./commands/eval.ts";
 import { doctor } from "./commands/doctor.ts";
@@ -7,5 +8,5 @@ import { merge } from "./commands/merge.ts";
 
 /** Every command by name, in the order in which help lists them. */
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  [merge, evalCommand, inspect, diff, doctor].map((command) => [command.name, command]),
+  [merge, compare, evalCommand, inspect, diff, doctor].map((command) => [command.name, command]),
 );

@@ -1,106 +1,17 @@
-import { basename } from "node:path";
-import { openAdapter } from "@lora-loom/formats";
 import { DEVICE_CHOICES, type DeviceChoice, MergeError } from "@lora-loom/merge";
+import { openModel, openTokenizer } from "@lora-loom/model";
+import { openDevice } from "@lora-loom/tensor";
+import type { Command } from "../command.ts";
 import {
-  type Deltas,
-  disposeDeltas,
-  evaluate,
-  type LlamaModel,
-  loadDeltas,
-  openModel,
-  openTokenizer,
-  readTask,
-  type TaskRow,
-  type Tokenizer,
-} from "@lora-loom/model";
-import { type Device, openDevice } from "@lora-loom/tensor";
-import type { Command, Terminal } from "../command.ts";
+  BASE_ALONE,
+  readTasks,
+  type Score,
+  scoreAdapter,
+  scoreAll,
+  type Setting,
+  wholeNumber,
+} from "../scoring.ts";
 import { short, table } from "../text.ts";
-
-/** Tokens beyond the longest completion: its end, and room for another tokenization in context. */
-const SPARE_TOKENS = 4;
-
-/** One task: a file of prompts and completions. */
-interface Task {
-  readonly name: string;
-  readonly rows: readonly TaskRow[];
-}
-
-/** A row of the result. */
-interface Score {
-  readonly adapter: string;
-  readonly task: string;
-  readonly accuracy: number;
-  readonly n: number;
-}
-
-const BASE_ALONE = "(none)";
-
-function wholeNumber(flag: string, text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (Number.isSafeInteger(value) && value >= 1) return value;
-  throw new MergeError(
-    "invalid_flag",
-    `--${flag} takes a whole number of at least 1, found ${JSON.stringify(text)}`,
-    `write --${flag} 100, or leave it out`,
-    `--${flag}`,
-  );
-}
-
-/** `tasks/language.test.jsonl` is the task `language.test`. */
-function taskName(path: string): string {
-  return basename(path).replace(/\.jsonl?$/, "");
-}
-
-async function readTasks(paths: readonly string[], limit: number | undefined): Promise<Task[]> {
-  const tasks: Task[] = [];
-  for (const path of paths) tasks.push({ name: taskName(path), rows: await readTask(path, limit) });
-  return tasks;
-}
-
-/** Enough for every right answer: one that goes on beyond it is wrong. */
-function tokensNeeded(tokenizer: Tokenizer, rows: readonly TaskRow[]): number {
-  return SPARE_TOKENS +
-    rows.reduce((most, { completion }) => Math.max(most, tokenizer.encode(completion).length), 0);
-}
-
-async function adapterDeltas(device: Device, model: LlamaModel, path: string): Promise<Deltas> {
-  const adapter = await openAdapter(path);
-  try {
-    const deltas = await loadDeltas(device, adapter);
-    try {
-      model.checkDeltas(deltas);
-      return deltas;
-    } catch (error) {
-      disposeDeltas(deltas);
-      throw error;
-    }
-  } finally {
-    adapter.close();
-  }
-}
-
-interface Setting {
-  readonly model: LlamaModel;
-  readonly tokenizer: Tokenizer;
-  readonly tasks: readonly Task[];
-  readonly maxNewTokens: number | undefined;
-  readonly terminal: Terminal;
-}
-
-async function scoreAll(setting: Setting, adapter: string, deltas: Deltas): Promise<Score[]> {
-  const { model, tokenizer, tasks, terminal } = setting;
-  const scores: Score[] = [];
-  for (const { name, rows } of tasks) {
-    terminal.signal.throwIfAborted();
-    terminal.status(`${adapter} on ${name}: ${rows.length} rows`);
-    const maxNewTokens = setting.maxNewTokens ?? tokensNeeded(tokenizer, rows);
-    const { accuracy, n } = await evaluate({ model, tokenizer, deltas, rows, maxNewTokens });
-    scores.push({ adapter, task: name, accuracy, n });
-  }
-  return scores;
-}
 
 function scoresText(scores: readonly Score[], mean: number): string {
   const rows = scores.map(({ adapter, task, accuracy, n }) => [adapter, task, accuracy.toFixed(4), n]);
@@ -161,17 +72,10 @@ export const evalCommand: Command = {
     const tokenizer = await openTokenizer(directory);
     await using device = await openDevice({ device: (flags.string("device") ?? "auto") as DeviceChoice });
     using model = await openModel(device, directory);
-    const setting: Setting = { model, tokenizer, tasks, maxNewTokens, terminal };
+    const setting: Setting = { device, model, tokenizer, tasks, maxNewTokens, terminal };
     const paths = flags.list("adapter");
     const scores = paths.length === 0 ? await scoreAll(setting, BASE_ALONE, new Map()) : [];
-    for (const path of paths) {
-      const deltas = await adapterDeltas(device, model, path);
-      try {
-        scores.push(...await scoreAll(setting, path, deltas));
-      } finally {
-        disposeDeltas(deltas);
-      }
-    }
+    for (const path of paths) scores.push(...await scoreAdapter(setting, path));
     const mean = scores.reduce((sum, { accuracy }) => sum + accuracy, 0) / scores.length;
     terminal.out(flags.boolean("json") ? JSON.stringify({ rows: scores, mean }) : scoresText(scores, mean));
     return 0;

@@ -14,6 +14,8 @@ export interface RecipeChanges {
   /** Instead of the recipe's `output.path`; relative to the current folder. */
   readonly output?: string;
   readonly device?: DeviceChoice;
+  /** Another method instead of the recipe's; parameters that it does not have are left out. */
+  readonly method?: string;
 }
 
 async function readText(path: string): Promise<string> {
@@ -39,6 +41,16 @@ async function readText(path: string): Promise<string> {
   }
 }
 
+/** The recipe with another method and those of its parameters that this method has. */
+function withMethod(value: unknown, method: string): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  const { parameters } = value as { parameters?: unknown };
+  const known = METHODS.get(method)?.parameters.map(({ name }) => name);
+  if (!known || typeof parameters !== "object" || parameters === null) return { ...value, method };
+  const kept = Object.entries(parameters).filter(([name]) => known.includes(name));
+  return { ...value, method, parameters: Object.fromEntries(kept) };
+}
+
 /** A document with the overrides applied, which says of a changed value that it came from the command line. */
 function withChanges(document: RecipeDocument, changes: RecipeChanges): RecipeDocument {
   const overrides = (changes.set ?? []).map(parseOverride);
@@ -52,7 +64,8 @@ function withChanges(document: RecipeDocument, changes: RecipeChanges): RecipeDo
   if (changes.device !== undefined) {
     overrides.push({ path: ["device"], value: changes.device, text: `device=${changes.device}` });
   }
-  const value = overrides.reduce(applyOverride, document.value);
+  const changed = overrides.reduce(applyOverride, document.value);
+  const value = changes.method === undefined ? changed : withMethod(changed, changes.method);
   const touches = (path: readonly unknown[], key: readonly unknown[]) =>
     path.every((part, index) => part === key[index]);
   return {

@@ -14,6 +14,8 @@ export interface Plot {
   readonly positions: readonly string[];
   readonly series: readonly Series[];
   readonly range: readonly [low: number, high: number];
+  /** What stands below the first and the last position. Default: `first module`, `last`. */
+  readonly ends?: readonly [first: string, last: string];
 }
 
 const WIDTH = 640;
@@ -44,7 +46,8 @@ export function rangeOf(values: readonly (number | null)[], least: number): [low
 }
 
 /** An inline SVG with one dot per module and series, joined by thin lines; every dot has a tooltip. */
-export function svgPlot({ title, positions, series, range: [low, high] }: Plot): string {
+export function svgPlot({ title, positions, series, range: [low, high], ends }: Plot): string {
+  const [first, last] = ends ?? ["first module", "last"];
   const innerWidth = WIDTH - MARGIN.left - MARGIN.right;
   const innerHeight = HEIGHT - MARGIN.top - MARGIN.bottom;
   const x = (index: number) =>
@@ -59,8 +62,8 @@ export function svgPlot({ title, positions, series, range: [low, high] }: Plot):
       Number(tick.toPrecision(3))
     }</text>`
   ).join("");
-  const axis = `<text x="${MARGIN.left}" y="${HEIGHT - 6}">first module</text>` +
-    `<text x="${WIDTH - MARGIN.right}" y="${HEIGHT - 6}" text-anchor="end">last</text>`;
+  const axis = `<text x="${MARGIN.left}" y="${HEIGHT - 6}">${escapeHtml(first)}</text>` +
+    `<text x="${WIDTH - MARGIN.right}" y="${HEIGHT - 6}" text-anchor="end">${escapeHtml(last)}</text>`;
   const marks = series.map(({ label, values, style }) => {
     const points = values.flatMap((value, index) => value === null ? [] : [{ value, index }]);
     const line = points.map(({ value, index }) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
