@@ -4,12 +4,12 @@ import { type Decision, type FactorEntries, LegoError, type TruncationDecision }
 import { MergeError } from "../errors.ts";
 import type { ErrorFields, FromWorker, Question, Task, ToWorker } from "./messages.ts";
 
-/** Most threads: more would wait for the device and the disk. */
-const MOST_WORKERS = 16;
+/** Most threads: each takes some 80 MB, and a merge is to stay within 1 GiB beyond its largest module. */
+const MOST_WORKERS = 6;
 
-/** How many threads this machine can keep busy beside the one that owns the device. */
+/** How many threads this machine can keep busy: the one that owns the device mostly waits for it. */
 export function sensibleWorkers(): number {
-  return Math.max(1, Math.min(MOST_WORKERS, availableParallelism() - 1));
+  return Math.min(MOST_WORKERS, availableParallelism());
 }
 
 /**

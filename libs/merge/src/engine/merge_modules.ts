@@ -13,7 +13,7 @@ import type { MergedModules, MergeRun } from "./run_merge.ts";
 const LEAST_UNITS_FOR_THREADS = 128;
 
 /** Bytes that modules in flight may take together, if more than one is. */
-const BYTES_IN_FLIGHT = 512 * 2 ** 20;
+const BYTES_IN_FLIGHT = 320 * 2 ** 20;
 
 /** How many modules are merged at once: as many as there are threads to decide, as far as memory allows. */
 function modulesInFlight(plan: Plan): number {

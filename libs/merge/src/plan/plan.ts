@@ -106,6 +106,19 @@ function checkShapes(name: string, sources: readonly PlannedSource[], adapters: 
   }
 }
 
+/** One adapter for a base that stores [in, out] and one for [out, in] are not adapters of one base. */
+function checkLayouts(adapters: readonly Adapter[]): void {
+  const other = adapters.find(({ fanInFanOut }) => fanInFanOut !== adapters[0]!.fanInFanOut);
+  if (!other) return;
+  const describe = ({ path, fanInFanOut }: Adapter) => `${path} says ${fanInFanOut}`;
+  throw new MergeError(
+    "layouts_differ",
+    `the adapters disagree on fan_in_fan_out: ${describe(adapters[0]!)}, ${describe(other)}`,
+    "merge adapters of one base model",
+    "fan_in_fan_out",
+  );
+}
+
 /** Bytes of the f32 factors, their raw form and the result. */
 function deviceBytes(inFeatures: number, outFeatures: number, pooledRank: number, rank: number): number {
   return 4 * (inFeatures + outFeatures) * (2 * pooledRank + rank);
@@ -148,9 +161,10 @@ function commonBaseModel(
  * Decides what will be merged, and refuses what cannot be.
  *
  * @param adapters open, in the recipe's order
- * @throws {MergeError} `shape_mismatch`, `no_module_matches`, `nothing_to_merge` or what the method's own check throws
+ * @throws {MergeError} `shape_mismatch`, `layouts_differ`, `no_module_matches`, `nothing_to_merge` or what the method's own check throws
  */
 export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: Method): Plan {
+  checkLayouts(adapters);
   const warnings: Warning[] = adapters.flatMap((adapter) => adapter.warnings);
   const all = [...new Set(adapters.flatMap(({ modules }) => [...modules.keys()]))].sort(compareNames);
   const pools = selectModules(all, recipe, warnings).map((name) => ({

@@ -98,6 +98,7 @@ Deno.test("planMerge() refuses what no module can give", () => {
     assertThrows(() => plan([X, Y], changes), MergeError).code;
   assertEquals(code({ include: ["*.k"] }), "no_module_matches");
   assertEquals(code({ exclude: ["*"] }), "nothing_to_merge");
+  assertEquals(assertThrows(() => plan([X, { ...X, fanInFanOut: true }]), MergeError).code, "layouts_differ");
   for (const method of ["lego", "lego+", "svd", "linear"]) {
     assertEquals(code({ method, parameters: { rank: 6 } }), "rank_out_of_range", method);
     assertEquals(
