@@ -11,9 +11,7 @@ import {
 } from "./equations.ts";
 import type { TruncationKind } from "./options.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
-import { factorise } from "./solver/factorise.ts";
-import type { Factor } from "./solver/factor.ts";
-import type { Conditioning } from "./solver/host_factor.ts";
+import { type Conditioning, type Factor, factorise } from "./solver/factor.ts";
 import { type SiteSolution, solveSite } from "./solver/solve_site.ts";
 
 /** One site of a stage, ready to be solved. All tensors of a stage's problem live on one device. */

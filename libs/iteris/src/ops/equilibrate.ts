@@ -71,7 +71,8 @@ export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = define
     const n = gram.shape[0]!;
     const values = (gram as CpuTensor).floats;
     const scales = Float64Array.from({ length: n }, (_, i) => {
-      return 2 ** -Math.floor(Math.floor(Math.log2(values[i * n + i]! + ridge)) / 2);
+      const value = values[i * n + i]! + ridge;
+      return value > 0 ? 2 ** -Math.floor(Math.floor(Math.log2(value)) / 2) : 1;
     });
     const matrix = values.map((value, index) => value * scales[Math.floor(index / n)]! * scales[index % n]!);
     const diagonal = scales.map((scale) => ridge * scale * scale);

@@ -1,8 +1,7 @@
 import { gemm, type Tensor } from "@lora-loom/tensor";
 import { innerProduct, multiple } from "../algebra.ts";
 import type { RightHandSide } from "../equations.ts";
-import { factorise } from "./factorise.ts";
-import type { Conditioning } from "./host_factor.ts";
+import { type Conditioning, factorise } from "./factor.ts";
 import { IterisError } from "../errors.ts";
 
 /** The values that `alpha: auto` tries. */

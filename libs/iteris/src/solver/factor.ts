@@ -1,4 +1,33 @@
-import type { Tensor } from "@lora-loom/tensor";
+import {
+  type CholeskyFactor,
+  copy,
+  type Device,
+  factorCholesky,
+  gemm,
+  scaleColumns,
+  solveCholesky,
+  solveTriangular,
+  type Tensor,
+  TensorError,
+} from "@lora-loom/tensor";
+import { multiple } from "../algebra.ts";
+import { IterisError } from "../errors.ts";
+import { addToDiagonal } from "../ops/add_to_diagonal.ts";
+import { equilibrate, type Equilibrated } from "../ops/equilibrate.ts";
+import { residual } from "../ops/residual.ts";
+import { estimateCondition } from "./condition.ts";
+import { conjugateGradients } from "./conjugate_gradients.ts";
+import { Refinement } from "./refinement.ts";
+
+/** How G was made, which decides when it counts as singular. */
+export interface Conditioning {
+  /** Unit roundoff of the sums in G: 2⁻²⁴ from a GPU, 2⁻⁵³ from the CPU. */
+  readonly roundoff: number;
+  /** Whether α > 0. Without it, pivots that are mere rounding make the system singular. */
+  readonly regularised: boolean;
+  /** Module or stage, for errors. */
+  readonly where: string;
+}
 
 /** What solving X G = N gave. */
 export interface Solved {
@@ -6,20 +35,182 @@ export interface Solved {
   readonly x: Tensor;
   /** ‖N − X G‖_F / (‖X‖_F ‖G‖_F), of the system as it was solved: scaled to a diagonal near 1. */
   readonly backwardError: number;
-  /** Refinement or conjugate-gradient steps taken. */
+  /** Solves with the factor, or conjugate-gradient steps. */
   readonly iterations: number;
 }
 
-/** A symmetric positive definite matrix G, factored: G = L Lᵀ. */
-export interface Factor extends Disposable {
-  /** Which code factored it. */
-  readonly solver: "cpu_float64" | "gpu_refined";
-  /** Estimate of the 2-norm condition number of D^-½ G D^-½, D being G's diagonal. */
-  readonly condition: number;
-  /** What had to be added to the unit diagonal of D^-½ G D^-½ to factor it; 0 as a rule. Solutions are of G itself all the same. */
-  readonly shift: number;
-  /** Solves X G = N for rows `[m, n]`. */
-  solve(rows: Tensor): Promise<Solved>;
-  /** Z = N L^-T, `[m, n]`: for X = N G⁻¹, Z Zᵀ = X G Xᵀ. */
-  half(rows: Tensor): Promise<Tensor>;
+/**
+ * Refinement ends below this backward error. The first solve reaches it in float64; a pair of f32 numbers holds little more.
+ */
+const TARGET_ERROR = { cpu: 1e-15, webgpu: 1e-14 };
+const MOST_REFINEMENTS = 12;
+/** Above this ‖N − X G‖ / ‖N‖, a solution is not one. */
+const LARGEST_RESIDUAL = 1e-3;
+/** What conjugate gradients are asked for within one refinement step. */
+const GRADIENTS = { reduction: 1e-4, mostSteps: 100 };
+/** Shifts of the diagonal to try, in turn, when the matrix cannot be factored as it is. */
+const SHIFTS = [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2];
+
+/**
+ * Factors `gram` + `ridge`·I where the Gram matrix lives, after scaling it by powers of two to a diagonal near 1: in float64 on the CPU,
+ * in f32 on a GPU, where solutions are refined with residuals in twice that precision. Where f32 cannot factor the matrix, the factor
+ * of a slightly shifted one becomes the preconditioner of conjugate gradients on the matrix itself.
+ *
+ * @throws {IterisError} `singular_system`
+ */
+export async function factorise(gram: Tensor, ridge: number, conditioning: Conditioning): Promise<Factor> {
+  const system = equilibrate(gram, ridge);
+  try {
+    const { lower, shift } = await factorShifted(system, conditioning);
+    return new Factor(system, lower, shift, await conditionOf(system, lower), conditioning.where);
+  } catch (error) {
+    disposeSystem(system);
+    throw error;
+  }
+}
+
+/** A symmetric positive definite matrix G, factored: S G S = L Lᵀ for powers of two S. */
+export class Factor implements Disposable {
+  /**
+   * @param system S G S, and S
+   * @param lower L
+   * @param shift what had to be added to the diagonal of S G S to factor it; 0 as a rule. Solutions are of G itself all the same
+   * @param condition estimate of the 2-norm condition number of S G S; with a shift, of the shifted matrix's inverse
+   * @param where module or stage, for errors
+   */
+  constructor(
+    readonly system: Equilibrated,
+    readonly lower: CholeskyFactor,
+    readonly shift: number,
+    readonly condition: number,
+    readonly where: string,
+  ) {}
+
+  /** Which arithmetic it is in. */
+  get solver(): "cpu_float64" | "gpu_refined" {
+    return this.#backend === "cpu" ? "cpu_float64" : "gpu_refined";
+  }
+
+  /**
+   * Solves X G = N for rows `[m, n]`.
+   *
+   * @throws {IterisError} `singular_system` when no refinement comes near a solution
+   */
+  async solve(rows: Tensor): Promise<Solved> {
+    using target = scaleColumns(rows, this.system.scales);
+    using refinement = await Refinement.start(this.system, target);
+    await this.#refine(refinement);
+    const { relativeResidual, backwardError, steps } = refinement;
+    if (!(relativeResidual <= LARGEST_RESIDUAL)) {
+      throw singularSystem(
+        this.where,
+        `refinement ends at a residual of ${relativeResidual.toExponential(1)}`,
+      );
+    }
+    return { x: scaleColumns(refinement.solution, this.system.scales), backwardError, iterations: steps };
+  }
+
+  /** Z = N S L^-T, `[m, n]`: for X = N G⁻¹, Z Zᵀ = X G Xᵀ. */
+  half(rows: Tensor): Tensor {
+    using target = scaleColumns(rows, this.system.scales);
+    return solveTriangular(this.lower, target, { side: "right", transpose: true });
+  }
+
+  [Symbol.dispose](): void {
+    disposeSystem(this.system);
+    this.lower[Symbol.dispose]();
+  }
+
+  get #backend(): "cpu" | "webgpu" {
+    return this.system.matrix.device.info.backend;
+  }
+
+  /** Improves a solution by the factor as long as that converges, then by conjugate gradients. */
+  async #refine(refinement: Refinement): Promise<void> {
+    let byFactor = this.shift === 0;
+    const enough = TARGET_ERROR[this.#backend];
+    for (let step = 0; step < MOST_REFINEMENTS && refinement.backwardError > enough; step++) {
+      const { change, steps } = byFactor
+        ? { change: this.#approximate(refinement.rest), steps: 1 }
+        : await this.#byGradients(refinement.rest);
+      using correction = change;
+      if (await refinement.improve(correction, steps)) continue;
+      // In float64, no progress means that nothing is left to gain.
+      if (!byFactor || refinement.relativeResidual < LARGEST_RESIDUAL ** 2) return;
+      byFactor = false;
+    }
+  }
+
+  #approximate(rows: Tensor): Tensor {
+    return solveCholesky(this.lower, rows, { side: "right" });
+  }
+
+  async #byGradients(rest: Tensor): Promise<{ change: Tensor; steps: number }> {
+    // In plain f32, products with the matrix would err by more than its smallest eigenvalues.
+    using zero = this.system.matrix.device.zeros(rest.shape);
+    const apply = (rows: Tensor) => {
+      using negated = residual(zero, rows, zero, this.system);
+      return multiple(negated, -1);
+    };
+    const { x, steps } = await conjugateGradients(apply, rest, (rows) => this.#approximate(rows), GRADIENTS);
+    return { change: x, steps };
+  }
+}
+
+async function factorShifted(
+  { matrix, diagonal }: Equilibrated,
+  { regularised, roundoff, where }: Conditioning,
+): Promise<{ lower: CholeskyFactor; shift: number }> {
+  // Without a ridge, a pivot as small as the rounding of the sums themselves stands for an exact zero.
+  const noise = regularised ? 0 : 8 * Math.sqrt(matrix.shape[0]!) * roundoff;
+  for (const shift of regularised ? SHIFTS : [0]) {
+    using shifted = copy(matrix);
+    addToDiagonal(shifted, diagonal, shift);
+    const lower = await factorIfPossible(shifted);
+    if (lower && lower.pivots.every((pivot) => pivot > noise)) return { lower, shift };
+    lower?.[Symbol.dispose]();
+  }
+  throw singularSystem(where, "the scaled Gram matrix is not positive definite");
+}
+
+async function factorIfPossible(matrix: Tensor): Promise<CholeskyFactor | undefined> {
+  try {
+    return await factorCholesky(matrix);
+  } catch (error) {
+    if (error instanceof TensorError && error.code === "not_positive_definite") return undefined;
+    throw error;
+  }
+}
+
+async function conditionOf({ matrix, diagonal }: Equilibrated, lower: CholeskyFactor): Promise<number> {
+  const { device } = matrix;
+  return await estimateCondition(
+    matrix.shape[0]!,
+    (x) => onDevice(device, x, (row) => gemm(row, matrix, { into: scaleColumns(row, diagonal), beta: 1 })),
+    (x) => onDevice(device, x, (row) => solveCholesky(lower, row, { side: "right" })),
+  );
+}
+
+async function onDevice(
+  device: Device,
+  x: Float64Array<ArrayBuffer>,
+  multiply: (row: Tensor) => Tensor,
+): Promise<Float64Array<ArrayBuffer>> {
+  using row = device.upload(x, [1, x.length]);
+  using image = multiply(row);
+  return Float64Array.from(await device.download(image));
+}
+
+function disposeSystem({ matrix, diagonal, scales }: Equilibrated): void {
+  for (const tensor of [matrix, diagonal, scales]) tensor.dispose();
+}
+
+/** The error of a system that has no unique solution. */
+function singularSystem(where: string, reason: string): IterisError {
+  return new IterisError(
+    "singular_system",
+    `the system of ${where} is singular: ${reason}`,
+    "use a larger alpha (1e-4 is the default), or more samples",
+    where,
+  );
 }

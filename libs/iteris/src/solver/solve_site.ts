@@ -57,7 +57,7 @@ export async function solveSite(
     });
   }
   using solution = x;
-  using half = await factor.half(rows);
+  using half = factor.half(rows);
   const [out, inner] = stacked ? stacked.shape as [number, number] : [x.shape[0]!, x.shape[0]!];
   const solved = Math.min(inner, out, x.shape[1]!);
   if (!stacked) {

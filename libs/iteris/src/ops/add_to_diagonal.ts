@@ -1,0 +1,37 @@
+import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
+
+const WORKGROUP = 64;
+
+const ADD_TO_DIAGONAL: Kernel = {
+  name: "iteris_add_to_diagonal",
+  buffers: [
+    { name: "matrix", element: "f32", access: "read_write" },
+    { name: "diagonal", element: "f32", access: "read" },
+  ],
+  params: [["n", "u32"], ["shift", "f32"]],
+  code: /* wgsl */ `
+@compute @workgroup_size(${WORKGROUP})
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x >= params.n) { return; }
+  let i = id.x * params.n + id.x;
+  matrix[i] = matrix[i] + (diagonal[id.x] + params.shift);
+}`,
+};
+
+/** matrix += diag(diagonal) + shift·I in place, `[n, n]` and `[n]`. */
+export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) => void = defineOperation<
+  [Tensor, Tensor, number],
+  void
+>({
+  name: "iteris_add_to_diagonal",
+  kernels: [ADD_TO_DIAGONAL],
+  gpu(device, matrix, diagonal, shift) {
+    const n = diagonal.shape[0]!;
+    device.dispatch(ADD_TO_DIAGONAL, [matrix, diagonal], [n, shift], [Math.ceil(n / WORKGROUP)]);
+  },
+  cpu(_device, matrix, diagonal, shift) {
+    const n = diagonal.shape[0]!;
+    const values = (matrix as CpuTensor).floats;
+    (diagonal as CpuTensor).floats.forEach((value, i) => values[i * n + i]! += value + shift);
+  },
+});
