@@ -1,5 +1,5 @@
 /** Bytes that one staging buffer carries; larger tensors take several trips. */
-const CHUNK_BYTES = 2 ** 25;
+const CHUNK_BYTES = 2 ** 24;
 
 /** Reads GPU buffers back through staging buffers that are used again and again. */
 export class Readback {

@@ -110,8 +110,8 @@ testOnEachDevice("gemm() refuses operands that do not fit", (device) => {
 
 Deno.test("gemm() gives the same result when the hardware kernels' template computes it", async () => {
   await using device = await openTestGpu();
-  // Each form takes a software driver a second to compile; these four meet every branch of the template.
-  const forms = [[false, false, 20], [true, true, 20], [false, true, 19], [true, false, 19]] as const;
+  // Each form takes a software driver a second to compile; these two meet every branch of the template.
+  const forms = [[false, false, 20], [true, true, 19]] as const;
   for (const [transposeA, transposeB, size] of forms) {
     const [a, b] = [randomMatrix(size, 2 * size, 11), randomMatrix(2 * size, size + 8, 12)];
     await check(device, { a, b, transposeA, transposeB, alpha: 0.5, beta: 2, kernel: "tiled_8x8" });

@@ -85,7 +85,7 @@ testOnEachDevice("gram() refuses weights that do not fit", (device) => {
 
 Deno.test("gram() works in windows when operands exceed one binding", async () => {
   await using device = await openTestGpu({ maxBindingBytes: 8192 });
-  for (const [rows, columns] of [[70, 66], [66, 70], [400, 7], [7, 400]] as const) {
+  for (const [rows, columns] of [[70, 66], [66, 70], [200, 7], [7, 100]] as const) {
     const x = randomMatrix(rows, columns, 8);
     await check(device, x, "rows");
     await check(device, x, "columns");
