@@ -1,0 +1,86 @@
+import { Busboy, type BusboyFileStream } from "@fastify/busboy";
+import { once } from "node:events";
+import { ServerError } from "../errors.ts";
+import type { Chunks, UploadSink } from "./sink.ts";
+
+const MAX_FIELDS = 16;
+const MAX_FIELD_BYTES = 1024;
+
+function malformed(detail: string): ServerError {
+  return new ServerError(
+    400,
+    "malformed_form",
+    `not valid multipart/form-data: ${detail}`,
+    "send the files as a browser does, for example curl -F file=@adapter_model.safetensors",
+    "body",
+  );
+}
+
+/**
+ * Reads multipart/form-data as it arrives: files go to `sink` chunk by chunk, nothing is collected in memory.
+ *
+ * @returns the form's other fields
+ * @throws {ServerError} `malformed_form`, and what the sink throws
+ */
+export async function readForm(
+  chunks: Chunks,
+  contentType: string,
+  sink: UploadSink,
+): Promise<ReadonlyMap<string, string>> {
+  const fields = new Map<string, string>();
+  const files: Promise<void>[] = [];
+  let failure: unknown;
+  const fail = (error: unknown) => failure ??= error;
+  const parser = openParser(contentType);
+  parser.on("field", (name, value) => fields.set(name, value));
+  parser.on("file", (_field, stream, path) => {
+    files.push(
+      pass(stream, path ?? "", sink).catch((error) => {
+        fail(error);
+        stream.resume();
+      }),
+    );
+  });
+  parser.on("error", (error) => fail(malformed(error instanceof Error ? error.message : String(error))));
+  const finished = new Promise<void>((resolve) =>
+    parser.once("finish", resolve).once("error", () => resolve())
+  );
+  try {
+    for await (const chunk of chunks) {
+      if (failure === undefined && !parser.write(chunk)) await once(parser, "drain");
+      if (failure !== undefined) throw failure;
+    }
+    parser.end();
+    await finished;
+    await Promise.all(files);
+    if (failure !== undefined) throw failure;
+    return fields;
+  } catch (error) {
+    parser.destroy();
+    await Promise.all(files);
+    throw failure ?? error;
+  }
+}
+
+function openParser(contentType: string) {
+  try {
+    return new Busboy({
+      headers: { "content-type": contentType },
+      // A path in a name must be seen to be refused.
+      preservePath: true,
+      limits: { fields: MAX_FIELDS, fieldSize: MAX_FIELD_BYTES, headerPairs: 32, headerSize: 16 * 1024 },
+    });
+  } catch (error) {
+    throw malformed((error as Error).message);
+  }
+}
+
+async function pass(stream: BusboyFileStream, path: string, sink: UploadSink): Promise<void> {
+  const file = await sink.begin(path);
+  if (!file) {
+    stream.resume();
+    return;
+  }
+  for await (const chunk of stream) await file.write(chunk as Uint8Array);
+  await file.end();
+}

@@ -1,0 +1,150 @@
+import { createHash, randomUUID } from "node:crypto";
+import { join } from "node:path";
+import type { DatabaseSync } from "node:sqlite";
+import { removeIfThere, renameDurably } from "../data/durable.ts";
+import { type DataFolder, sweep } from "../data/folder.ts";
+import { notFound, ServerError } from "../errors.ts";
+import type { Limits } from "../limits.ts";
+
+const ID_DIGITS = 24;
+
+/** Calibration text that the server keeps: JSON Lines with a prompt or a text a row. */
+export interface Calibration {
+  /** From its content. */
+  readonly id: string;
+  readonly name: string;
+  readonly created: string;
+  readonly bytes: number;
+  readonly rows: number;
+}
+
+function invalidRow(line: number, detail: string): ServerError {
+  return new ServerError(
+    422,
+    "invalid_row",
+    `line ${line} is no row of calibration text: ${detail}`,
+    'write one JSON object a line: {"prompt": "…"} or {"text": "…"}',
+    `line ${line}`,
+  );
+}
+
+/** Counts the rows, each of which must be an object with a prompt or a text. */
+function countRows(text: string): number {
+  let rows = 0;
+  for (const [index, line] of text.split("\n").entries()) {
+    if (line.trim() === "") continue;
+    let row: unknown;
+    try {
+      row = JSON.parse(line);
+    } catch (error) {
+      throw invalidRow(index + 1, (error as Error).message);
+    }
+    const { prompt, text } = (row ?? {}) as { prompt?: unknown; text?: unknown };
+    if (typeof prompt !== "string" && typeof text !== "string") {
+      throw invalidRow(index + 1, "neither prompt nor text");
+    }
+    rows++;
+  }
+  if (rows === 0) throw invalidRow(1, "there is none");
+  return rows;
+}
+
+/** The calibration texts that were uploaded. */
+export class CalibrationStore {
+  constructor(
+    private readonly database: DatabaseSync,
+    private readonly folder: DataFolder,
+    private readonly limits: Limits,
+  ) {}
+
+  /** Removes what a killed server left behind. */
+  async recover(): Promise<void> {
+    await sweep(this.folder.calibrations, new Set(this.list().map(({ id }) => `${id}.jsonl`)));
+  }
+
+  /** All of them, the newest first. */
+  list(): Calibration[] {
+    return this.database.prepare(
+      "SELECT id, name, created, bytes, rows FROM calibrations ORDER BY sequence DESC",
+    )
+      .all() as unknown as Calibration[];
+  }
+
+  /** @throws {ServerError} `not_found` */
+  get(id: string): Calibration {
+    const row = this.database.prepare("SELECT id, name, created, bytes, rows FROM calibrations WHERE id = ?")
+      .get(id);
+    if (!row) throw notFound("calibration text", id, "/api/calibrations");
+    return row as unknown as Calibration;
+  }
+
+  path(id: string): string {
+    return join(this.folder.calibrations, `${this.get(id).id}.jsonl`);
+  }
+
+  /** @throws {ServerError} `not_text`, `invalid_row`, `too_many_calibrations` */
+  async add(
+    name: string,
+    bytes: Uint8Array<ArrayBuffer>,
+  ): Promise<{ calibration: Calibration; isNew: boolean }> {
+    const rows = countRows(decode(bytes));
+    const id = createHash("sha256").update(bytes).digest("hex").slice(0, ID_DIGITS);
+    const known = this.list().find((one) => one.id === id);
+    if (known) return { calibration: known, isNew: false };
+    if (this.list().length >= this.limits.calibrations) {
+      throw new ServerError(
+        507,
+        "too_many_calibrations",
+        `the server keeps ${this.limits.calibrations} calibration texts already`,
+        "delete one with DELETE /api/calibrations/{id}",
+      );
+    }
+    const calibration: Calibration = {
+      id,
+      name,
+      created: new Date().toISOString(),
+      bytes: bytes.length,
+      rows,
+    };
+    const staged = join(this.folder.incoming, randomUUID());
+    await Deno.writeFile(staged, bytes, { createNew: true, mode: 0o600 });
+    await renameDurably(staged, join(this.folder.calibrations, `${id}.jsonl`));
+    this.database.prepare(
+      "INSERT INTO calibrations (id, name, created, bytes, rows) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    ).run(id, name, calibration.created, calibration.bytes, rows);
+    return { calibration, isNew: true };
+  }
+
+  /** @throws {ServerError} `not_found`, `calibration_in_use` */
+  async remove(id: string): Promise<void> {
+    const path = this.path(id);
+    const user = this.database.prepare(
+      "SELECT merge FROM inputs JOIN merges ON merges.id = merge WHERE input = ? AND state IN ('queued', 'running')",
+    ).get(id) as { merge: string } | undefined;
+    if (user) {
+      throw new ServerError(
+        409,
+        "calibration_in_use",
+        `the merge ${user.merge} still needs this text`,
+        `wait until it has ended, or cancel it with DELETE /api/merges/${user.merge}`,
+        id,
+      );
+    }
+    this.database.prepare("DELETE FROM calibrations WHERE id = ?").run(id);
+    await removeIfThere(path);
+  }
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new ServerError(
+      422,
+      "not_text",
+      "the body is not UTF-8 text",
+      "send a JSON Lines file in UTF-8",
+      "body",
+    );
+  }
+}

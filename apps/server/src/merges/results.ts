@@ -1,0 +1,65 @@
+import { join } from "node:path";
+import { sha256File } from "@lora-loom/formats";
+import type { ReceivedFile } from "../adapters/incoming.ts";
+import { exists, removeIfThere } from "../data/durable.ts";
+import { sweep } from "../data/folder.ts";
+import type { MergeResult } from "./merge.ts";
+
+/** Name of a merge's own folder for what the engine writes, complete or not at all. */
+const MERGED = "merged";
+
+/** What merges wrote: a folder for each, with the complete result in it or nothing that counts. */
+export class Results {
+  constructor(private readonly folder: string, private readonly hide: (text: string) => string) {}
+
+  /** Removes the folders of merges that are not known, and halves of those that are. */
+  async recover(known: ReadonlySet<string>): Promise<void> {
+    await sweep(this.folder, known);
+    for (const id of known) {
+      const folder = join(this.folder, id);
+      if (await exists(folder)) await sweep(folder, new Set([MERGED]));
+    }
+  }
+
+  /** The folder that the engine is to write. */
+  target(id: string): string {
+    return join(this.folder, id, MERGED);
+  }
+
+  /** Whether the engine completed it. */
+  isComplete(id: string): Promise<boolean> {
+    return exists(this.target(id));
+  }
+
+  /** What is in a complete result. */
+  async read(id: string): Promise<MergeResult> {
+    const folder = this.target(id);
+    const record = JSON.parse(await Deno.readTextFile(join(folder, "loom.json")));
+    const files: ReceivedFile[] = [];
+    for await (const { name, isFile } of Deno.readDir(folder)) {
+      if (!isFile) continue;
+      const path = join(folder, name);
+      files.push({ name, bytes: (await Deno.stat(path)).size, sha256: await sha256File(path) });
+    }
+    files.sort((x, y) => x.name < y.name ? -1 : 1);
+    const { name, backend } = record.device;
+    return {
+      rank: record.rank,
+      modules: record.modules.length,
+      bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
+      device: { name, backend },
+      seconds: record.seconds,
+      quality: record.quality,
+      warnings: record.warnings.map((warning: MergeResult["warnings"][number]) => ({
+        code: warning.code,
+        message: this.hide(warning.message),
+        where: this.hide(warning.where),
+      })),
+      files,
+    };
+  }
+
+  async remove(id: string): Promise<void> {
+    await removeIfThere(join(this.folder, id));
+  }
+}

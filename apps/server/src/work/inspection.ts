@@ -1,0 +1,76 @@
+import { type Adapter, openAdapter } from "@lora-loom/formats";
+import {
+  describeError,
+  inspectAdapter,
+  type Inspection,
+  METHODS,
+  planMerge,
+  type Recipe,
+} from "@lora-loom/merge";
+
+/** What an adapter is, from its header and configuration alone. */
+export interface AdapterFacts {
+  readonly format: string;
+  readonly base_model: string | null;
+  readonly task_type: string | null;
+  readonly dtype: string;
+  readonly ranks: readonly number[];
+  /** Numbers in all factors. */
+  readonly parameters: number;
+  readonly modules: number;
+  readonly warnings: readonly { readonly code: string; readonly message: string; readonly where: string }[];
+}
+
+/** What a merge will give, known before it runs. */
+export interface PlanFacts {
+  readonly modules: number;
+  readonly rank: number;
+}
+
+const distinct = (values: readonly number[]) => [...new Set(values)].sort((x, y) => x - y);
+
+function factsOf(adapter: Adapter): AdapterFacts {
+  const modules = [...adapter.modules.values()];
+  return {
+    format: adapter.format,
+    base_model: adapter.baseModel ?? null,
+    task_type: adapter.taskType ?? null,
+    dtype: modules[0]?.a.dtype ?? "",
+    ranks: distinct(modules.map(({ rank }) => rank)),
+    parameters: modules.reduce(
+      (sum, { rank, inFeatures, outFeatures }) => sum + rank * (inFeatures + outFeatures),
+      0,
+    ),
+    modules: modules.length,
+    warnings: adapter.warnings,
+  };
+}
+
+async function plan(recipe: Recipe): Promise<PlanFacts> {
+  const adapters: Adapter[] = [];
+  try {
+    for (const { path } of recipe.adapters) adapters.push(await openAdapter(path));
+    const { modules, rank } = planMerge(recipe, adapters, METHODS.get(recipe.method)!);
+    return { modules: modules.length, rank };
+  } finally {
+    for (const adapter of adapters) adapter.close();
+  }
+}
+
+/** Work on adapters that needs no GPU, but more time than a request may hold up the others. */
+export const INSPECTION = {
+  /** Opens an adapter and checks all but its values. */
+  async describe(path: string): Promise<AdapterFacts> {
+    using adapter = await openAdapter(path);
+    return factsOf(adapter);
+  },
+  /** Reads every value: norms, singular values, problems. */
+  inspect: (path: string): Promise<Inspection> => inspectAdapter(path),
+  /** Refuses a merge that cannot be. */
+  plan,
+};
+
+export type InspectionWork = typeof INSPECTION;
+
+/** Brings what was thrown into a form that can cross to another thread. */
+export const portable = describeError;

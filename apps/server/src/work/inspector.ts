@@ -1,0 +1,64 @@
+import { crashed, failedWork } from "./failed_work.ts";
+import type { InspectionWork } from "./inspection.ts";
+import type { CallMessage, ReplyMessage } from "./messages.ts";
+
+/** Milliseconds after which a call counts as hanging. */
+const TIMEOUT = 10 * 60 * 1000;
+
+interface Waiting {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+/** Looks at adapters in a thread of its own, which is started when first needed and again when it ends. */
+export class Inspector implements InspectionWork {
+  #worker: Worker | undefined;
+  #next = 0;
+  readonly #waiting = new Map<number, Waiting>();
+
+  readonly describe: InspectionWork["describe"] = (path) => this.#call("describe", path);
+  readonly inspect: InspectionWork["inspect"] = (path) => this.#call("inspect", path);
+  readonly plan: InspectionWork["plan"] = (recipe) => this.#call("plan", recipe);
+
+  close(): void {
+    this.#end("the server stops");
+  }
+
+  #call<T>(call: string, argument: unknown): Promise<T> {
+    const id = this.#next++;
+    const message: CallMessage = { id, call, argument };
+    return new Promise<T>((resolve, reject) => {
+      const timer = setTimeout(() => this.#end(`no answer in ${TIMEOUT / 1000} seconds`), TIMEOUT);
+      const settle = <A>(act: (value: A) => void) => (value: A) => {
+        clearTimeout(timer);
+        this.#waiting.delete(id);
+        act(value);
+      };
+      this.#waiting.set(id, { resolve: settle(resolve as (value: unknown) => void), reject: settle(reject) });
+      this.#start().postMessage(message);
+    });
+  }
+
+  #start(): Worker {
+    if (this.#worker) return this.#worker;
+    const worker = new Worker(new URL("./inspection_worker.ts", import.meta.url), { type: "module" });
+    worker.addEventListener("message", ({ data }: MessageEvent<ReplyMessage>) => {
+      const waiting = this.#waiting.get(data.id);
+      if (data.error) waiting?.reject(failedWork(data.error));
+      else waiting?.resolve(data.value);
+    });
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#end(event.message);
+    });
+    return this.#worker = worker;
+  }
+
+  #end(reason: string): void {
+    this.#worker?.terminate();
+    this.#worker = undefined;
+    console.error(`inspection: ${reason}`);
+    const error = crashed();
+    for (const { reject } of [...this.#waiting.values()]) reject(error);
+  }
+}

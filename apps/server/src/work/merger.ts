@@ -1,0 +1,98 @@
+import type { DeviceChoice, ErrorReport, ProgressEvent, Recipe } from "@lora-loom/merge";
+import { crashed, failedWork } from "./failed_work.ts";
+import type { DeviceFacts, MergeNews, MergeOrder } from "./messages.ts";
+
+/** One merge for a {@linkcode Merger}. */
+export interface MergeTask {
+  readonly id: string;
+  readonly recipe: Recipe;
+  readonly signal: AbortSignal;
+  onProgress(event: ProgressEvent): void;
+}
+
+/** Merges recipes, one at a time. */
+export interface Merger {
+  /** @throws {MergeError} with the code of what went wrong; `device_lost` and `worker_crashed` may pass by themselves */
+  run(task: MergeTask): Promise<void>;
+  /** Gives up the device and what runs on it; the next merge starts anew. */
+  restart(): void;
+  close(): void;
+}
+
+/** What is known about the device. */
+export interface DeviceState {
+  readonly device: DeviceFacts | null;
+  readonly error: ErrorReport | null;
+}
+
+/** Merges in a thread of its own, so that the server answers meanwhile. */
+export class WorkerMerger implements Merger {
+  #worker: Worker | undefined;
+  #state: DeviceState = { device: null, error: null };
+  #current: { readonly task: MergeTask; resolve(): void; reject(error: unknown): void } | undefined;
+
+  /** @param device what `device: auto` in a recipe means */
+  constructor(private readonly device: DeviceChoice) {
+    this.#send({ type: "open" });
+  }
+
+  get state(): DeviceState {
+    return this.#state;
+  }
+
+  async run(task: MergeTask): Promise<void> {
+    const cancel = () => this.#send({ type: "cancel", id: task.id });
+    task.signal.addEventListener("abort", cancel);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#current = { task, resolve, reject };
+        this.#send({ type: "run", id: task.id, recipe: task.recipe });
+        if (task.signal.aborted) cancel();
+      });
+    } finally {
+      this.#current = undefined;
+      task.signal.removeEventListener("abort", cancel);
+    }
+  }
+
+  restart(): void {
+    this.#end("it was restarted");
+  }
+
+  close(): void {
+    this.#end("the server stops");
+  }
+
+  #send(order: MergeOrder): void {
+    this.#worker ??= this.#start();
+    this.#worker.postMessage(order);
+  }
+
+  #start(): Worker {
+    const url = new URL("./merge_worker.ts", import.meta.url);
+    const worker = new Worker(url, { type: "module", name: this.device });
+    worker.addEventListener("message", ({ data }: MessageEvent<MergeNews>) => this.#hear(data));
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      if (this.#worker === worker) this.#end(event.message);
+    });
+    return worker;
+  }
+
+  #hear(news: MergeNews): void {
+    if (news.type === "device") this.#state = { device: news.device, error: null };
+    else if (news.type === "no_device") this.#state = { device: null, error: news.error };
+    else if (news.id !== this.#current?.task.id) return;
+    else if (news.type === "progress") this.#current.task.onProgress(news.event);
+    else if (news.type === "done") this.#current.resolve();
+    else this.#current.reject(failedWork(news.error));
+  }
+
+  #end(reason: string): void {
+    this.#worker?.terminate();
+    this.#worker = undefined;
+    if (!this.#current) return;
+    console.error(`merging: the thread ended: ${reason}`);
+    this.#current.reject(crashed());
+  }
+}

@@ -1,0 +1,36 @@
+import type { ErrorReport, ProgressEvent, Recipe } from "@lora-loom/merge";
+
+/** What an adapter-inspecting thread is asked. */
+export interface CallMessage {
+  readonly id: number;
+  readonly call: string;
+  readonly argument: unknown;
+}
+
+/** What it answers: a value, or what went wrong. */
+export interface ReplyMessage {
+  readonly id: number;
+  readonly value?: unknown;
+  readonly error?: ErrorReport;
+}
+
+/** The device that merges run on. */
+export interface DeviceFacts {
+  readonly name: string;
+  readonly backend: string;
+  readonly class: string;
+}
+
+/** What the merging thread is told. */
+export type MergeOrder =
+  | { readonly type: "open" }
+  | { readonly type: "run"; readonly id: string; readonly recipe: Recipe }
+  | { readonly type: "cancel"; readonly id: string };
+
+/** What it tells. */
+export type MergeNews =
+  | { readonly type: "device"; readonly device: DeviceFacts }
+  | { readonly type: "no_device"; readonly error: ErrorReport }
+  | { readonly type: "progress"; readonly id: string; readonly event: ProgressEvent }
+  | { readonly type: "done"; readonly id: string }
+  | { readonly type: "failed"; readonly id: string; readonly error: ErrorReport };
