@@ -3,6 +3,7 @@
  *
  *     deno run -A tests/bench/iteris_tiny_llama.ts [--device auto] [--methods iteris,iteris+] [--tasks language,category,…]
  *         [--samples 50] [--splices 0] [--options '{"alpha": 1e-3}'] [--limit 400] [--agreement 100]
+ *         [--host-limit 512]
  *
  * Calibration text: the first rows of the training file, each with its own adapter's greedy answer. `agreement` rows from the 200th on
  * are answered by expert and merge and compared; test rows are only reported.
@@ -36,7 +37,7 @@ const METHODS: Readonly<Record<string, IterisOptions | IterisPlusOptions>> = {
 };
 
 const flags = parseArgs(Deno.args, {
-  string: ["device", "methods", "tasks", "samples", "splices", "options", "limit", "agreement"],
+  string: ["device", "methods", "tasks", "samples", "splices", "options", "limit", "agreement", "host-limit"],
   default: {
     device: "auto",
     methods: "iteris,iteris+",
@@ -118,7 +119,8 @@ function merge(method: string, options: IterisOptions | IterisPlusOptions): Prom
   const tasks = [...loaded.values()].map(({ task }) => task);
   const progress = ({ stage, done, total }: { stage: string; done: number; total: number }) =>
     console.error(`${method}: ${done}/${total} ${stage}`);
-  const request = { device, model, tasks, progress };
+  const memory = flags["host-limit"] === undefined ? {} : { hostSolverLimit: Number(flags["host-limit"]) };
+  const request = { device, model, tasks, progress, memory };
   return method.startsWith("iteris+") ? iterisPlus({ ...request, options }) : iteris({ ...request, options });
 }
 
