@@ -6,8 +6,7 @@ const SLOT_BYTES = 256;
 const SLOTS = 64;
 
 /**
- * Records dispatches and copies in order and submits them in batches. Buffers written by the host are ordered against the
- * commands: what is still being recorded is submitted first.
+ * Records dispatches and copies in order and submits them in batches.
  */
 export class CommandQueue {
   readonly #device: GPUDevice;
@@ -18,7 +17,7 @@ export class CommandQueue {
   #slots = 0;
   /** Number of the submission being recorded. */
   #serial = 0;
-  #doomed: PooledBuffer[] = [];
+  #afterSubmit: (() => void)[] = [];
 
   constructor(device: GPUDevice, usage: { readonly UNIFORM: number; readonly COPY_DST: number }) {
     this.#device = device;
@@ -65,19 +64,19 @@ export class CommandQueue {
     commands(this.#encode());
   }
 
-  /** Writes host bytes into a buffer, after all commands recorded so far that use it. */
-  write(buffer: PooledBuffer, bytes: Uint8Array<ArrayBuffer>): void {
-    // A write is ordered before commands that are not submitted yet, so it would overtake them.
-    if (this.#encoder && buffer.lastUse === this.#serial) this.submit();
-    const chunk = 2 ** 26; // bounds what Dawn stages at a time
-    for (let start = 0; start < bytes.length; start += chunk) {
-      this.#device.queue.writeBuffer(buffer.buffer, start, bytes.subarray(start, start + chunk));
-    }
+  /** True when commands that use the buffer are recorded but not submitted. */
+  isUsing(buffer: PooledBuffer): boolean {
+    return this.#encoder !== undefined && buffer.lastUse === this.#serial;
+  }
+
+  /** Calls `action` once what is recorded so far was submitted. */
+  afterSubmit(action: () => void): void {
+    this.#afterSubmit.push(action);
   }
 
   /** Destroys a buffer once the commands recorded so far were submitted; the driver keeps it until they are done. */
   destroyLater(buffer: PooledBuffer): void {
-    if (this.#encoder && buffer.lastUse === this.#serial) this.#doomed.push(buffer);
+    if (this.isUsing(buffer)) this.afterSubmit(() => buffer.buffer.destroy());
     else buffer.buffer.destroy();
   }
 
@@ -97,7 +96,7 @@ export class CommandQueue {
     this.#encoder = undefined;
     this.#slots = 0;
     this.#serial++;
-    for (const { buffer } of this.#doomed.splice(0)) buffer.destroy();
+    for (const action of this.#afterSubmit.splice(0)) action();
   }
 
   #encode(): GPUCommandEncoder {

@@ -2,9 +2,9 @@ import type { DeviceClass, DeviceInfo, MemoryUse } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
 import { decodeToFloat64 } from "../cpu/decode.ts";
-import { BufferPool, type PooledBuffer } from "./buffer_pool.ts";
+import { BufferPool, type PooledBuffer, sizeClass } from "./buffer_pool.ts";
 import { CommandQueue } from "./command_queue.ts";
-import { FailureLog } from "./failures.ts";
+import { FailureLog, outOfMemory } from "./failures.ts";
 import type { GpuDevice, GpuLimits, TensorWindow } from "./gpu_device.ts";
 import type { Kernel } from "./kernel.ts";
 import { MAX_WORKGROUPS } from "./limits.ts";
@@ -12,6 +12,7 @@ import { beginWait } from "./polling.ts";
 import { encodeParams, PipelineCache } from "./pipeline_cache.ts";
 import { Readback } from "./readback.ts";
 import { FILL } from "./fill.ts";
+import { Uploader } from "./uploader.ts";
 import { hostBytes, storedBytes, uploadBytes } from "./upload_bytes.ts";
 
 /** What Dawn calls its flags; the standard's values. */
@@ -92,6 +93,7 @@ export class WebGpuDevice implements GpuDevice {
   readonly #dawn: DawnObjects;
   readonly #pool: BufferPool;
   readonly #queue: CommandQueue;
+  readonly #uploader: Uploader;
   readonly #pipelines: PipelineCache;
   readonly #readback: Readback;
   readonly #failures: FailureLog;
@@ -113,6 +115,7 @@ export class WebGpuDevice implements GpuDevice {
     };
     this.#failures = new FailureLog(device);
     this.#queue = new CommandQueue(device, BUFFER);
+    this.#uploader = new Uploader(device, this.#queue);
     this.#pipelines = new PipelineCache(device, this.limits);
     this.#readback = new Readback(device, BUFFER, MAP_READ_MODE);
     this.#pool = new BufferPool(
@@ -146,7 +149,7 @@ export class WebGpuDevice implements GpuDevice {
       );
     }
     const tensor = this.#allocate(shape, type);
-    if (expected > 0) this.#queue.write(tensor.allocation.pooled, uploadBytes(data, type));
+    if (expected > 0) this.#uploader.write(tensor.allocation.pooled, uploadBytes(data, type));
     return tensor;
   }
 
@@ -287,6 +290,7 @@ export class WebGpuDevice implements GpuDevice {
     const { device } = this.#dawn;
     // Destroying a busy device would block this thread until its work is done.
     await device.queue.onSubmittedWorkDone().catch(() => {});
+    await this.#uploader.destroy();
     this.#readback.destroy();
     device.destroy();
     await device.lost;
@@ -303,6 +307,12 @@ export class WebGpuDevice implements GpuDevice {
 
   #allocate(shape: readonly number[], dtype: DType): GpuTensor {
     this.#checkOpen();
+    const most = this.#dawn.device.limits.maxBufferSize;
+    if (sizeClass(storedBytes(elementCount(shape), dtype)) > most) {
+      throw outOfMemory(
+        `a tensor of shape [${shape}] in ${dtype} exceeds the ${most} bytes of this adapter's largest buffer`,
+      );
+    }
     const pooled = this.#pool.take(storedBytes(elementCount(shape), dtype));
     return new GpuTensor(this, [...shape], dtype, { pooled, owners: 0 }, this.#release);
   }
