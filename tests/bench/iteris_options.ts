@@ -1,0 +1,219 @@
+/**
+ * What every option of IterIS does on the tiny-llama example: merges under each setting, then scores on the test rows.
+ * The tables of docs/methods/iteris.md are printed by
+ *
+ *     deno run -A tests/bench/iteris_options.ts [--device auto] [--only PATTERN] [--limit 400]
+ *
+ * `agreement` is on unlabeled training prompts that no calibration saw, and is what settings may be chosen by; the test rows are
+ * only reported. With 400 rows a task, a mean of four tasks has a standard error of about 0.012.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { openAdapter } from "@lora-loom/formats";
+import { loadRecipe, type MergeSummary, runMerge } from "@lora-loom/merge";
+import { disposeDeltas, evaluate, loadDeltas, openModel, openTokenizer, readTask } from "@lora-loom/model";
+import { type DeviceChoice, openDevice } from "@lora-loom/tensor";
+import { fromFileUrl } from "../support/paths.ts";
+
+const EXAMPLE = fromFileUrl(new URL("../../examples/tiny-llama/", import.meta.url));
+const ALL = ["language", "category", "speech", "syllables"];
+const PAIR = ["language", "category"];
+const MAX_NEW_TOKENS = 6;
+
+/** One line of a table. */
+interface Variant {
+  readonly label: string;
+  readonly method: string;
+  readonly parameters?: Readonly<Record<string, string | number | boolean>>;
+  /** Weight of every adapter. */
+  readonly weight?: number;
+}
+
+interface Table {
+  readonly title: string;
+  readonly tasks: readonly string[];
+  readonly variants: readonly Variant[];
+}
+
+const plain: readonly Variant[] = [
+  { label: "sum of the deltas", method: "cat" },
+  { label: "svd, rank 16", method: "svd", parameters: { rank: 16 } },
+  { label: "lego, rank 16", method: "lego", parameters: { rank: 16 } },
+];
+
+const iteris = (label: string, parameters: Variant["parameters"] = {}): Variant => ({
+  label,
+  method: "iteris",
+  parameters,
+});
+const plus = (label: string, parameters: Variant["parameters"] = {}): Variant => ({
+  label,
+  method: "iteris+",
+  parameters,
+});
+
+const TABLES: readonly Table[] = [
+  {
+    title: "The methods, four adapters",
+    tasks: ALL,
+    variants: [
+      { label: "mean of the deltas", method: "cat", weight: 1 / 4 },
+      ...plain,
+      iteris("iteris, as published: jacobi, 10 iterations, alpha 1e-7", {
+        schedule: "jacobi",
+        iterations: 10,
+        alpha: 1e-7,
+      }),
+      iteris("iteris"),
+      plus("iteris+"),
+      plus("iteris+, tune: agreement", { tune: "agreement" }),
+    ],
+  },
+  {
+    title: "The methods, language + category",
+    tasks: PAIR,
+    variants: [
+      { label: "mean of the deltas", method: "cat", weight: 1 / 2 },
+      ...plain,
+      iteris("iteris, as published: jacobi, 10 iterations, alpha 1e-7", {
+        schedule: "jacobi",
+        iterations: 10,
+        alpha: 1e-7,
+      }),
+      iteris("iteris"),
+      plus("iteris+"),
+      plus("iteris+, tune: agreement", { tune: "agreement" }),
+    ],
+  },
+  {
+    title: "Options of iteris, four adapters",
+    tasks: ALL,
+    variants: [
+      iteris("defaults"),
+      iteris("schedule: jacobi, iterations: 1 (the first solve)", { schedule: "jacobi", iterations: 1 }),
+      iteris("schedule: jacobi, iterations: 10", { schedule: "jacobi" }),
+      iteris("alpha: 1e-7", { alpha: 1e-7 }),
+      iteris("alpha: 1e-3", { alpha: 1e-3 }),
+      iteris("alpha: auto", { alpha: "auto" }),
+      iteris("adaptive_weights: delta", { adaptive_weights: "delta" }),
+      iteris("adaptive_weights: none", { adaptive_weights: "none" }),
+      iteris("rank: 16", { rank: 16 }),
+      iteris("samples: 200", { samples: 200 }),
+    ],
+  },
+  {
+    title: "Options of iteris+, four adapters",
+    tasks: ALL,
+    variants: [
+      plus("defaults"),
+      plus("drift: false, stream: false", { drift: false, stream: false }),
+      plus("stream: false", { stream: false }),
+      plus("alpha: 1e-5", { alpha: 1e-5 }),
+      plus("alpha: 1e-3", { alpha: 1e-3 }),
+      plus("alpha: auto", { alpha: "auto" }),
+      plus("token_weight: 0.3", { token_weight: 0.3 }),
+      plus("token_weight: 0.3, alpha: 1e-3", { token_weight: 0.3, alpha: 1e-3 }),
+      plus("splices: 150", { splices: 150 }),
+      plus("token_weight: 0.3, alpha: 1e-3, splices: 150", { token_weight: 0.3, alpha: 1e-3, splices: 150 }),
+      plus("rank: 16", { rank: 16 }),
+      plus("rank: 16, by plain SVD of the defaults' result", { truncate_plainly: 16 }),
+      plus("samples: 200", { samples: 200 }),
+    ],
+  },
+];
+
+const flags = parseArgs(Deno.args, {
+  string: ["device", "only", "limit"],
+  default: { device: "auto", only: "", limit: "400" },
+});
+
+await using device = await openDevice({ device: flags.device as DeviceChoice });
+using model = await openModel(device, `${EXAMPLE}base`);
+const tokenizer = await openTokenizer(`${EXAMPLE}base`);
+const folder = await Deno.makeTempDir({ prefix: "loom-iteris-" });
+
+function recipeText(
+  tasks: readonly string[],
+  { method, parameters, weight = 1 }: Variant,
+  adapters?: readonly string[],
+): string {
+  return JSON.stringify({
+    method,
+    base_model: `${EXAMPLE}base`,
+    adapters: (adapters ?? tasks.map((task) => `${EXAMPLE}adapters/${task}`)).map((path, index) => ({
+      path,
+      weight,
+      calibration: `${EXAMPLE}tasks/${tasks[index]}.train.jsonl`,
+    })),
+    parameters,
+    output: { path: "merged" },
+  });
+}
+
+async function mergeWith(
+  tasks: readonly string[],
+  variant: Variant,
+  adapters?: readonly string[],
+): Promise<MergeSummary> {
+  const path = `${folder}/recipe.json`;
+  await Deno.writeTextFile(path, recipeText(tasks, variant, adapters));
+  return await runMerge(await loadRecipe(path), { device, force: true });
+}
+
+/** Runs a variant; `truncate_plainly` merges first and then cuts the result by plain SVD, which is no option of a method. */
+async function runVariant(tasks: readonly string[], variant: Variant): Promise<MergeSummary> {
+  const { truncate_plainly: rank, ...parameters } = variant.parameters ?? {};
+  const summary = await mergeWith(tasks, { ...variant, parameters });
+  if (rank === undefined) return summary;
+  await Deno.rename(`${folder}/merged`, `${folder}/full`);
+  const cut = await mergeWith(tasks.slice(0, 1), { ...variant, method: "svd", parameters: { rank } }, [
+    `${folder}/full`,
+  ]);
+  await Deno.remove(`${folder}/full`, { recursive: true });
+  return cut;
+}
+
+async function accuracies(tasks: readonly string[]): Promise<number[]> {
+  using adapter = await openAdapter(`${folder}/merged`);
+  const deltas = await loadDeltas(device, adapter);
+  try {
+    const scores: number[] = [];
+    for (const task of tasks) {
+      const rows = await readTask(`${EXAMPLE}tasks/${task}.test.jsonl`, Number(flags.limit));
+      scores.push(
+        (await evaluate({ model, tokenizer, deltas, rows, maxNewTokens: MAX_NEW_TOKENS })).accuracy,
+      );
+    }
+    return scores;
+  } finally {
+    disposeDeltas(deltas);
+  }
+}
+
+function cells({ quality, seconds }: MergeSummary, scores: readonly number[]): string[] {
+  const mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
+  return [
+    quality.output_error?.merged.toFixed(3) ?? "–",
+    quality.agreement?.merged.mean.toFixed(3) ?? "–",
+    `**${mean.toFixed(3)}**`,
+    ...scores.map((score) => score.toFixed(3)),
+    seconds.total.toFixed(0),
+  ];
+}
+
+console.log(`Device: ${device.info.name}.`);
+try {
+  for (const { title, tasks, variants } of TABLES) {
+    const chosen = variants.filter(({ label, method }) =>
+      new RegExp(flags.only).test(`${title}: ${method} ${label}`)
+    );
+    if (chosen.length === 0) continue;
+    const header = ["setting", "output error", "agreement", "test mean", ...tasks, "seconds"];
+    console.log(`\n### ${title}\n\n| ${header.join(" | ")} |\n| --- |${" ---: |".repeat(header.length - 1)}`);
+    for (const variant of chosen) {
+      const summary = await runVariant(tasks, variant);
+      console.log(`| ${[variant.label, ...cells(summary, await accuracies(tasks))].join(" | ")} |`);
+    }
+  }
+} finally {
+  await Deno.remove(folder, { recursive: true });
+}
