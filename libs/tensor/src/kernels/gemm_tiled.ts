@@ -7,35 +7,177 @@ export interface TileShape {
   readonly columns: number;
   /** Length of the inner index that is staged at a time; a multiple of four. */
   readonly depth: number;
-  /** Rows and columns of C that an invocation computes; the columns are a multiple of four, the rows too. */
+  /** Rows and columns of C that an invocation computes; multiples of four. */
   readonly rowsEach: number;
   readonly columnsEach: number;
 }
 
-/** How one operand is staged: as vec4s along its contiguous axis, whichever that is. */
+/** How one operand is staged in workgroup memory: as vec4s along whichever of its axes is contiguous. */
 interface Staging {
-  /** True when the contiguous axis is the inner index. */
+  readonly operand: "A" | "B";
+  /** True when the contiguous axis is the inner index: a line is then a row of C, or a column. */
   readonly alongInner: boolean;
-  /** vec4s between two lines of the staged tile, padded against bank conflicts. */
-  readonly pitch: number;
+  readonly lineCount: number;
   /** vec4s in a line. */
   readonly perLine: number;
-  /** vec4s of the whole staged tile, padding included. */
-  readonly size: number;
+  /** vec4s from one line to the next: one more than there are, so that neighbouring lines lie in different memory banks. */
+  readonly pitch: number;
   /** vec4s that each invocation loads. */
   readonly loads: number;
 }
 
-function staging(alongInner: boolean, extent: number, depth: number, threads: number): Staging {
-  const perLine = (alongInner ? depth : extent) / 4;
-  const lineCount = alongInner ? extent : depth;
-  return {
-    alongInner,
-    perLine,
-    pitch: perLine + 1,
-    size: lineCount * (perLine + 1),
-    loads: Math.ceil((lineCount * perLine) / threads),
+/** A form and a shape with all that follows from them. */
+interface Plan {
+  readonly form: GemmForm;
+  readonly shape: TileShape;
+  readonly threadsX: number;
+  readonly threadsY: number;
+  readonly threads: number;
+  readonly a: Staging;
+  readonly b: Staging;
+}
+
+function planOf(form: GemmForm, shape: TileShape): Plan {
+  const threadsX = shape.columns / shape.columnsEach;
+  const threadsY = shape.rows / shape.rowsEach;
+  const threads = threadsX * threadsY;
+  const stage = (operand: "A" | "B", alongInner: boolean, extent: number): Staging => {
+    const lineCount = alongInner ? extent : shape.depth;
+    const perLine = (alongInner ? shape.depth : extent) / 4;
+    const loads = Math.ceil((lineCount * perLine) / threads);
+    return { operand, alongInner, lineCount, perLine, pitch: perLine + 1, loads };
   };
+  const a = stage("A", !form.transposeA, shape.rows);
+  const b = stage("B", form.transposeB, shape.columns);
+  return { form, shape, threadsX, threadsY, threads, a, b };
+}
+
+/** `loadA` or `loadB`: the vec4 with a given index in the tile that starts at k0, zero outside of the matrix. */
+function loader({ form }: Plan, { operand, alongInner, perLine }: Staging): string {
+  const [start, end] = operand === "A" ? ["rowStart", "params.m"] : ["columnStart", "params.n"];
+  const name = operand.toLowerCase();
+  const weight = form.weighted && operand === "B" ? " * weights[params.baseWeights + line]" : "";
+  const read = form.vec4
+    ? `if (along >= alongEnd) { return vec4f(0); }
+  return ${name}[(start + along) / 4u]${weight};`
+    : `var values = vec4f(0);
+  ${
+      lines(
+        range(4).map((i) =>
+          `if (along + ${i}u < alongEnd) { values[${i}] = ${name}[start + along + ${i}u]; }`
+        ),
+      )
+    }
+  return values${weight};`;
+  return /* wgsl */ `
+fn load${operand}(index: u32, k0: u32) -> vec4f {
+  let line = ${alongInner ? start : "k0"} + index / ${perLine}u;
+  let along = ${alongInner ? "k0" : start} + 4u * (index % ${perLine}u);
+  let alongEnd = ${alongInner ? "kEnd" : end};
+  if (line >= ${alongInner ? end : "kEnd"}) { return vec4f(0); }
+  let start = params.base${operand} + line * params.stride${operand};
+  ${read}
+}`;
+}
+
+/** Fetches an invocation's share of a tile into registers: `var` the first time, assignments later. */
+function fetch({ threads }: Plan, { operand, loads }: Staging, declare: boolean, k: string): string {
+  return lines(
+    range(loads).map((load) =>
+      `${declare ? "var " : ""}next${operand}${load} = load${operand}(thread + ${load * threads}u, ${k});`
+    ),
+  );
+}
+
+/** Puts the fetched share into workgroup memory. */
+function put({ threads }: Plan, { operand, lineCount, perLine, pitch, loads }: Staging): string {
+  return lines(
+    range(loads).map((load) => {
+      const index = `(thread + ${load * threads}u)`;
+      const write =
+        `staged${operand}[${index} / ${perLine}u * ${pitch}u + ${index} % ${perLine}u] = next${operand}${load};`;
+      const partial = (load + 1) * threads > lineCount * perLine;
+      return partial ? `if (${index} < ${lineCount * perLine}u) { ${write} }` : write;
+    }),
+  );
+}
+
+/**
+ * Multiplies the staged tiles, four steps of the inner index at a time. An operand staged along the inner index gives four
+ * steps of one row or column in a vec4; the other gives four rows or columns of one step.
+ */
+function multiply({ shape, threadsX, threadsY, a, b }: Plan): string {
+  const rows = range(shape.rowsEach);
+  const columnGroups = range(shape.columnsEach / 4);
+  const fourSteps = (quad: number) => [
+    ...a.alongInner
+      ? rows.map((r) => `let a${r} = stagedA[(ty + ${r * threadsY}u) * ${a.pitch}u + ${quad}u];`)
+      : [],
+    ...b.alongInner
+      ? range(shape.columnsEach).map((c) =>
+        `let b${c} = stagedB[(tx + ${c * threadsX}u) * ${b.pitch}u + ${quad}u];`
+      )
+      : [],
+  ];
+  const oneStep = (step: number) => [
+    ...a.alongInner
+      ? []
+      : range(shape.rowsEach / 4).map((g) =>
+        `let rows${g} = stagedA[${step * a.pitch}u + ty + ${g * threadsY}u];`
+      ),
+    ...columnGroups.map((g) => {
+      const gathered = `vec4f(${range(4).map((c) => `b${4 * g + c}[${step % 4}]`).join(", ")})`;
+      return `let columns${g} = ${
+        b.alongInner ? gathered : `stagedB[${step * b.pitch}u + tx + ${g * threadsX}u]`
+      };`;
+    }),
+    ...rows.flatMap((r) => {
+      const x = a.alongInner ? `a${r}[${step % 4}]` : `rows${Math.floor(r / 4)}[${r % 4}]`;
+      return columnGroups.map((g) => `sum${r}_${g} = fma(vec4f(${x}), columns${g}, sum${r}_${g});`);
+    }),
+  ];
+  return lines(
+    range(shape.depth / 4).map((quad) => {
+      const steps = range(4).map((i) => `{ ${lines(oneStep(4 * quad + i))} }`);
+      return `{ ${lines([...fourSteps(quad), ...steps])} }`;
+    }),
+  );
+}
+
+/** Names of the accumulators, row by row. */
+function accumulators({ shape }: Plan): string[] {
+  return range(shape.rowsEach).flatMap((r) => range(shape.columnsEach / 4).map((g) => `sum${r}_${g}`));
+}
+
+/** True when the columns of an invocation lie next to each other, so that a vec4 of C can be written whole. */
+function storesVectors({ form, b }: Plan): boolean {
+  return form.vec4 && !b.alongInner;
+}
+
+/** Writes the accumulators to C: loops with constant bounds, which a compiler unrolls where that pays. */
+function store(plan: Plan): string {
+  const { shape, threadsX, threadsY, a, b } = plan;
+  const names = accumulators(plan);
+  const row = a.alongInner ? `ty + r * ${threadsY}u` : `4u * (ty + r / 4u * ${threadsY}u) + r % 4u`;
+  const column = b.alongInner ? `tx + (4u * g + i) * ${threadsX}u` : `4u * (tx + g * ${threadsX}u) + i`;
+  const write = storesVectors(plan)
+    ? `let column = columnStart + 4u * (tx + g * ${threadsX}u);
+      if (column < params.n) { store((start + column) / 4u, sum); }`
+    : `for (var i = 0u; i < 4u; i++) {
+        let column = columnStart + ${column};
+        if (column < params.n) { store(start + column, sum[i]); }
+      }`;
+  return `
+  var sums = array<vec4f, ${names.length}>(${names.join(", ")});
+  for (var r = 0u; r < ${shape.rowsEach}u; r++) {
+    let row = rowStart + ${row};
+    if (row >= params.m) { continue; }
+    let start = params.baseC + group.z * params.sliceStride + row * params.strideC;
+    for (var g = 0u; g < ${shape.columnsEach / 4}u; g++) {
+      let sum = sums[r * ${shape.columnsEach / 4}u + g];
+      ${write}
+    }
+  }`;
 }
 
 /**
@@ -43,131 +185,19 @@ function staging(alongInner: boolean, extent: number, depth: number, threads: nu
  * named vec4s (an indexed array would spill), and the next tile travels into registers while this one is multiplied.
  */
 export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
-  const { rows, columns, depth, rowsEach, columnsEach } = shape;
-  const threadsX = columns / columnsEach;
-  const threadsY = rows / rowsEach;
-  const threads = threadsX * threadsY;
-  const stageA = staging(!form.transposeA, rows, depth, threads);
-  const stageB = staging(form.transposeB, columns, depth, threads);
-  const groups = range(columnsEach / 4);
+  const plan = planOf(form, shape);
+  const { a, b, threads, threadsX } = plan;
+  const { rows, columns, depth } = shape;
   const element = form.vec4 ? "vec4f" : "f32";
-
-  // Where row r and column c of an invocation lie in the tile. Neighbours read neighbouring vec4s of a line, or neighbouring
-  // lines, so that no two of them meet in a memory bank.
-  const tileRow = stageA.alongInner ? `ty + r * ${threadsY}u` : `4u * (ty + r / 4u * ${threadsY}u) + r % 4u`;
-  const tileColumn = stageB.alongInner
-    ? `tx + inBlock * ${threadsX}u`
-    : `4u * (tx + inBlock / 4u * ${threadsX}u) + inBlock % 4u`;
-
-  const loop = (inner: number): string => {
-    const reads: string[] = [];
-    const a: string[] = [];
-    if (!stageA.alongInner) {
-      for (const g of range(rowsEach / 4)) {
-        reads.push(`let a_${g} = stagedA[${inner * stageA.pitch}u + ty + ${g * threadsY}u];`);
-      }
-    }
-    for (const r of range(rowsEach)) {
-      a.push(stageA.alongInner ? `a${r}[${inner % 4}]` : `a_${Math.floor(r / 4)}[${r % 4}]`);
-    }
-    for (const g of groups) {
-      reads.push(
-        stageB.alongInner
-          ? `let b_${g} = vec4f(${range(4).map((c) => `b${4 * g + c}[${inner % 4}]`).join(", ")});`
-          : `let b_${g} = stagedB[${inner * stageB.pitch}u + tx + ${g * threadsX}u];`,
-      );
-    }
-    const sums = range(rowsEach).flatMap((r) =>
-      groups.map((g) => `acc${r}_${g} = fma(vec4f(${a[r]}), b_${g}, acc${r}_${g});`)
-    );
-    return `{ ${lines([...reads, ...sums])} }`;
-  };
-
-  const multiply = range(depth / 4).map((quad) => {
-    const reads = [
-      ...stageA.alongInner
-        ? range(rowsEach).map((r) =>
-          `let a${r} = stagedA[(ty + ${r * threadsY}u) * ${stageA.pitch}u + ${quad}u];`
-        )
-        : [],
-      ...stageB.alongInner
-        ? range(columnsEach).map((c) =>
-          `let b${c} = stagedB[(tx + ${c * threadsX}u) * ${stageB.pitch}u + ${quad}u];`
-        )
-        : [],
-    ];
-    return `{ ${lines([...reads, ...range(4).map((i) => loop(4 * quad + i))])} }`;
-  });
-
-  const fetch = (operand: "A" | "B", stage: Staging) =>
-    lines(
-      range(stage.loads).map((load) =>
-        `next${operand}${load} = load${operand}(thread + ${load * threads}u, k0);`
-      ),
-    );
-  const put = (operand: "A" | "B", stage: Staging, extent: number) => {
-    const count = (stage.alongInner ? extent : depth) * stage.perLine;
-    return lines(
-      range(stage.loads).map((load) => {
-        const index = `(thread + ${load * threads}u)`;
-        const write =
-          `staged${operand}[${index} / ${stage.perLine}u * ${stage.pitch}u + ${index} % ${stage.perLine}u] = next${operand}${load};`;
-        return (load + 1) * threads > count ? `if (${index} < ${count}u) { ${write} }` : write;
-      }),
-    );
-  };
-
-  const loader = (
-    operand: "A" | "B",
-    stage: Staging,
-    extentName: "m" | "n",
-    startName: "rowStart" | "columnStart",
-  ) => {
-    const name = operand.toLowerCase();
-    const lineStart = stage.alongInner ? startName : "k0";
-    const lineEnd = stage.alongInner ? `params.${extentName}` : "kEnd";
-    const alongStart = stage.alongInner ? "k0" : startName;
-    const alongEnd = stage.alongInner ? "kEnd" : `params.${extentName}`;
-    const weighted = form.weighted && operand === "B" ? " * weights[params.baseWeights + line]" : "";
-    const read = form.vec4
-      ? `if (line >= lineEnd || along >= alongEnd) { return vec4f(0); }
-  return ${name}[(params.base${operand} + line * params.stride${operand} + along) / 4u]${weighted};`
-      : `if (line >= lineEnd) { return vec4f(0); }
-  let start = params.base${operand} + line * params.stride${operand} + along;
-  var values = vec4f(0);
-  ${lines(range(4).map((i) => `if (along + ${i}u < alongEnd) { values[${i}] = ${name}[start + ${i}u]; }`))}
-  return values${weighted};`;
-    return `
-fn load${operand}(index: u32, k0: u32) -> vec4f {
-  let line = ${lineStart} + index / ${stage.perLine}u;
-  let along = ${alongStart} + 4u * (index % ${stage.perLine}u);
-  let lineEnd = ${lineEnd};
-  let alongEnd = ${alongEnd};
-  ${read}
-}`;
-  };
-
-  // A vec4 of C can be written whole when an invocation's columns lie next to each other.
-  const wholeVectors = form.vec4 && !stageB.alongInner;
-  const storeGroup = wholeVectors
-    ? `let column = columnStart + 4u * (tx + g * ${threadsX}u);
-      if (column < params.n) { store((start + column) / 4u, sum); }`
-    : `for (var i = 0u; i < 4u; i++) {
-        let inBlock = 4u * g + i;
-        let column = columnStart + ${tileColumn};
-        if (column < params.n) { store(start + column, sum[i]); }
-      }`;
-  const accumulators = range(rowsEach).flatMap((r) => groups.map((g) => `acc${r}_${g}`));
-  const elementC = wholeVectors ? "vec4f" : "f32";
-
+  const elementC = storesVectors(plan) ? "vec4f" : "f32";
   const code = /* wgsl */ `
-var<workgroup> stagedA: array<vec4f, ${stageA.size}>;
-var<workgroup> stagedB: array<vec4f, ${stageB.size}>;
+var<workgroup> stagedA: array<vec4f, ${a.lineCount * a.pitch}>;
+var<workgroup> stagedB: array<vec4f, ${b.lineCount * b.pitch}>;
 var<private> rowStart: u32;
 var<private> columnStart: u32;
 var<private> kEnd: u32;
-${loader("A", stageA, "m", "rowStart")}
-${loader("B", stageB, "n", "columnStart")}
+${loader(plan, a)}
+${loader(plan, b)}
 
 fn store(index: u32, sum: ${elementC}) {
   if (params.beta == 0.0) { c[index] = params.alpha * sum; }
@@ -178,42 +208,27 @@ fn store(index: u32, sum: ${elementC}) {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   rowStart = group.y * ${rows}u;
   columnStart = group.x * ${columns}u;
-  if (params.lowerOnly != 0u && group.x * ${columns}u >= group.y * ${rows}u + ${rows}u) { return; }
+  if (params.lowerOnly != 0u && group.x * ${columns}u >= (group.y + 1u) * ${rows}u) { return; }
   let kStart = group.z * params.kPerSlice;
   let kLimit = min(kStart + params.kPerSlice, params.k);
   kEnd = kLimit;
-  let sliceBase = params.baseC + group.z * params.sliceStride;
   let tx = thread % ${threadsX}u;
   let ty = thread / ${threadsX}u;
-  ${lines(accumulators.map((name) => `var ${name} = vec4f(0);`))}
-  ${
-    lines(range(stageA.loads).map((load) => `var nextA${load} = loadA(thread + ${load * threads}u, kStart);`))
-  }
-  ${
-    lines(range(stageB.loads).map((load) => `var nextB${load} = loadB(thread + ${load * threads}u, kStart);`))
-  }
+  ${lines(accumulators(plan).map((name) => `var ${name} = vec4f(0);`))}
+  ${fetch(plan, a, true, "kStart")}
+  ${fetch(plan, b, true, "kStart")}
   for (var k = kStart; k < kLimit; k += ${depth}u) {
     workgroupBarrier();
-    ${put("A", stageA, rows)}
-    ${put("B", stageB, columns)}
+    ${put(plan, a)}
+    ${put(plan, b)}
     workgroupBarrier();
     if (k + ${depth}u < kLimit) {
-      let k0 = k + ${depth}u;
-      ${fetch("A", stageA)}
-      ${fetch("B", stageB)}
+      ${fetch(plan, a, false, `k + ${depth}u`)}
+      ${fetch(plan, b, false, `k + ${depth}u`)}
     }
-    ${lines(multiply)}
+    ${multiply(plan)}
   }
-  var sums = array<vec4f, ${accumulators.length}>(${accumulators.join(", ")});
-  for (var r = 0u; r < ${rowsEach}u; r++) {
-    let row = rowStart + ${tileRow};
-    if (row >= params.m) { continue; }
-    let start = sliceBase + row * params.strideC;
-    for (var g = 0u; g < ${groups.length}u; g++) {
-      let sum = sums[r * ${groups.length}u + g];
-      ${storeGroup}
-    }
-  }
+  ${store(plan)}
 }`;
   return {
     kernel: gemmKernel(
@@ -222,7 +237,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       { a: element, b: element, c: elementC },
       code,
       {
-        workgroupStorageBytes: 16 * (stageA.size + stageB.size),
+        workgroupStorageBytes: 16 * (a.lineCount * a.pitch + b.lineCount * b.pitch),
         invocationsPerWorkgroup: threads,
       },
     ),
