@@ -1,4 +1,5 @@
 import { assert, assertAlmostEquals, assertEquals, assertLess } from "@std/assert";
+import { CpuDevice } from "@lora-loom/tensor";
 import { assertRelativelyClose, relativeError } from "@lora-loom/testing";
 import {
   combine,
@@ -132,6 +133,17 @@ Deno.test("iteris() gives the same deltas when the text is cut into other chunks
   for (const memory of [{ tokensPerChunk: 1 }, { tokensPerChunk: 1000 }, { hostBytes: 0 }]) {
     await assertDeltas(await mergeToy(toy, tasks, { iteris: {} }, { memory }), result);
   }
+});
+
+Deno.test("iteris() needs no more device memory when there are more samples", async () => {
+  const peaks: number[] = [];
+  for (const samples of [20, 200]) {
+    const device = new CpuDevice();
+    const many = [1, 2].map((seed) => toyTask(toy, { name: `task ${seed}`, rank: 2, samples, seed }));
+    await mergeToy(toy, many, { iteris: {} }, { device, memory: { hostBytes: 0 } });
+    peaks.push(device.memory.peakBytes);
+  }
+  assertLess(peaks[1]!, 1.1 * peaks[0]!);
 });
 
 Deno.test("iteris() weights tasks as the recipe says", async () => {
