@@ -63,6 +63,7 @@ export function elementwiseMethod(definition: ElementwiseDefinition): ModuleMeth
     },
     check(plan, values) {
       if (mergesFactors(definition, values)) checkFactorMerge(name, plan, values);
+      else checkRank(name, plan, values);
     },
     async merge(sources, context) {
       const factors = await downloadFactors(context.device, sources);
@@ -71,6 +72,18 @@ export function elementwiseMethod(definition: ElementwiseDefinition): ModuleMeth
         : await mergeDeltas(definition, factors, context);
     },
   };
+}
+
+/** Entry by entry, a result has full rank; only the sizes of the modules limit it. */
+function checkRank(name: string, { modules }: PlannedRanks, { rank }: Parameters): void {
+  const most = Math.max(...modules.map(({ inFeatures, outFeatures }) => Math.min(inFeatures, outFeatures)));
+  if (rank === undefined || rankPolicy(rank) || rank as number <= most) return;
+  throw new MergeError(
+    "rank_out_of_range",
+    `${name} cannot give rank ${rank}: the modules have at most ${most} input or output features`,
+    `choose a rank from 1 to ${most}, for example --set parameters.rank=${Math.min(16, most)}`,
+    "parameters.rank",
+  );
 }
 
 function checkFactorMerge(name: string, { modules }: PlannedRanks, parameters: Parameters): void {

@@ -68,7 +68,8 @@ export async function runMethod(
 ) {
   const resolved = withDefaults(method, parameters);
   const ranks = sources.map(({ factors }) => factors.rank);
-  method.check?.({ modules: [{ name: module, ranks }] }, resolved);
+  const { inFeatures, outFeatures } = sources[0]!.factors;
+  method.check?.({ modules: [{ name: module, ranks, inFeatures, outFeatures }] }, resolved);
   const uploaded = sources.map(({ factors, weight }, t) => uploadSource(device, factors, weight, t));
   const rank = method.outputRank(ranks, resolved);
   const merged = await method.merge(uploaded, {
@@ -82,7 +83,6 @@ export async function runMethod(
   });
   const a = Float64Array.from(await device.download(merged.a));
   const b = Float64Array.from(await device.download(merged.b));
-  const { inFeatures, outFeatures } = sources[0]!.factors;
   const found: HostFactors = { rank: merged.a.shape[0]!, inFeatures, outFeatures, scale: 1, a, b };
   for (const tensor of [merged.a, merged.b, ...uploaded.flatMap((source) => [source.a, source.b])]) {
     tensor.dispose();

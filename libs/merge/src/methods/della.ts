@@ -64,5 +64,8 @@ const method = elementwiseMethod({
 export const della: ModuleMethod = {
   ...method,
   parameters: method.parameters.filter(({ name }) => name !== "peft_compatible"),
-  check: (_plan, parameters) => checkRange(parameters),
+  check(plan, parameters) {
+    checkRange(parameters);
+    method.check?.(plan, parameters);
+  },
 };

@@ -11,8 +11,10 @@ import {
   weightedSum,
 } from "../datafree/oracle_for_tests.ts";
 import { denseDelta } from "../datafree/fixtures_for_tests.ts";
+import { openDevice } from "@lora-loom/tensor";
 import { MergeError } from "../errors.ts";
 import { dareLinear, dareLinearSvd, dareTies, dareTiesSvd } from "./dare.ts";
+import { della } from "./della.ts";
 import { magnitudePrune, magnitudePruneSvd } from "./magnitude_prune.ts";
 import { ties, tiesSvd } from "./ties.ts";
 
@@ -87,6 +89,25 @@ Deno.test("magnitude_prune gives the best rank-k of the sum of the pruned deltas
   }
 });
 
+Deno.test("on a GPU the same entries are kept, and the result agrees to the precision of float32", async () => {
+  await using device = await openDevice({ device: "software" });
+  for (const method of [...ALL, della]) {
+    for (const peft_compatible of [false, true]) {
+      const sources = peft_compatible
+        ? [1, 2].map((seed) => ({ factors: randomFactors({ rank: 5, seed }), weight: 1 }))
+        : mixedAdapters(5);
+      const here = await runMethod(method, sources, { peft_compatible, rank: 5 });
+      const there = await runMethod(method, sources, { peft_compatible, rank: 5 }, { device });
+      assertRelativelyClose(
+        there.delta,
+        here.delta,
+        1e-5,
+        `${method.name}, peft_compatible ${peft_compatible}:`,
+      );
+    }
+  }
+});
+
 Deno.test("keeping every rank gives the elementwise result itself", async () => {
   const sources = mixedAdapters(3);
   const dense = electAndAverage(
@@ -94,8 +115,7 @@ Deno.test("keeping every rank gives the elementwise result itself", async () => 
     weightsOf(sources),
     true,
   );
-  const { delta, factors } = await runMethod(ties, sources, { rank: 500 });
-  assertEquals(factors.rank, ROWS);
+  const { delta } = await runMethod(ties, sources, { rank: ROWS });
   assertRelativelyClose(delta, dense, 1e-8);
 });
 
@@ -228,4 +248,14 @@ Deno.test("dare_linear with peft_compatible at density 1 gives PEFT's linear, wh
   const { factors } = await runMethod(dareLinear, sources, { peft_compatible: true, density: 1 });
   assertRelativelyClose(factors.a, expected, 1e-8);
   assertRelativelyClose(factors.b, weightedSum(sources.map(({ factors }) => factors.b), root), 1e-8);
+});
+
+Deno.test("a rank above the sizes of all modules is refused by name", async () => {
+  for (const method of [...ALL, della]) {
+    const error = await assertRejects(
+      () => runMethod(method, mixedAdapters(), { rank: ROWS + 1 }),
+      MergeError,
+    );
+    assertEquals(error.code, "rank_out_of_range", method.name);
+  }
 });

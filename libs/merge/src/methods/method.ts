@@ -40,7 +40,13 @@ export interface MethodDescription {
 
 /** What a method may look at before the work starts. */
 export interface PlannedRanks {
-  readonly modules: readonly { readonly name: string; readonly ranks: readonly number[] }[];
+  readonly modules: readonly {
+    readonly name: string;
+    /** Of the adapters that have the module. */
+    readonly ranks: readonly number[];
+    readonly inFeatures: number;
+    readonly outFeatures: number;
+  }[];
 }
 
 /** One adapter's factors at one module, on the device: ΔW = scale · b · a. */

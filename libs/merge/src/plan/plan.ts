@@ -171,7 +171,10 @@ export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: 
     name,
     sources: sourcesOf(name, recipe, adapters),
   }));
-  const ranks = pools.map(({ name, sources }) => ({ name, ranks: sources.map(({ module }) => module.rank) }));
+  const ranks = pools.map(({ name, sources }) => {
+    const { inFeatures, outFeatures } = sources[0]!.module;
+    return { name, inFeatures, outFeatures, ranks: sources.map(({ module }) => module.rank) };
+  });
   method.check?.({ modules: ranks }, recipe.parameters);
   const modules = pools.map(({ name, sources }, index): PlannedModule => {
     checkShapes(name, sources, adapters);
