@@ -8,15 +8,15 @@ import { LAYOUTS } from "./registry.ts";
 import { type AdapterSource, openSource } from "./source.ts";
 
 /** A layout that claims every key with its prefix. */
-function layoutOf(prefix: string): Layout {
-  const detect = ({ weights }: AdapterSource) =>
-    [...weights.tensors.keys()].find((key) => key.startsWith(prefix));
+function layoutOf(prefix: string, more: Partial<Layout> = {}): Layout {
   return {
     id: prefix,
     title: prefix.toUpperCase(),
+    container: "safetensors",
     weightFiles: [],
-    detect,
+    ownsKey: (key) => key.startsWith(prefix),
     read: () => Promise.reject(new Error("unused")),
+    ...more,
   };
 }
 
@@ -36,7 +36,7 @@ Deno.test("chooseLayout() answers mixed_layouts naming a key of each when two la
   withSource({ "one.a": zeros(1), "two.b": zeros(1) }, (source) => {
     const error = assertThrows(() => chooseLayout(source, [layoutOf("one"), layoutOf("two")]), FormatError);
     assertEquals(error.code, "mixed_layouts");
-    assertStringIncludes(error.message, "ONE (one.a) and TWO (two.b)");
+    assertStringIncludes(error.message, "ONE (the key one.a) and TWO (the key two.b)");
   }));
 
 Deno.test("chooseLayout() takes the only layout that claims a file, and answers unknown_layout without one", () =>
@@ -44,6 +44,27 @@ Deno.test("chooseLayout() takes the only layout that claims a file, and answers 
     assertEquals(chooseLayout(source, [layoutOf("two"), layoutOf("one")]).id, "one");
     assertEquals(
       assertThrows(() => chooseLayout(source, [layoutOf("two")]), FormatError).code,
+      "unknown_layout",
+    );
+  }));
+
+Deno.test("chooseLayout() gives a key to the first layout that owns it", () =>
+  withSource({ "one.a": zeros(1) }, (source) => {
+    assertEquals(chooseLayout(source, [layoutOf("one"), layoutOf("o")]).id, "one");
+  }));
+
+Deno.test("chooseLayout() asks for guesses only where no layout owns a key", () =>
+  withSource({ "one.a": zeros(1), "two.b": zeros(1) }, (source) => {
+    const guessing = layoutOf("three", { mayOwnKey: () => true });
+    assertEquals(chooseLayout(source, [guessing, layoutOf("one")]).id, "one");
+    assertEquals(chooseLayout(source, [guessing]).id, "three");
+  }));
+
+Deno.test("chooseLayout() leaves out layouts of another container", () =>
+  withSource({ "one.a": zeros(1) }, (source) => {
+    const other = layoutOf("one", { container: "gguf" });
+    assertEquals(
+      assertThrows(() => chooseLayout(source, [other]), FormatError).code,
       "unknown_layout",
     );
   }));

@@ -1,11 +1,14 @@
 import { promises as fs } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FormatError } from "../errors.ts";
+import { type GgufFile, openGguf } from "../gguf/read.ts";
+import { RandomAccessFile } from "../io/random_access_file.ts";
 import { withFileErrors } from "../io/system_errors.ts";
 import type { JsonObject } from "../json/parse.ts";
 import { readJsonFile } from "../json/read_json_file.ts";
-import { openSafetensors, type SafetensorsFile } from "../safetensors/read.ts";
+import { openSafetensors } from "../safetensors/read.ts";
 import { listNames, openWeights, pickleRefused } from "../safetensors/sharded.ts";
+import type { TensorFile } from "../tensors/tensor_file.ts";
 
 /** What a path holds, opened but not yet understood. */
 export interface AdapterSource {
@@ -13,7 +16,10 @@ export interface AdapterSource {
   readonly path: string;
   /** The folder's name, or the file's without its extension. */
   readonly name: string;
-  readonly weights: SafetensorsFile;
+  readonly container: "safetensors" | "gguf";
+  readonly weights: TensorFile;
+  /** The key-value pairs of a GGUF file. */
+  readonly values: GgufFile["values"] | undefined;
   /** `adapter_config.json` beside the weights. */
   readonly config: JsonObject | undefined;
   readonly configPath: string;
@@ -25,7 +31,7 @@ const PICKLE_EXTENSIONS = new Set([".bin", ".pt", ".pth", ".ckpt"]);
 /**
  * Opens an adapter's folder or single file.
  *
- * @param weightFiles the names of weight files to look for in a folder, without `.safetensors`
+ * @param weightFiles the names of weight files to look for in a folder, without their extension
  * @throws {FormatError} `no_adapter`, `pickle_refused`, `ambiguous_weights`, and all errors of the files
  */
 export async function openSource(path: string, weightFiles: readonly string[]): Promise<AdapterSource> {
@@ -41,24 +47,42 @@ async function openFolder(path: string, weightFiles: readonly string[]): Promise
   const configPath = join(path, CONFIG_NAME);
   const config = names.includes(CONFIG_NAME) ? await readJsonFile(configPath) : undefined;
   const weights = await findWeights(path, names, weightFiles);
-  return { path, name: basename(path), weights, config, configPath };
+  return { path, name: basename(path), ...weights, config, configPath };
 }
+
+/** Opened weights, whatever the container. */
+type Weights = Pick<AdapterSource, "container" | "weights" | "values">;
 
 async function findWeights(
   path: string,
   names: readonly string[],
   weightFiles: readonly string[],
-): Promise<SafetensorsFile> {
+): Promise<Weights> {
   for (const stem of weightFiles) {
     const weights = await openWeights(path, names, stem);
-    if (weights) return weights;
+    if (weights) return { container: "safetensors", weights, values: undefined };
   }
-  const single = names.filter((name) => name.endsWith(".safetensors"));
-  if (single.length === 1) return await openSafetensors(join(path, single[0]!));
+  const single = names.filter((name) => name.endsWith(".safetensors") || name.endsWith(".gguf"));
+  if (single.length === 1) return await openWeightFile(join(path, single[0]!));
   if (single.length > 1) throw ambiguous(path, single);
   const pickle = names.find((name) => PICKLE_EXTENSIONS.has(extname(name)));
   if (pickle !== undefined) throw pickleRefused(join(path, pickle), join(path, "adapter_model.safetensors"));
   throw await noAdapter(path, names);
+}
+
+/** The first bytes say which container a file is, whatever its name. */
+async function openWeightFile(path: string): Promise<Weights> {
+  if (await startsAsGguf(path)) {
+    const weights = await openGguf(path);
+    return { container: "gguf", weights, values: weights.values };
+  }
+  return { container: "safetensors", weights: await openSafetensors(path), values: undefined };
+}
+
+async function startsAsGguf(path: string): Promise<boolean> {
+  using file = await RandomAccessFile.open(path, "read");
+  const magic = await file.read(0, Math.min(4, file.size));
+  return String.fromCharCode(...magic) === "GGUF";
 }
 
 function ambiguous(path: string, names: readonly string[]): FormatError {
@@ -90,7 +114,7 @@ async function openFile(path: string, weightFiles: readonly string[]): Promise<A
   const configPath = join(dirname(path), CONFIG_NAME);
   // A configuration describes the weight file of its own folder, not any other file that lies there.
   const config = weightFiles.includes(stem) ? await readOptionalJson(configPath) : undefined;
-  return { path, name: stem, weights: await openSafetensors(path), config, configPath };
+  return { path, name: stem, ...await openWeightFile(path), config, configPath };
 }
 
 async function readOptionalJson(path: string): Promise<JsonObject | undefined> {

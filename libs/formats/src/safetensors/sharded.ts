@@ -3,7 +3,8 @@ import { join, resolve } from "node:path";
 import { FormatError } from "../errors.ts";
 import { withFileErrors } from "../io/system_errors.ts";
 import { readJsonFile } from "../json/read_json_file.ts";
-import { openSafetensors, type SafetensorsFile, type StoredTensor } from "./read.ts";
+import type { StoredTensor } from "../tensors/tensor_file.ts";
+import { openSafetensors, type SafetensorsFile } from "./read.ts";
 
 /** `-00001-of-00002.safetensors`, `_00001.safetensors` */
 const SHARD_ENDING = /^[-_](\d{5,6})(?:[-_]of[-_](\d{5,6}))?\.safetensors$/;

@@ -12,6 +12,7 @@ export interface TensorDescription {
 }
 
 export interface SafetensorsWriter {
+  readonly path: string;
   /** Writes one tensor's little-endian bytes; tensors may come in any order, each once. */
   write(name: string, bytes: Uint8Array): Promise<void>;
   /** Checks that every tensor was written, flushes the file to the disk and closes it. */
@@ -132,7 +133,8 @@ function checkShape(shape: readonly number[], where: string): void {
   );
 }
 
-class FileWriter implements SafetensorsWriter {
+/** Writes tensors to the places that a header gave them. */
+export class FileWriter implements SafetensorsWriter {
   readonly #file: RandomAccessFile;
   readonly #bufferStart: number;
   readonly #places: ReadonlyMap<string, Place>;
@@ -142,6 +144,10 @@ class FileWriter implements SafetensorsWriter {
     this.#file = file;
     this.#bufferStart = bufferStart;
     this.#places = places;
+  }
+
+  get path(): string {
+    return this.#file.path;
   }
 
   async write(name: string, bytes: Uint8Array): Promise<void> {

@@ -4,13 +4,14 @@ export type PeftKey =
     readonly kind: "factor";
     readonly module: string;
     readonly factor: "A" | "B";
+    /** The module is an embedding, whose factors PEFT keeps the other way round. */
+    readonly isEmbedding: boolean;
     readonly adapter: string | undefined;
   }
   | { readonly kind: "extra"; readonly module: string; readonly extra: ExtraKind };
 
 /** Tensors beside the factors. */
 export type ExtraKind =
-  | "embedding"
   | "dora"
   | "lora_bias"
   | "bias"
@@ -43,16 +44,18 @@ function kindOfTensor(last: string | undefined): ExtraKind {
 
 function readLoraKey(module: string, parameter: readonly string[]): PeftKey {
   const [name, ...rest] = parameter;
-  const isFactor = name === "lora_A" || name === "lora_B";
-  // Old exports keep the adapter's name: lora_A.default.weight.
-  if (isFactor && rest.at(-1) === "weight" && rest.length <= 2) {
-    return { kind: "factor", module, factor: name === "lora_A" ? "A" : "B", adapter: rest.at(-2) };
+  const factor = name!.endsWith("_A") ? "A" : "B";
+  // Old exports keep the adapter's name: lora_A.default.weight, lora_embedding_A.default.
+  if ((name === "lora_A" || name === "lora_B") && rest.at(-1) === "weight" && rest.length <= 2) {
+    return { kind: "factor", module, factor, isEmbedding: false, adapter: rest.at(-2) };
+  }
+  if ((name === "lora_embedding_A" || name === "lora_embedding_B") && rest.length <= 1) {
+    return { kind: "factor", module, factor, isEmbedding: true, adapter: rest[0] };
   }
   return { kind: "extra", module, extra: extraOf(name!, rest.at(-1)) };
 }
 
 function extraOf(name: string, last: string | undefined): ExtraKind {
-  if (name === "lora_embedding_A" || name === "lora_embedding_B") return "embedding";
   if (name === "lora_magnitude_vector") return "dora";
   return name === "lora_B" && last === "bias" ? "lora_bias" : "adapter_parameter";
 }

@@ -1,7 +1,7 @@
 import type { Adapter } from "../../adapter.ts";
 import { FormatError } from "../../errors.ts";
-import { toPlain } from "../../json/parse.ts";
 import { DropList } from "../drop.ts";
+import { fileAdapter } from "../factors/adapter.ts";
 import type { Layout, OpenOptions } from "../layout.ts";
 import type { AdapterSource } from "../source.ts";
 import { readPeftConfig } from "./config.ts";
@@ -9,47 +9,37 @@ import { PREFIX } from "./keys.ts";
 import { checkConfigKeys } from "./refused_keys.ts";
 import { checkTargets } from "./targets.ts";
 import { readModules } from "./tensors.ts";
+import { createWriter, WEIGHTS } from "./write.ts";
 
 /** Hugging Face PEFT: `adapter_config.json` beside `adapter_model.safetensors` or its shards. */
 export const peftLayout: Layout = {
   id: "peft",
   title: "PEFT",
+  container: "safetensors",
   weightFiles: ["adapter_model"],
-  detect: detectPeft,
+  ownsKey: (key) => key.startsWith(PREFIX),
+  configSign: (config) => config.has("peft_type") ? "peft_type" : undefined,
   read: readPeft,
+  writing: { weightFile: WEIGHTS, isSingleFile: false, create: createWriter },
 };
-
-function detectPeft({ weights, config }: AdapterSource): string | undefined {
-  for (const key of weights.tensors.keys()) if (key.startsWith(PREFIX)) return `the key ${key}`;
-  return config?.has("peft_type") ? "peft_type in adapter_config.json" : undefined;
-}
 
 // Async, so that a refusal rejects like every other failure of opening.
 // deno-lint-ignore require-await
 async function readPeft(source: AdapterSource, options: OpenOptions): Promise<Adapter> {
-  const { path, name, weights, configPath } = source;
+  const { weights, configPath } = source;
   if (!source.config) throw configMissing(source);
   const drop = new DropList(options.drop);
   const config = readPeftConfig(source.config, configPath);
   const keyWarnings = checkConfigKeys(source.config, configPath, drop);
   const { modules, warnings } = readModules(weights, config, drop);
   const targetWarnings = checkTargets(config.targetModules, modules.keys(), configPath);
-  const close = () => weights.close();
-  return {
-    name,
-    path,
-    format: peftLayout.id,
+  return fileAdapter(
+    source,
+    peftLayout.id,
     modules,
-    baseModel: config.baseModel,
-    taskType: config.taskType,
-    fanInFanOut: config.fanInFanOut,
-    config: toPlain(source.config) as Record<string, unknown>,
-    metadata: weights.metadata,
-    warnings: [...keyWarnings, ...warnings, ...targetWarnings],
-    files: [configPath, ...weights.files],
-    close,
-    [Symbol.dispose]: close,
-  };
+    [...keyWarnings, ...warnings, ...targetWarnings],
+    config,
+  );
 }
 
 function configMissing({ path, configPath }: AdapterSource): FormatError {

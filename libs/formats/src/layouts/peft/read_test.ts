@@ -64,7 +64,15 @@ Deno.test("openAdapter() reads a PEFT folder", () =>
         warnings: [],
       });
       const { a, b, ...module } = adapter.modules.get(Q)!;
-      assertEquals(module, { name: Q, rank: 4, inFeatures: 6, outFeatures: 5, scale: 2, alpha: 8 });
+      assertEquals(module, {
+        name: Q,
+        rank: 4,
+        inFeatures: 6,
+        outFeatures: 5,
+        form: { kind: "linear" },
+        scale: 2,
+        alpha: 8,
+      });
       assertEquals([a.shape, b.shape], [[4, 6], [5, 4]]);
       assertEquals(adapter.config?.["lora_alpha"], 8);
       assertEquals(adapter.files.map((file) => file.split("/").at(-1)), [
@@ -325,14 +333,27 @@ const INVALID_TENSORS: readonly [name: string, code: string, tensors: Tensors, w
     factors(Q, 2, 2, 2),
     "rank 2, the configuration says 4",
   ],
-  ["a module is a convolution", "conv_module", {
+  ["a module is a convolution in groups", "grouped_conv", {
     [key(`${Q}.lora_A.weight`)]: zeros(4, 2, 3, 3),
-    [key(`${Q}.lora_B.weight`)]: zeros(2, 4, 1, 1),
-  }, Q],
-  ["an embedding is adapted", "unsupported_tensor", {
+    [key(`${Q}.lora_B.weight`)]: zeros(2, 2, 1, 1),
+  }, "2 groups"],
+  ["the ends of B's shape are not 1", "shape_mismatch", {
+    [key(`${Q}.lora_A.weight`)]: zeros(4, 2, 3, 3),
+    [key(`${Q}.lora_B.weight`)]: zeros(2, 4, 3, 3),
+  }, "[2, 4, 3, 3]"],
+  ["half of an embedding's LoRA is missing", "incomplete_pair", {
     ...factors(Q, 4, 2, 2),
     [key("model.embed_tokens.lora_embedding_A")]: zeros(4, 9),
   }, "model.embed_tokens"],
+  ["an embedding's factors are no matrices", "shape_mismatch", {
+    ...factors(Q, 4, 2, 2),
+    [key("model.embed_tokens.lora_embedding_A")]: zeros(4, 9, 1, 1),
+    [key("model.embed_tokens.lora_embedding_B")]: zeros(3, 4),
+  }, "model.embed_tokens"],
+  ["a module has the factors of both kinds", "duplicate_module", {
+    ...factors(Q, 4, 2, 2),
+    [key(`${Q}.lora_embedding_A`)]: zeros(4, 9),
+  }, Q],
   ["there is a DoRA magnitude", "unsupported_tensor", {
     ...factors(Q, 4, 2, 2),
     [key(`${Q}.lora_magnitude_vector`)]: zeros(2),

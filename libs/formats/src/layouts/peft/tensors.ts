@@ -1,13 +1,16 @@
 import type { LoraModule, Warning } from "../../adapter.ts";
 import { FormatError } from "../../errors.ts";
-import { canWiden } from "../../numbers/widen.ts";
-import type { SafetensorsFile, StoredTensor } from "../../safetensors/read.ts";
+import { transposedTensor } from "../../tensors/derived_tensor.ts";
+import type { StoredTensor, TensorFile } from "../../tensors/tensor_file.ts";
 import type { DropList } from "../drop.ts";
+import { checkNameLength } from "../factors/name_length.ts";
+import { checkPair, incompletePair, shapeMismatch } from "../factors/pair.ts";
 import type { PeftConfig } from "./config.ts";
 import { type ExtraKind, type PeftKey, PREFIX, readKey, withoutPrefix } from "./keys.ts";
 
 /** The two factors of a module, as far as they were found. */
 interface Pair {
+  isEmbedding: boolean;
   a?: StoredTensor;
   b?: StoredTensor;
 }
@@ -16,11 +19,11 @@ interface Pair {
  * Pairs the tensors of a PEFT file and checks every shape against the configuration.
  *
  * @throws {FormatError} `foreign_key`, `duplicate_module`, `several_adapters`, `incomplete_pair`, `unsupported_tensor`,
- * `unannounced_tensor`, `conv_module`, `shape_mismatch`, `rank_mismatch`, `invalid_rank`, `unsupported_dtype`,
+ * `unannounced_tensor`, `grouped_conv`, `shape_mismatch`, `rank_mismatch`, `invalid_rank`, `unsupported_dtype`,
  * `no_modules`
  */
 export function readModules(
-  weights: SafetensorsFile,
+  weights: TensorFile,
   config: PeftConfig,
   drop: DropList,
 ): { modules: Map<string, LoraModule>; warnings: Warning[] } {
@@ -40,18 +43,21 @@ export function readModules(
   return { modules, warnings };
 }
 
-function pairTensors(weights: SafetensorsFile, config: PeftConfig, drop: DropList) {
+function pairTensors(weights: TensorFile, config: PeftConfig, drop: DropList) {
   const pairs = new Map<string, Pair>();
   const warnings: Warning[] = [];
   const adapters = new Set<string | undefined>();
   let isPrefixRepeated = false;
   for (const [name, tensor] of weights.tensors) {
-    checkLength(name, weights.path);
+    checkNameLength(name, weights.path);
     const stripped = withoutPrefix(name);
     if (!stripped) throw foreignKey(name, weights.path);
     isPrefixRepeated ||= stripped.repeats > 1;
     const key = readKey(stripped.path);
-    if (key.kind === "factor") {
+    if (key.kind === "factor" && isDropped(key, drop)) {
+      const message = `${stripped.path} is dropped: its module was named`;
+      warnings.push({ code: "dropped", message, where: `${weights.path} ${name}` });
+    } else if (key.kind === "factor") {
       adapters.add(key.adapter);
       addFactor(pairs, key, tensor, weights.path);
     } else {
@@ -66,32 +72,23 @@ function pairTensors(weights: SafetensorsFile, config: PeftConfig, drop: DropLis
   return { pairs, warnings };
 }
 
-/** Patterns are matched against names, in time proportional to their length. */
-const MAX_NAME_LENGTH = 1000;
-
-function checkLength(name: string, path: string): void {
-  if (name.length <= MAX_NAME_LENGTH) return;
-  throw new FormatError(
-    "name_too_long",
-    `a tensor's name has ${name.length} characters, at most ${MAX_NAME_LENGTH} were expected`,
-    "The file is damaged or hostile: fetch it again from its source.",
-    `${path} ${name.slice(0, 80)}…`,
-  );
+function isDropped({ module, isEmbedding }: Extract<PeftKey, { kind: "factor" }>, drop: DropList): boolean {
+  return drop.includes(module) || (isEmbedding && drop.includes("lora_embedding"));
 }
 
 function addFactor(
   pairs: Map<string, Pair>,
-  { module, factor }: Extract<PeftKey, { kind: "factor" }>,
+  { module, factor, isEmbedding }: Extract<PeftKey, { kind: "factor" }>,
   tensor: StoredTensor,
   path: string,
 ): void {
-  const pair = pairs.get(module) ?? {};
+  const pair = pairs.get(module) ?? { isEmbedding };
   const side = factor === "A" ? "a" : "b";
-  const other = pair[side];
+  const other = pair[side] ?? (pair.isEmbedding === isEmbedding ? undefined : pair.a ?? pair.b);
   if (other) {
     throw new FormatError(
       "duplicate_module",
-      `${other.name} and ${tensor.name} are the same factor of ${module}`,
+      `${other.name} and ${tensor.name} cannot both be factors of ${module}`,
       "Store each adapter in a file of its own.",
       `${path} ${module}`,
     );
@@ -112,7 +109,6 @@ function refuseSeveralAdapters(adapters: ReadonlySet<string | undefined>, path: 
 }
 
 const EXTRAS: Readonly<Record<ExtraKind, { readonly what: string; readonly key?: string }>> = {
-  embedding: { what: "a LoRA of an embedding", key: "lora_embedding" },
   dora: { what: "the magnitude vector of DoRA, which is not additive" },
   lora_bias: { what: "the bias of a B factor", key: "lora_bias" },
   bias: { what: "a trained bias", key: "bias" },
@@ -140,7 +136,7 @@ function handleExtra(
     config.modulesToSave.some((name) => `.${module}.`.includes(`.${name}.`));
   const fix = key === undefined
     ? "Convert the adapter with PEFT into a plain LoRA first, or leave it out."
-    : `Leave the adapter out, or accept the loss with drop: [${JSON.stringify(module)}].`;
+    : `Leave the adapter out, or accept the loss with drop: [${JSON.stringify(canonical)}].`;
   throw new FormatError(
     isAnnounced ? "unsupported_tensor" : "unannounced_tensor",
     `${canonical} is ${what}${
@@ -162,71 +158,25 @@ function foreignKey(name: string, path: string): FormatError {
 
 function toModule(name: string, pair: Pair, config: PeftConfig, path: string): LoraModule {
   const where = `${path} ${name}`;
-  const { a, b } = pair;
-  if (!a || !b) throw incompletePair(a, where);
-  refuseConvolution(a, b, where);
-  const { rank, inFeatures, outFeatures } = checkShapes(a, b, where);
-  checkDType(a, path);
-  checkDType(b, path);
+  const { a, b } = orient(pair, where);
+  const shape = checkPair(a, b, where);
+  const { rank } = shape;
   checkRankAgainst(config, name, rank, where);
   const alpha = config.alphaPattern.get(name) ?? config.alpha;
   const scale = alpha / (config.useRslora ? Math.sqrt(rank) : rank);
-  return { name, rank, inFeatures, outFeatures, scale, alpha, a, b };
+  return pair.isEmbedding
+    ? { name, ...shape, scale, alpha, a, b, form: { kind: "embedding" } }
+    : { name, ...shape, scale, alpha, a, b };
 }
 
-function incompletePair(a: StoredTensor | undefined, where: string): FormatError {
-  const [found, missing] = a ? ["A", "B"] : ["B", "A"];
-  return new FormatError(
-    "incomplete_pair",
-    `the module has lora_${found} but no lora_${missing}`,
-    "The adapter is incomplete: fetch or save it again.",
-    where,
-  );
-}
-
-function refuseConvolution(a: StoredTensor, b: StoredTensor, where: string): void {
-  if (a.shape.length <= 2 && b.shape.length <= 2) return;
-  throw new FormatError(
-    "conv_module",
-    `the module is a convolution (A [${a.shape.join(", ")}], B [${
-      b.shape.join(", ")
-    }]); linear modules were expected`,
-    "Leave the adapter out: convolutions are not handled in this layout.",
-    where,
-  );
-}
-
-function checkShapes(a: StoredTensor, b: StoredTensor, where: string) {
-  const [rank, inFeatures] = a.shape;
-  const [outFeatures, rankOfB] = b.shape;
-  const isPair = a.shape.length === 2 && b.shape.length === 2 && rank === rankOfB;
-  if (!isPair || rank === undefined || inFeatures === undefined || outFeatures === undefined) {
-    throw new FormatError(
-      "shape_mismatch",
-      `A has the shape [${a.shape.join(", ")}] and B [${b.shape.join(", ")}]; expected [r, in] and [out, r]`,
-      "The adapter is damaged: fetch or save it again.",
-      where,
-    );
-  }
-  if (rank === 0 || inFeatures === 0 || outFeatures === 0) {
-    throw new FormatError(
-      "invalid_rank",
-      `A has the shape [${a.shape.join(", ")}] and B [${b.shape.join(", ")}]: the module is empty`,
-      "Leave the adapter out, or save it again without this module.",
-      where,
-    );
-  }
-  return { rank, inFeatures, outFeatures };
-}
-
-function checkDType(tensor: StoredTensor, path: string): void {
-  if (/^(F|BF)\d/.test(tensor.dtype) && canWiden(tensor.dtype)) return;
-  throw new FormatError(
-    "unsupported_dtype",
-    `the factor is stored as ${tensor.dtype}; F32, F16, BF16, F64 or an 8-bit float was expected`,
-    "Save the adapter again as float32, float16 or bfloat16.",
-    `${path} ${tensor.name}`,
-  );
+/** The factors such that ΔW = B·A. Of an embedding PEFT has Δ = (B·A)ᵀ, which is Aᵀ·Bᵀ. */
+function orient({ isEmbedding, a, b }: Pair, where: string): { a: StoredTensor; b: StoredTensor } {
+  const prefix = isEmbedding ? "lora_embedding_" : "lora_";
+  if (!a) throw incompletePair(`${prefix}B`, `${prefix}A`, where);
+  if (!b) throw incompletePair(`${prefix}A`, `${prefix}B`, where);
+  if (!isEmbedding) return { a, b };
+  if (a.shape.length !== 2 || b.shape.length !== 2) throw shapeMismatch(a, b, where);
+  return { a: transposedTensor(b), b: transposedTensor(a) };
 }
 
 function checkRankAgainst(config: PeftConfig, module: string, rank: number, where: string): void {

@@ -3,7 +3,7 @@ import { gaussians } from "@lora-loom/testing";
 import fc from "fast-check";
 import { join } from "node:path";
 import { openAdapter } from "../../open_adapter.ts";
-import { servingRank } from "../../serving_rank.ts";
+import { servingRank } from "../../serving/rank.ts";
 import { assertRefused, inTemporaryFolder } from "../../test_support.ts";
 import { createPeftWriter, peftConfig, type PeftSpec } from "./write.ts";
 import { targetsOf } from "./write_targets.ts";
