@@ -103,7 +103,7 @@ function adapterPlots({ modules, recipe }: MergeRecord): string {
   const isPerAdapter = (figure: unknown): figure is readonly number[] =>
     Array.isArray(figure) && figure.length === recipe.adapters.length;
   const keys = Object.keys(modules[0]?.method ?? {}).filter((key) =>
-    modules.every(({ method }) => isPerAdapter(method[key]))
+    key !== "spectrum" && modules.every(({ method }) => isPerAdapter(method[key]))
   );
   return keys.map((key) => {
     const series = recipe.adapters.map(({ name }, adapter): Series => ({
@@ -118,6 +118,35 @@ function adapterPlots({ modules, recipe }: MergeRecord): string {
       range: rangeOf(series.flatMap(({ values }) => values), 0.05),
     });
   }).join("");
+}
+
+/** What a module's name ends in, such as `q_proj`. */
+function kindOf(name: string): string {
+  return name.slice(name.lastIndexOf(".") + 1);
+}
+
+/** Singular values relative to the first, by kind of module: the mean over its modules, where the method reports them. */
+function spectrumPlot({ modules }: MergeRecord): string {
+  const spectra = modules.flatMap(({ name, method: { spectrum } }) =>
+    Array.isArray(spectrum) && spectrum[0] > 0 ? [{ kind: kindOf(name), spectrum: spectrum as number[] }] : []
+  );
+  if (spectra.length === 0) return "";
+  const length = Math.max(...spectra.map(({ spectrum }) => spectrum.length));
+  const positions = Array.from({ length }, (_, i) => `singular value ${i + 1}`);
+  const kinds = [...new Set(spectra.map(({ kind }) => kind))];
+  const series = kinds.map((label, index): Series => {
+    const own = spectra.filter(({ kind }) => kind === label).map(({ spectrum }) => spectrum);
+    const mean = (i: number) =>
+      own.reduce((sum, values) => sum + (values[i] ?? 0) / values[0]!, 0) / own.length;
+    return { label, style: `s${index % COLOURS.length}`, values: positions.map((_, i) => mean(i)) };
+  });
+  return svgPlot({
+    title: "Singular values of the result before it was cut, relative to the largest, by kind of module",
+    positions,
+    series,
+    range: [0, 1],
+    ends: ["largest", `number ${length}`],
+  });
 }
 
 /** How often the merge, the sum and the mean of the deltas answer as each adapter does. */
@@ -179,6 +208,7 @@ ${warnings ? `<h2>Warnings</h2><ul>${warnings}</ul>` : ""}
 <h2>Modules</h2>
 ${cosinePlot(record, qualities)}
 ${lossPlot(record, qualities)}
+${spectrumPlot(record)}
 ${adapterPlots(record)}
 ${methodPlots(record)}
 ${modulesTable(record, qualities)}`;
