@@ -5,7 +5,7 @@ import { MergeError } from "../errors.ts";
 import type { ErrorFields, FromWorker, Question, Task, ToWorker } from "./messages.ts";
 
 /** Most threads: each takes some 80 MB, and a merge is to stay within 1 GiB beyond its largest module. */
-const MOST_WORKERS = 6;
+const MOST_WORKERS = 4;
 
 /** How many threads this machine can keep busy: the one that owns the device mostly waits for it. */
 export function sensibleWorkers(): number {
