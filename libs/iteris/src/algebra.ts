@@ -8,7 +8,7 @@ import {
   sumOfSquares,
   type Tensor,
 } from "@lora-loom/tensor";
-import type { Delta } from "./base_model.ts";
+import type { Delta, Deltas } from "./base_model.ts";
 
 /** ‖x‖²_F. */
 export async function squaredNorm(x: Tensor): Promise<number> {
@@ -85,6 +85,14 @@ export async function rowDots(x: Tensor, y: Tensor): Promise<Float64Array<ArrayB
 /** ⟨x, y⟩ = Σ x ∘ y. */
 export async function innerProduct(x: Tensor, y: Tensor): Promise<number> {
   return (await rowDots(x, y)).reduce((sum, row) => sum + row, 0);
+}
+
+/** Releases the factors of all deltas. */
+export function disposeDeltas(deltas: Deltas): void {
+  for (const { a, b } of deltas.values()) {
+    a.dispose();
+    b.dispose();
+  }
 }
 
 /** A copy of `tensor` on `device`; on the CPU device in float64. */

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { CpuDevice } from "@lora-loom/tensor";
 import { mergeToy, type Method } from "./test_support/merge_toy.ts";
 import { IterisError } from "./errors.ts";
-import { type HostTask, SMALL, toyTask, toyWeights } from "./test_support/toy_model.ts";
+import { type HostTask, SMALL, ToyModel, toyTask, toyWeights, uploadTask } from "./test_support/toy_model.ts";
 
 const toy = toyWeights(SMALL, 1);
 const first = toyTask(toy, { name: "first", rank: 2, samples: 6, seed: 1 });
@@ -130,6 +131,20 @@ Deno.test("iteris() ends when its signal is aborted", async () => {
     Error,
     "enough",
   );
+});
+
+Deno.test("iteris() gives its device memory back when it fails half-way", async () => {
+  const idle = new CpuDevice();
+  new ToyModel(idle, toy);
+  for (const task of [first, second]) uploadTask(idle, toy, task);
+  for (const [method, stages] of [[{ iteris: {} }, 3], [{ iteris: { schedule: "jacobi" } }, 6]] as const) {
+    const device = new CpuDevice();
+    const controller = new AbortController();
+    const progress = ({ done }: { done: number }) => done === stages && controller.abort(new Error("enough"));
+    const options = { device, signal: controller.signal, progress };
+    await assertRejects(() => mergeToy(toy, [first, second], method, options), Error, "enough");
+    assertEquals(device.memory.bytes, idle.memory.bytes);
+  }
 });
 
 Deno.test("iteris() reports its progress stage by stage", async () => {

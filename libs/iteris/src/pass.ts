@@ -1,6 +1,6 @@
 import { CpuDevice, type Device, type Tensor } from "@lora-loom/tensor";
 import { adaptiveWeight, outputEnergy, weightEnergy } from "./adaptive_weights.ts";
-import { copyTo, weightedSquares } from "./algebra.ts";
+import { copyTo, disposeDeltas, weightedSquares } from "./algebra.ts";
 import type { BaseModel, Delta, Deltas, Stage } from "./base_model.ts";
 import type { Moments } from "./equations.ts";
 import type { Settings } from "./options.ts";
@@ -52,9 +52,14 @@ export async function runPass(run: Run, applied: Applied): Promise<PassResult> {
     streams.push(await TaskStream.begin(task, model, store, { tokensPerChunk: run.tokensPerChunk, holdOut }));
   }
   const result = { deltas: new Map<string, Delta>(), sites: [] as SiteReport[] };
-  for (const stage of model.stages) {
-    await runStage(run, stage, streams, applied, result);
-    run.onStage(stage);
+  try {
+    for (const stage of model.stages) {
+      await runStage(run, stage, streams, applied, result);
+      run.onStage(stage);
+    }
+  } catch (error) {
+    disposeDeltas(result.deltas);
+    throw error;
   }
   for (const stream of streams) await stream.release();
   return result;
@@ -109,7 +114,7 @@ async function gather(
 ): Promise<Gathered> {
   const { settings, plan } = run;
   const withStream = settings.stream && sites.some(({ site }) => site.writesStream);
-  const owned = new DisposableStack();
+  using owned = new DisposableStack();
   const statistics = streams.map(() => ({
     fit: owned.use(new TaskStatistics(withStream)),
     heldOut: owned.use(new TaskStatistics(withStream)),
@@ -147,6 +152,7 @@ async function gather(
   );
   const moments = await Promise.all(all.map(momentsOf));
   await settleAdaptiveWeights(run, sites, expertEnergies);
+  const kept = owned.move();
   return {
     moments,
     split,
@@ -154,7 +160,7 @@ async function gather(
       plan.tasks.map((_, task) => run.adaptiveWeights.get(weightKey(task, site))!)
     ),
     heldOutEnergies,
-    [Symbol.dispose]: () => owned.dispose(),
+    [Symbol.dispose]: () => kept.dispose(),
   };
 }
 
@@ -263,7 +269,7 @@ async function place(
 ): Promise<Disposable & Pick<StageProblem, "sites" | "moments" | "split">> {
   const { device, plan } = run;
   const inFeatures = stage.sites[0]!.inFeatures;
-  const owned = new DisposableStack();
+  using owned = new DisposableStack();
   const host = new CpuDevice();
   const onHost = device.info.backend !== "cpu" && solvesOnHost(device, inFeatures, run.hostSolverLimit);
   const placed = async (tensor: Tensor) => onHost ? owned.use(await copyTo(host, tensor)) : tensor;
@@ -297,12 +303,11 @@ async function place(
       heldOutEnergy: heldOutEnergies[index]!.reduce((sum, energy, task) => sum + weights[task]! * energy, 0),
     });
   }
-  return {
-    sites: problems,
-    moments: await placedMoments(moments),
-    split: split && { fit: await placedMoments(split.fit), heldOut: await placedMoments(split.heldOut) },
-    [Symbol.dispose]: () => owned.dispose(),
-  };
+  const placedAll = await placedMoments(moments);
+  const placedSplit = split &&
+    { fit: await placedMoments(split.fit), heldOut: await placedMoments(split.heldOut) };
+  const kept = owned.move();
+  return { sites: problems, moments: placedAll, split: placedSplit, [Symbol.dispose]: () => kept.dispose() };
 }
 
 /** Output errors by site and task. */

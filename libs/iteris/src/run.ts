@@ -1,6 +1,6 @@
 import type { Device } from "@lora-loom/tensor";
 import { gemm, type Tensor } from "@lora-loom/tensor";
-import { frobeniusNorm } from "./algebra.ts";
+import { disposeDeltas, frobeniusNorm } from "./algebra.ts";
 import type { Delta, Deltas } from "./base_model.ts";
 import type { Settings } from "./options.ts";
 import type { OutputErrors } from "./output_error.ts";
@@ -60,15 +60,20 @@ async function jacobi(context: Run): Promise<Merged> {
   const { iterations, tolerance } = context.settings;
   const changes: number[] = [];
   let result: PassResult | undefined;
-  for (let iteration = 1; iteration <= iterations; iteration++) {
-    const measure = iteration === iterations || tolerance > 0;
-    const next = await runPass(context, { deltas: result?.deltas, measure });
-    if (result) {
-      changes.push(await largestChange(result.deltas, next.deltas));
-      disposeDeltas(result.deltas);
+  try {
+    for (let iteration = 1; iteration <= iterations; iteration++) {
+      const measure = iteration === iterations || tolerance > 0;
+      const next = await runPass(context, { deltas: result?.deltas, measure });
+      const previous = result;
+      result = next;
+      if (!previous) continue;
+      changes.push(await largestChange(previous.deltas, next.deltas));
+      disposeDeltas(previous.deltas);
+      if (changes.at(-1)! <= tolerance) break;
     }
-    result = next;
-    if (changes.length > 0 && changes.at(-1)! <= tolerance) break;
+  } catch (error) {
+    if (result) disposeDeltas(result.deltas);
+    throw error;
   }
   return {
     deltas: result!.deltas,
@@ -87,13 +92,6 @@ async function largestChange(before: Deltas, after: Deltas): Promise<number> {
     largest = Math.max(largest, await frobeniusNorm(difference) / (norm || 1));
   }
   return largest;
-}
-
-function disposeDeltas(deltas: Deltas): void {
-  for (const { a, b } of deltas.values()) {
-    a.dispose();
-    b.dispose();
-  }
 }
 
 function reportOf(

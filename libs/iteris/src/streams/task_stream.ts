@@ -53,17 +53,20 @@ export class TaskStream {
   async load(index: number, stage: Stage): Promise<LoadedPair> {
     const { chunk, expert, merged } = this.#chunks[index]!;
     const { device } = this.store;
-    const owned = new DisposableStack();
+    using owned = new DisposableStack();
     const expertActivations = owned.use(await this.#restore(expert, stage));
     const mergedActivations = merged ? owned.use(await this.#restore(merged, stage)) : expertActivations;
     const shape = [chunk.weights.length];
+    const weights = owned.use(device.upload(chunk.weights, shape));
+    const rootWeights = owned.use(device.upload(chunk.weights.map(Math.sqrt), shape));
+    const kept = owned.move();
     return {
       expert: expertActivations,
       merged: mergedActivations,
-      weights: owned.use(device.upload(chunk.weights, shape)),
-      rootWeights: owned.use(device.upload(chunk.weights.map(Math.sqrt), shape)),
+      weights,
+      rootWeights,
       heldOut: chunk.heldOut,
-      [Symbol.dispose]: () => owned.dispose(),
+      [Symbol.dispose]: () => kept.dispose(),
     };
   }
 
