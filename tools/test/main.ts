@@ -12,6 +12,9 @@ import { SetupError } from "../setup/errors.ts";
 import { setUp } from "../setup/setup.ts";
 import { type MemberRun, runTests } from "./run_member.ts";
 
+/** Tests that take more seconds than this are named. */
+const SLOW = 30;
+
 const TEST = /_test\.[mc]?[jt]sx?$/;
 
 /** The test files of the workspace at `root` by member, limited to `wanted` members, folders or files where given. */
@@ -46,7 +49,8 @@ function report(member: string, run: MemberRun, live: boolean): void {
   console.log(
     `${member.padEnd(14)} ${String(passed).padStart(5)} passed  ${run.seconds.toFixed(1)} s${verdict}`,
   );
-  for (const { file, name, outcome } of run.tests) {
+  for (const { file, name, outcome, seconds } of run.tests) {
+    if (seconds > SLOW) console.log(`  slow, ${seconds.toFixed(0)} s: ${file}: ${name}`);
     if (outcome === "failed") console.log(`  failed: ${file}: ${name}`);
     if (outcome === "ignored") console.log(`  ignored, which counts as failed: ${file}: ${name}`);
   }
