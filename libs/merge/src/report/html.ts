@@ -10,6 +10,18 @@ function definition(rows: readonly (readonly [term: string, text: string])[]): s
   }</dl>`;
 }
 
+/** Distance from the weighted sum, or output errors where the method aims at outputs and not at the sum. */
+function qualityLines({ loss, best_loss, output_error }: Quality): (readonly [string, string])[] {
+  if (output_error) {
+    return [
+      ["output error", output_error.merged.toFixed(4)],
+      ["of the sum, of the mean", `${output_error.sum.toFixed(4)}, ${output_error.mean.toFixed(4)}`],
+    ];
+  }
+  const best = best_loss === null ? [] : [["best possible at this rank", best_loss.toFixed(5)] as const];
+  return [["lost of the sum", loss.toFixed(5)], ...best];
+}
+
 function overview(
   { recipe, rank, device, quality, seconds, modules, created, versions }: MergeRecord,
 ): string {
@@ -22,10 +34,7 @@ function overview(
     ["device", `${device.name} (${device.backend})`],
     ["seconds", Object.entries(seconds).map(([part, value]) => `${part} ${value.toFixed(2)}`).join(", ")],
     ["cosine to the sum", quality.cosine_to_sum.toFixed(5)],
-    ["lost of the sum", quality.loss.toFixed(5)],
-    ...(quality.best_loss === null
-      ? []
-      : [["best possible at this rank", quality.best_loss.toFixed(5)] as const]),
+    ...qualityLines(quality),
     ["made", `${created} by LoRA Loom ${versions["lora-loom"]}`],
   ]);
 }
@@ -207,7 +216,7 @@ ${agreementSection(record)}
 ${warnings ? `<h2>Warnings</h2><ul>${warnings}</ul>` : ""}
 <h2>Modules</h2>
 ${cosinePlot(record, qualities)}
-${lossPlot(record, qualities)}
+${record.quality.output_error ? "" : lossPlot(record, qualities)}
 ${spectrumPlot(record)}
 ${adapterPlots(record)}
 ${methodPlots(record)}
