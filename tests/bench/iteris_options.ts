@@ -9,7 +9,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { openAdapter } from "@lora-loom/formats";
-import { loadRecipe, type MergeSummary, runMerge } from "@lora-loom/merge";
+import { type MergeSummary, recipeFromObject, runMerge } from "@lora-loom/merge";
 import { disposeDeltas, evaluate, loadDeltas, openModel, openTokenizer, readTask } from "@lora-loom/model";
 import { type DeviceChoice, openDevice } from "@lora-loom/tensor";
 import { fromFileUrl } from "../support/paths.ts";
@@ -97,6 +97,7 @@ const TABLES: readonly Table[] = [
       iteris("adaptive_weights: delta", { adaptive_weights: "delta" }),
       iteris("adaptive_weights: none", { adaptive_weights: "none" }),
       iteris("rank: 16", { rank: 16 }),
+      iteris("rank: 16, truncation: plain", { rank: 16, truncation: "plain" }),
       iteris("samples: 200", { samples: 200 }),
     ],
   },
@@ -115,7 +116,7 @@ const TABLES: readonly Table[] = [
       plus("splices: 150", { splices: 150 }),
       plus("token_weight: 0.3, alpha: 1e-3, splices: 150", { token_weight: 0.3, alpha: 1e-3, splices: 150 }),
       plus("rank: 16", { rank: 16 }),
-      plus("rank: 16, by plain SVD of the defaults' result", { truncate_plainly: 16 }),
+      plus("rank: 16, truncation: plain", { rank: 16, truncation: "plain" }),
       plus("samples: 200", { samples: 200 }),
     ],
   },
@@ -131,45 +132,22 @@ using model = await openModel(device, `${EXAMPLE}base`);
 const tokenizer = await openTokenizer(`${EXAMPLE}base`);
 const folder = await Deno.makeTempDir({ prefix: "loom-iteris-" });
 
-function recipeText(
-  tasks: readonly string[],
-  { method, parameters, weight = 1 }: Variant,
-  adapters?: readonly string[],
-): string {
-  return JSON.stringify({
-    method,
-    base_model: `${EXAMPLE}base`,
-    adapters: (adapters ?? tasks.map((task) => `${EXAMPLE}adapters/${task}`)).map((path, index) => ({
-      path,
-      weight,
-      calibration: `${EXAMPLE}tasks/${tasks[index]}.train.jsonl`,
-    })),
-    parameters,
-    output: { path: "merged" },
-  });
-}
-
 async function mergeWith(
   tasks: readonly string[],
-  variant: Variant,
-  adapters?: readonly string[],
+  { method, parameters, weight = 1 }: Variant,
 ): Promise<MergeSummary> {
-  const path = `${folder}/recipe.json`;
-  await Deno.writeTextFile(path, recipeText(tasks, variant, adapters));
-  return await runMerge(await loadRecipe(path), { device, force: true });
-}
-
-/** Runs a variant; `truncate_plainly` merges first and then cuts the result by plain SVD, which is no option of a method. */
-async function runVariant(tasks: readonly string[], variant: Variant): Promise<MergeSummary> {
-  const { truncate_plainly: rank, ...parameters } = variant.parameters ?? {};
-  const summary = await mergeWith(tasks, { ...variant, parameters });
-  if (rank === undefined) return summary;
-  await Deno.rename(`${folder}/merged`, `${folder}/full`);
-  const cut = await mergeWith(tasks.slice(0, 1), { ...variant, method: "svd", parameters: { rank } }, [
-    `${folder}/full`,
-  ]);
-  await Deno.remove(`${folder}/full`, { recursive: true });
-  return cut;
+  const recipe = recipeFromObject({
+    method,
+    base_model: "base",
+    adapters: tasks.map((task) => ({
+      path: `adapters/${task}`,
+      weight,
+      calibration: `tasks/${task}.train.jsonl`,
+    })),
+    parameters,
+    output: { path: `${folder}/merged` },
+  }, EXAMPLE);
+  return await runMerge(recipe, { device, force: true });
 }
 
 async function accuracies(tasks: readonly string[]): Promise<number[]> {
@@ -210,7 +188,7 @@ try {
     const header = ["setting", "output error", "agreement", "test mean", ...tasks, "seconds"];
     console.log(`\n### ${title}\n\n| ${header.join(" | ")} |\n| --- |${" ---: |".repeat(header.length - 1)}`);
     for (const variant of chosen) {
-      const summary = await runVariant(tasks, variant);
+      const summary = await mergeWith(tasks, variant);
       console.log(`| ${[variant.label, ...cells(summary, await accuracies(tasks))].join(" | ")} |`);
     }
   }

@@ -1,12 +1,19 @@
+import type { TruncationKind } from "@lora-loom/iteris";
+import type { Parameters } from "../methods/method.ts";
 import type { ParameterSpec } from "../methods/parameters.ts";
 
 /** Rank of the merged adapter: the sum of the ranks unless the recipe asks for less. */
 export function calibratedRank(
   ranks: readonly number[],
-  parameters: Readonly<Record<string, unknown>>,
+  parameters: Parameters,
 ): number {
   const sum = ranks.reduce((total, rank) => total + rank, 0);
   return typeof parameters.rank === "number" ? Math.min(parameters.rank, sum) : sum;
+}
+
+/** The parameters that decide the rank, as the solver takes them. */
+export function rankOptions({ rank, truncation }: Parameters): { rank?: number; truncation: TruncationKind } {
+  return { truncation: truncation as TruncationKind, ...(typeof rank === "number" ? { rank } : {}) };
 }
 
 /** Parameters that both methods share. */
@@ -26,6 +33,14 @@ export const COMMON_PARAMETERS: readonly ParameterSpec[] = [
     help:
       "Rank of the merged adapter; where it is smaller than the solution's, the best approximation weighted with the Gram matrix is taken.",
     formula: "W_r = U Uᵀ W, U = leading eigenvectors of W G Wᵀ",
+  },
+  {
+    name: "truncation",
+    type: "choice",
+    choices: ["weighted", "plain"],
+    default: "weighted",
+    help:
+      "How a smaller rank is reached: weighted keeps the outputs on real inputs, plain (SVD of W alone) is there to compare.",
   },
   {
     name: "alpha",

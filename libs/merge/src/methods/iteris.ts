@@ -1,6 +1,6 @@
 import { iteris as solve, type IterisOptions } from "@lora-loom/iteris";
 import { mergeCalibrated } from "../calibrated/merge_calibrated.ts";
-import { calibratedRank, COMMON_PARAMETERS } from "../calibrated/parameters.ts";
+import { calibratedRank, COMMON_PARAMETERS, rankOptions } from "../calibrated/parameters.ts";
 import type { ModelMethod } from "./method.ts";
 
 /** IterIS as published. */
@@ -49,7 +49,7 @@ export const iteris: ModelMethod = {
         iterations: parameters.iterations as number,
         tolerance: parameters.tolerance as number,
         adaptiveWeights: parameters.adaptive_weights as "full" | "delta" | "none",
-        ...(typeof parameters.rank === "number" ? { rank: parameters.rank } : {}),
+        ...rankOptions(parameters),
       };
       return solve({ ...request, options });
     }),

@@ -1,6 +1,6 @@
 import { iterisPlus as solve, type IterisPlusOptions } from "@lora-loom/iteris";
 import { mergeCalibrated } from "../calibrated/merge_calibrated.ts";
-import { calibratedRank, COMMON_PARAMETERS } from "../calibrated/parameters.ts";
+import { calibratedRank, COMMON_PARAMETERS, rankOptions } from "../calibrated/parameters.ts";
 import type { ModelMethod } from "./method.ts";
 
 /** IterIS with targets that repair what earlier layers changed. */
@@ -64,7 +64,7 @@ export const iterisPlus: ModelMethod = {
         tokenWeight,
         drift: parameters.drift as boolean,
         stream: parameters.stream as boolean,
-        ...(typeof parameters.rank === "number" ? { rank: parameters.rank } : {}),
+        ...rankOptions(parameters),
       };
       return solve({ ...request, options });
     }),
