@@ -21,6 +21,7 @@ export {
 } from "./create_adapter_writer.ts";
 export { createPeftWriter, peftConfig, type PeftSpec } from "./layouts/peft/write.ts";
 export { type Conversion, convertAdapter, type ConvertOptions } from "./convert/convert.ts";
+export { inNamesOf } from "./convert/names.ts";
 export { alignAdapters } from "./fusion/align.ts";
 export { fuseModules, type FusePart } from "./fusion/fuse_modules.ts";
 export { splitModule, type SplitPart } from "./fusion/split_module.ts";
@@ -28,6 +29,7 @@ export { inDiffusersScheme, inOriginalScheme } from "./fusion/schemes.ts";
 export { canonicalPath, moduleKey } from "./names/canonical.ts";
 export {
   type Engine,
+  ENGINE_TITLES,
   ENGINES,
   type ServingReport,
   servingReport,

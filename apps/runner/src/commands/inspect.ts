@@ -1,9 +1,11 @@
+import { ENGINE_TITLES, ENGINES, readBaseModel, type ServingVerdict } from "@lora-loom/formats";
 import { inspectAdapter, type Inspection } from "@lora-loom/merge";
 import type { Command } from "../command.ts";
 import { short, table } from "../text.ts";
 
-function verdictText(name: string, { ok, reasons }: Inspection["serving"]["vllm"]): string {
-  return ok ? `  ${name} takes it as it is` : `  ${name} does not take it: ${reasons.join("; ")}`;
+function verdictText(name: string, { ok, reasons, notes }: ServingVerdict): string {
+  if (!ok) return `  ${name} does not take it: ${reasons.join("; ")}`;
+  return [`  ${name} takes it as it is`, ...notes].join("; ");
 }
 
 function inspectionText(inspection: Inspection): string {
@@ -26,9 +28,7 @@ function inspectionText(inspection: Inspection): string {
     `  ranks        ${inspection.ranks.join(", ")}`,
     `  scales       ${inspection.scales.map(short).join(", ")}`,
     `  norm of ΔW   ${short(inspection.norm)}`,
-    verdictText("vLLM", serving.vllm) +
-    (serving.vllm.ok ? `, with --max-lora-rank ${inspection.max_lora_rank} or more` : ""),
-    verdictText("llama.cpp", serving.llama_cpp),
+    ...ENGINES.map((engine) => verdictText(ENGINE_TITLES[engine], serving[engine])),
     ...(problems.length === 0
       ? ["  no problems found"]
       : ["problems:", ...problems.map(({ code, message }) => `  ${code}: ${message}`)]),
@@ -42,7 +42,16 @@ export const inspect: Command = {
   summary: "Says what an adapter is: format, modules, ranks, scales, norms, spectrum, problems.",
   usage: "PATH",
   arity: [1, 1],
-  flags: [],
+  flags: [
+    {
+      name: "base",
+      type: "string",
+      value: "DIR",
+      help: "the base model's folder, which GGUF adapters of Llama need",
+    },
+    { name: "drop", type: "list", value: "NAME", help: "leave out a kind of tensors, a module or a tensor" },
+    { name: "expand", type: "boolean", help: "expand LoHa and LoKr into plain LoRA" },
+  ],
   examples: [
     ["deno task inspect examples/tiny-llama/adapters/language", "a PEFT folder"],
     [
@@ -51,7 +60,10 @@ export const inspect: Command = {
     ],
   ],
   async run({ args, flags }, terminal) {
-    const inspection = await inspectAdapter(args[0]!);
+    const directory = flags.string("base");
+    const base = directory === undefined ? undefined : await readBaseModel(directory);
+    const options = { base, drop: flags.list("drop"), expand: flags.boolean("expand") };
+    const inspection = await inspectAdapter(args[0]!, options);
     terminal.out(flags.boolean("json") ? JSON.stringify(inspection) : inspectionText(inspection));
     return 0;
   },

@@ -72,7 +72,7 @@ function refuseFlattened(adapter: Adapter): void {
   throw new FormatError(
     "names_unknown",
     `where the dots of ${flattened.name} are is not known`,
-    "Add --base DIR, the base model's folder: its weights have the names.",
+    "Add --base DIR, the base model's folder: its weights have the names. Merges write kohya files without it.",
     `${adapter.path} ${flattened.name}`,
   );
 }

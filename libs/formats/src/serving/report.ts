@@ -1,9 +1,20 @@
 import type { Adapter, LoraModule } from "../adapter.ts";
 import { locate } from "../names/components.ts";
+import { servingRank } from "./rank.ts";
 
 /** Programs that load adapters. */
 export const ENGINES = ["vllm", "llama_cpp", "comfyui", "diffusers", "mlx", "lorax"] as const;
 export type Engine = typeof ENGINES[number];
+
+/** What the programs are called. */
+export const ENGINE_TITLES: Readonly<Record<Engine, string>> = {
+  vllm: "vLLM",
+  llama_cpp: "llama.cpp",
+  comfyui: "ComfyUI",
+  diffusers: "diffusers",
+  mlx: "MLX",
+  lorax: "LoRAX",
+};
 
 /** Whether a program loads an adapter as it is, and if not, why. */
 export interface ServingVerdict {
@@ -105,7 +116,7 @@ function vllm(facts: Facts): ServingVerdict {
     ...peftReasons(facts),
     facts.format === "peft" && facts.adapter.files.length > 2 && "its weights are sharded, one file is read",
     facts.rank > VLLM_MAX_RANK && `its rank exceeds ${VLLM_MAX_RANK}`,
-  ], [facts.rank > 16 && `start the server with --max-lora-rank ${facts.rank} or more`]);
+  ], [`start the server with --max-lora-rank ${servingRank(facts.rank)} or more`]);
 }
 
 function lorax(facts: Facts): ServingVerdict {

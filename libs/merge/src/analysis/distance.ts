@@ -1,4 +1,4 @@
-import { type Adapter, type LoraModule, openAdapter } from "@lora-loom/formats";
+import { type Adapter, alignAdapters, type LoraModule, openAdapter } from "@lora-loom/formats";
 import { MergeError } from "../errors.ts";
 import { combinationNorm, type Factored } from "../linalg/factored.ts";
 
@@ -74,5 +74,7 @@ export async function compareAdapters(a: Adapter, b: Adapter): Promise<Distances
 export async function diffAdapters(pathA: string, pathB: string): Promise<Distances> {
   using a = await openAdapter(pathA);
   using b = await openAdapter(pathB);
-  return await compareAdapters(a, b);
+  // The names of B stand where the two call a module differently.
+  const [right, left] = await alignAdapters([b, a]);
+  return await compareAdapters(left!, right!);
 }

@@ -1,6 +1,14 @@
-import { type Adapter, type LoraModule, openAdapter, servingRank, type Warning } from "@lora-loom/formats";
+import {
+  type Adapter,
+  type LoraModule,
+  openAdapter,
+  type OpenOptions,
+  servingRank,
+  type ServingReport,
+  servingReport,
+  type Warning,
+} from "@lora-loom/formats";
 import { effectiveRank, type Factored, spectrum } from "../linalg/factored.ts";
-import { type ServingVerdict, servingVerdicts } from "./serving.ts";
 
 /** What one module of an adapter is. */
 export interface ModuleInspection {
@@ -38,7 +46,8 @@ export interface Inspection {
   readonly problems: readonly Warning[];
   /** The smallest of vLLM's `--max-lora-rank` values that holds it. */
   readonly max_lora_rank: number;
-  readonly serving: Readonly<Record<"vllm" | "llama_cpp", ServingVerdict>>;
+  /** Where it loads as it is, and why not. */
+  readonly serving: ServingReport;
 }
 
 /** Part of ‖ΔW‖² that {@linkcode ModuleInspection.rank_99} holds. */
@@ -129,7 +138,7 @@ export async function inspectOpenAdapter(adapter: Adapter): Promise<Inspection> 
     modules,
     problems,
     max_lora_rank: servingRank(Math.max(...ranks)),
-    serving: servingVerdicts(adapter),
+    serving: servingReport(adapter),
   };
 }
 
@@ -138,7 +147,7 @@ export async function inspectOpenAdapter(adapter: Adapter): Promise<Inspection> 
  *
  * @throws {FormatError} when it cannot be read
  */
-export async function inspectAdapter(path: string): Promise<Inspection> {
-  using adapter = await openAdapter(path);
+export async function inspectAdapter(path: string, options: OpenOptions = {}): Promise<Inspection> {
+  using adapter = await openAdapter(path, options);
   return await inspectOpenAdapter(adapter);
 }

@@ -9,7 +9,7 @@ import { measureDeltas } from "../engine/measure_deltas.ts";
 import { moduleContext } from "../engine/merge_modules.ts";
 import { disposeFactors, readModule, uploadModule } from "../engine/module_reader.ts";
 import { disposeMerged, downloadMerged } from "../engine/module_writer.ts";
-import { peftSpec, runMerge } from "../engine/run_merge.ts";
+import { adapterSpec, runMerge } from "../engine/run_merge.ts";
 import type { ModuleMethod, WeightedFactors } from "../methods/method.ts";
 import { METHODS } from "../methods/registry.ts";
 import { type Plan, planMerge, type PlannedModule } from "../plan/plan.ts";
@@ -113,7 +113,7 @@ async function start(
   const method = METHODS.get(recipe.method) as ModuleMethod;
   const plan = await planWithChosenRanks(planMerge(recipe, adapters, method), method, recipe, device, signal);
   await mkdir(output);
-  const writer = await createPeftWriter(output, peftSpec(recipe, plan, adapters));
+  const writer = await createPeftWriter(output, adapterSpec(recipe, plan, adapters));
   const modules = new Map(plan.modules.map((module) => [module.name, module]));
   return { variant, method, plan, modules, writer, output, deltas: [], seconds: 0 };
 }

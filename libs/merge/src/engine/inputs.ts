@@ -1,6 +1,13 @@
 import { existsSync, realpathSync } from "node:fs";
-import { dirname, relative, resolve, sep } from "node:path";
-import { type Adapter, openAdapter } from "@lora-loom/formats";
+import { dirname, join, relative, resolve, sep } from "node:path";
+import {
+  type Adapter,
+  alignAdapters,
+  type BaseModel,
+  inNamesOf,
+  openAdapter,
+  readBaseModel,
+} from "@lora-loom/formats";
 import { MergeError } from "../errors.ts";
 import type { InputRecord } from "../report/record.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -43,12 +50,24 @@ export function checkOutputPath(recipe: Recipe): void {
   }
 }
 
-/** Opens all adapters of a recipe; closes what it opened when one fails. */
+/** What the recipe's base model says that some layouts leave out; undefined where there is no model to read. */
+export async function baseModelOf({ baseModel }: Recipe): Promise<BaseModel | undefined> {
+  if (baseModel === undefined || !existsSync(join(baseModel, "config.json"))) return undefined;
+  return await readBaseModel(baseModel);
+}
+
+/**
+ * Opens all adapters of a recipe, with common names for what differs in name only, in the manner of the layout that is
+ * written; closes what it opened when one fails.
+ */
 export async function openAdapters(recipe: Recipe): Promise<Adapter[]> {
   const adapters: Adapter[] = [];
   try {
-    for (const { path } of recipe.adapters) adapters.push(await openAdapter(path));
-    return adapters;
+    const base = await baseModelOf(recipe);
+    for (const { path } of recipe.adapters) adapters.push(await openAdapter(path, { base }));
+    const named = [];
+    for (const adapter of adapters) named.push(await inNamesOf(recipe.output.format, adapter));
+    return await alignAdapters(named);
   } catch (error) {
     closeAdapters(adapters);
     throw error;

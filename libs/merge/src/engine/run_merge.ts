@@ -1,9 +1,13 @@
 import { existsSync } from "node:fs";
 import {
   type Adapter,
+  type AdapterSpec,
   type AdapterWriter,
-  createPeftWriter,
-  type PeftSpec,
+  type BaseModel,
+  createAdapterWriter,
+  openAdapter,
+  type ServingReport,
+  servingReport,
   stageDirectory,
 } from "@lora-loom/formats";
 import { type Device, openDevice } from "@lora-loom/tensor";
@@ -18,7 +22,7 @@ import type { InputRecord } from "../report/record.ts";
 import type { MergeSummary } from "../report/summary.ts";
 import { VERSIONS } from "../versions.ts";
 import { planWithChosenRanks } from "./choose_ranks.ts";
-import { checkOutputPath, closeAdapters, hashInputs, openAdapters } from "./inputs.ts";
+import { baseModelOf, checkOutputPath, closeAdapters, hashInputs, openAdapters } from "./inputs.ts";
 import { peakResidentBytes } from "./memory.ts";
 import { mergeModel } from "./merge_model.ts";
 import { mergeModules } from "./merge_modules.ts";
@@ -113,16 +117,19 @@ async function mergeInto(
   try {
     onProgress?.({ type: "start", modules: modules.length, rank, device: device.info.name, warnings });
     const hashing = settled(hashInputs(recipe, adapters, abandoned.signal));
-    const writer = await createPeftWriter(staging.path, peftSpec(recipe, plan, adapters));
+    const base = await baseModelOf(recipe);
+    const spec = adapterSpec(recipe, plan, adapters, base);
+    const writer = await createAdapterWriter(recipe.output.format, staging.path, spec);
     const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal };
     const merged = method.kind === "module" ? await mergeModules(method, run) : await mergeModel(method, run);
     await watch.time("write", () => writer.finish());
     onProgress?.({ type: "finish", elapsed: meter.elapsed });
     const inputs = await unwrap(hashing);
     const summary = summarise(recipe, plan, device, watch, merged);
+    const serving = await servingOf(staging.path, base);
     await watch.time(
       "write",
-      () => writeReports(staging.path, recordOf(recipe, plan, device, summary, merged, inputs)),
+      () => writeReports(staging.path, recordOf(recipe, plan, device, summary, merged, inputs, serving)),
     );
     throwIfCancelled(signal);
     await watch.time("write", () => staging.commit());
@@ -152,8 +159,31 @@ function agreed<T>(values: readonly T[]): T | undefined {
   return new Set(values).size === 1 ? values[0] : undefined;
 }
 
+/** Where the adapter that was written loads; reading it shows that it can be. */
+async function servingOf(path: string, base: BaseModel | undefined): Promise<ServingReport> {
+  using written = await openAdapter(path, { base });
+  return servingReport(written);
+}
+
+/** Provenance that other programs look for, in the layouts whose files carry metadata of that kind. */
+function metadataOf({ method, adapters, output }: Recipe): Record<string, string> | undefined {
+  if (output.format === "peft" || output.format === "mlx") return undefined;
+  const names = adapters.map(({ name }) => name);
+  return {
+    "modelspec.sai_model_spec": "1.0.1",
+    "modelspec.title": names.join(" + "),
+    "modelspec.merged_from": names.join(", "),
+    "loom.method": method,
+  };
+}
+
 /** What the writer of the merged adapter must know. */
-export function peftSpec(recipe: Recipe, plan: Plan, adapters: readonly Adapter[]): PeftSpec {
+export function adapterSpec(
+  recipe: Recipe,
+  plan: Plan,
+  adapters: readonly Adapter[],
+  base?: BaseModel,
+): AdapterSpec {
   return {
     modules: plan.modules,
     rank: plan.rank,
@@ -161,6 +191,8 @@ export function peftSpec(recipe: Recipe, plan: Plan, adapters: readonly Adapter[
     baseModel: plan.baseModelName,
     taskType: agreed(adapters.map(({ taskType }) => taskType)),
     fanInFanOut: adapters[0]!.fanInFanOut,
+    metadata: metadataOf(recipe),
+    base,
   };
 }
 
@@ -205,6 +237,7 @@ function recordOf(
   summary: MergeSummary,
   merged: MergedModules,
   inputs: readonly InputRecord[],
+  serving: ServingReport,
 ) {
   return {
     recipe,
@@ -218,6 +251,7 @@ function recordOf(
     modules: merged.modules,
     method: merged.outcome.figures ?? {},
     warnings: summary.warnings,
+    serving,
     created: new Date().toISOString(),
   };
 }

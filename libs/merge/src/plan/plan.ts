@@ -1,4 +1,4 @@
-import type { Adapter, LoraModule, Warning } from "@lora-loom/formats";
+import type { Adapter, LoraModule, ModuleForm, ModuleKeys, Warning } from "@lora-loom/formats";
 import { MergeError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
 import { moduleGlob } from "../recipe/globs.ts";
@@ -18,6 +18,10 @@ export interface PlannedModule {
   readonly name: string;
   readonly inFeatures: number;
   readonly outFeatures: number;
+  /** Linear unless it says otherwise. */
+  readonly form: ModuleForm | undefined;
+  /** Its tensors' names in the first adapter, where that is in the layout that is written. */
+  readonly keys: ModuleKeys | undefined;
   /** In the recipe's order; only the adapters that have the module. */
   readonly sources: readonly PlannedSource[];
   /** N = Σ r_t. */
@@ -178,13 +182,16 @@ export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: 
   method.check?.({ modules: ranks }, recipe.parameters);
   const modules = pools.map(({ name, sources }, index): PlannedModule => {
     checkShapes(name, sources, adapters);
-    const { inFeatures, outFeatures } = sources[0]!.module;
+    const { inFeatures, outFeatures, form, keys } = sources[0]!.module;
+    const { format } = adapters[sources[0]!.adapter]!;
     const pooledRank = ranks[index]!.ranks.reduce((sum, rank) => sum + rank, 0);
     const rank = method.outputRank(ranks[index]!.ranks, recipe.parameters);
     return {
       name,
       inFeatures,
       outFeatures,
+      form,
+      keys: format === recipe.output.format ? keys : undefined,
       sources,
       pooledRank,
       rank,

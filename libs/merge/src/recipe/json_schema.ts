@@ -1,6 +1,7 @@
+import { OUTPUT_FORMATS } from "@lora-loom/formats";
 import type { Method } from "../methods/method.ts";
 import { parameterJsonSchema } from "../methods/parameters.ts";
-import { DEVICE_CHOICES, OUTPUT_DTYPES, OUTPUT_FORMATS } from "./recipe.ts";
+import { DEVICE_CHOICES, OUTPUT_DTYPES } from "./recipe.ts";
 
 type Schema = Record<string, unknown>;
 

@@ -1,13 +1,11 @@
+import type { OutputFormat } from "@lora-loom/formats";
+
 /** A value that a method's parameter can take. */
 export type ParameterValue = number | string | boolean;
 
 /** Element types an output file can have. */
 export const OUTPUT_DTYPES = ["float32", "float16", "bfloat16"] as const;
 export type OutputDType = (typeof OUTPUT_DTYPES)[number];
-
-/** Layouts that a merge writes itself; `convert` makes the others of them. */
-export const OUTPUT_FORMATS = ["peft"] as const;
-export type OutputFormat = (typeof OUTPUT_FORMATS)[number];
 
 /** Where to compute. Nothing silently falls back from what was asked: only `auto` chooses. */
 export const DEVICE_CHOICES = ["auto", "gpu", "software", "cpu"] as const;

@@ -1,11 +1,12 @@
 import { basename, dirname, isAbsolute, resolve } from "node:path";
+import { OUTPUT_FORMATS } from "@lora-loom/formats";
 import * as v from "valibot";
 import { MergeError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
 import { parameterSchema } from "../methods/parameters.ts";
 import { didYouMean, nearest } from "./nearest.ts";
 import { keyName, type KeyPath, type RecipeDocument } from "./document.ts";
-import { DEVICE_CHOICES, OUTPUT_DTYPES, OUTPUT_FORMATS, type ParameterValue, type Recipe } from "./recipe.ts";
+import { DEVICE_CHOICES, OUTPUT_DTYPES, type ParameterValue, type Recipe } from "./recipe.ts";
 
 /** What {@linkcode resolveRecipe} needs besides the recipe itself. */
 export interface ResolveContext {

@@ -1,5 +1,5 @@
 import { stringify } from "yaml";
-import { servingRank } from "@lora-loom/formats";
+import { ENGINE_TITLES, ENGINES, servingRank } from "@lora-loom/formats";
 import { METHODS } from "../methods/registry.ts";
 import { type MergeRecord, recipeInFile } from "./record.ts";
 
@@ -52,6 +52,29 @@ function qualitySentence(record: MergeRecord): string {
     }, their mean in ${percent(agreement.mean.mean)}.`;
 }
 
+function loadingSection({ recipe, rank }: MergeRecord): string {
+  const { format } = recipe.output;
+  if (format !== "peft") return `The weights are in the layout ${format}.`;
+  return `\`\`\`python
+from peft import PeftModel
+model = PeftModel.from_pretrained(base_model, "path/to/this/folder")
+\`\`\`
+
+The scale is 1 (\`lora_alpha\` equals \`r\`) and all modules have one rank, so that vLLM (with \`--max-lora-rank ${
+    servingRank(rank)
+  }\` or
+more) and llama.cpp's converter take it too.`;
+}
+
+/** Where the adapter loads as it is, and why not elsewhere. */
+function servingRows({ serving }: MergeRecord): string {
+  const rows = ENGINES.map((engine) => {
+    const { ok, reasons, notes } = serving[engine];
+    return `| ${ENGINE_TITLES[engine]} | ${ok ? "yes" : "no"} | ${cell([...reasons, ...notes].join("; "))} |`;
+  });
+  return ["| program | loads it | |", "| --- | --- | --- |", ...rows].join("\n");
+}
+
 /** The text of the model card, `README.md`. */
 export function modelCard(record: MergeRecord): string {
   const { recipe, rank, device, modules, warnings, versions } = record;
@@ -83,15 +106,9 @@ ${
 ${notes.length > 0 ? `\nNotes on the inputs:\n\n${notes.join("\n")}\n` : ""}
 ## How to load it
 
-\`\`\`python
-from peft import PeftModel
-model = PeftModel.from_pretrained(base_model, "path/to/this/folder")
-\`\`\`
+${loadingSection(record)}
 
-The scale is 1 (\`lora_alpha\` equals \`r\`) and all modules have one rank, so that vLLM (with \`--max-lora-rank ${
-    servingRank(rank)
-  }\` or
-more) and llama.cpp's converter take it too.
+${servingRows(record)}
 
 ## How it was made
 

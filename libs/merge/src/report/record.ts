@@ -1,5 +1,5 @@
 import { isAbsolute, relative } from "node:path";
-import type { Warning } from "@lora-loom/formats";
+import type { ServingReport, Warning } from "@lora-loom/formats";
 import type { DeviceInfo } from "@lora-loom/tensor";
 import type { Recipe } from "../recipe/recipe.ts";
 import type { MethodFigures } from "../methods/method.ts";
@@ -20,6 +20,8 @@ export interface MergeRecord {
   /** A whole-model method's own figures. */
   readonly method: MethodFigures;
   readonly warnings: readonly Warning[];
+  /** Where the merged adapter loads. */
+  readonly serving: ServingReport;
   /** ISO 8601. */
   readonly created: string;
 }
@@ -72,6 +74,7 @@ export function recordText(record: MergeRecord, directory: string): string {
       seconds: rest.seconds,
       quality: rest.quality,
       warnings: rest.warnings,
+      serving: rest.serving,
       method: rest.method,
       modules: modules.map((module) => ({
         name: module.name,
