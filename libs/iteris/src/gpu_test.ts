@@ -1,6 +1,6 @@
 import { assertEquals, assertLess } from "@std/assert";
-import { openDevice } from "@lora-loom/tensor";
 import { relativeError } from "@lora-loom/testing";
+import { testOnGpu } from "./test_support/devices.ts";
 import { denseResult, mergeToy, type Method } from "./test_support/merge_toy.ts";
 import { denseDeltas, type Matrix, times, trace, transpose } from "./test_support/oracle.ts";
 import { type HostTask, SMALL, ToyModel, toyTask, toyWeights, uploadTask } from "./test_support/toy_model.ts";
@@ -41,44 +41,48 @@ const METHODS: readonly (readonly [string, Method])[] = [
 
 for (const [name, method] of METHODS) {
   for (const [place, hostSolverLimit] of [["GPU", 0], ["CPU", 1024]] as const) {
-    Deno.test(`${name} on the GPU agrees with float64 when systems are solved on the ${place}`, async () => {
-      await using device = await openDevice({ device: "software" });
-      const expected = await denseResult(await mergeToy(toy, tasks, method));
-      const merged = await mergeToy(toy, tasks, method, { device, memory: { ...CHUNKS, hostSolverLimit } });
-      assertLess(outputDifference(await denseResult(merged), expected, tasks), 2e-5);
-      const solver = place === "GPU" ? "gpu_refined" : "cpu_float64";
-      for (const site of merged.report.sites) {
-        assertEquals(site.solver, solver);
-        assertLess(site.backwardError, 1e-13);
-      }
-    });
+    testOnGpu(
+      `${name} on the GPU agrees with float64 when systems are solved on the ${place}`,
+      async (device) => {
+        const expected = await denseResult(await mergeToy(toy, tasks, method));
+        const memory = { ...CHUNKS, hostSolverLimit };
+        const merged = await mergeToy(toy, tasks, method, { device, memory });
+        assertLess(outputDifference(await denseResult(merged), expected, tasks), 2e-5);
+        const solver = place === "GPU" ? "gpu_refined" : "cpu_float64";
+        for (const site of merged.report.sites) {
+          assertEquals(site.solver, solver);
+          assertLess(site.backwardError, 1e-13);
+        }
+      },
+    );
   }
 }
 
 for (const method of [{ iteris: {} }, { plus: {} }] satisfies Method[]) {
-  Deno.test(`${Object.keys(method)[0]} on the GPU returns the adapter when it is alone`, async () => {
-    await using device = await openDevice({ device: "software" });
-    const merged = await mergeToy(toy, tasks.slice(0, 1), method, {
-      device,
-      memory: { ...CHUNKS, hostSolverLimit: 0 },
-    });
-    assertLess(
-      outputDifference(await denseResult(merged), denseDeltas(toy, tasks[0]!), tasks.slice(0, 1)),
-      1e-5,
+  const name = "plus" in method ? "iterisPlus()" : "iteris()";
+  const memory = { ...CHUNKS, hostSolverLimit: 0 };
+
+  testOnGpu(`${name} on the GPU returns the adapter when it is alone`, async (device) => {
+    const merged = await mergeToy(toy, tasks.slice(0, 1), method, { device, memory });
+    const difference = outputDifference(
+      await denseResult(merged),
+      denseDeltas(toy, tasks[0]!),
+      tasks.slice(0, 1),
     );
+    assertLess(difference, 1e-5);
   });
 
-  Deno.test(`${Object.keys(method)[0]} on the GPU leaves nothing but its result behind`, async () => {
-    await using idle = await openDevice({ device: "software" });
-    new ToyModel(idle, toy);
-    tasks.forEach((task) => uploadTask(idle, toy, task));
+  testOnGpu(`${name} on the GPU leaves nothing but its result behind`, async (device) => {
+    const start = device.memory.bytes;
+    new ToyModel(device, toy);
+    tasks.forEach((task) => uploadTask(device, toy, task));
+    const inputs = device.memory.bytes - start;
 
-    await using device = await openDevice({ device: "software" });
-    const merged = await mergeToy(toy, tasks, method, { device, memory: { ...CHUNKS, hostSolverLimit: 0 } });
+    const merged = await mergeToy(toy, tasks, method, { device, memory });
     for (const { a, b } of merged.deltas.values()) {
       a.dispose();
       b.dispose();
     }
-    assertEquals(device.memory.bytes, idle.memory.bytes);
+    assertEquals(device.memory.bytes, start + 2 * inputs);
   });
 }

@@ -83,7 +83,8 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
   const solved: SolvedSite[] = [];
   for (const [alpha, indices] of Map.groupBy(group.keys(), (index) => alphas[index]!)) {
     using factor = await factorise(equations.gram, alpha * equations.ridge, conditioning);
-    const { solver, condition, shift } = factor;
+    const { solver, shift } = factor;
+    const condition = await factor.condition();
     for (const index of indices) {
       const { site, stackedB } = group[index]!;
       const cut = { rank: problem.rank ?? stackedB.shape[1]!, truncation: problem.truncation };

@@ -1,18 +1,9 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
-import { CpuDevice, type Device, openDevice } from "@lora-loom/tensor";
 import { gaussians } from "@lora-loom/testing";
 import { addToPair } from "./add_to_pair.ts";
 import { equilibrate } from "./equilibrate.ts";
+import { testOnEachDevice } from "../test_support/devices.ts";
 import { residual } from "./residual.ts";
-
-/** Runs a test on the GPU (a software driver counts) and on the CPU. */
-function onBoth(name: string, body: (device: Device) => Promise<void>): void {
-  Deno.test(`${name} on the GPU`, async () => {
-    await using device = await openDevice({ device: "software" });
-    await body(device);
-  });
-  Deno.test(`${name} on the CPU`, () => body(new CpuDevice()));
-}
 
 /** Normal numbers that float32 holds exactly. */
 function singles(count: number, seed: number, factor = 1): Float64Array<ArrayBuffer> {
@@ -20,7 +11,7 @@ function singles(count: number, seed: number, factor = 1): Float64Array<ArrayBuf
 }
 
 for (const [m, n] of [[1, 1], [3, 65], [9, 129]] as const) {
-  onBoth(`residual() keeps 42 bits of what cancels for shape [${m}, ${n}]`, async (device) => {
+  testOnEachDevice(`residual() keeps 42 bits of what cancels for shape [${m}, ${n}]`, async (device) => {
     const [high, low, matrix] = [singles(m * n, 1), singles(m * n, 2, 1e-8), singles(n * n, 3)];
     const product = new Float64Array(m * n);
     const magnitude = new Float64Array(m * n);
@@ -51,7 +42,7 @@ for (const [m, n] of [[1, 1], [3, 65], [9, 129]] as const) {
   });
 }
 
-onBoth("addToPair() adds in twice the usual precision", async (device) => {
+testOnEachDevice("addToPair() adds in twice the usual precision", async (device) => {
   const count = 1000;
   const [high, low] = [device.upload(singles(count, 1), [10, 100]), device.zeros([10, 100])];
   const expected = singles(count, 1);
@@ -64,7 +55,7 @@ onBoth("addToPair() adds in twice the usual precision", async (device) => {
   expected.forEach((value, i) => assertLess(Math.abs(highs[i]! + lows[i]! - value), 2 ** -40 * 4));
 });
 
-onBoth("equilibrate() scales by powers of two to a diagonal in [1, 4)", async (device) => {
+testOnEachDevice("equilibrate() scales by powers of two to a diagonal in [1, 4)", async (device) => {
   const n = 70;
   const roots = singles(n, 1).map((x, i) => Math.fround((0.5 + Math.abs(x)) * 10 ** (i / 10 - 3)));
   const gram = Float64Array.from({ length: n * n }, (_, index) => {

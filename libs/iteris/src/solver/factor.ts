@@ -62,7 +62,7 @@ export async function factorise(gram: Tensor, ridge: number, conditioning: Condi
   const system = equilibrate(gram, ridge);
   try {
     const { lower, shift } = await factorShifted(system, conditioning);
-    return new Factor(system, lower, shift, await conditionOf(system, lower), conditioning.where);
+    return new Factor(system, lower, shift, conditioning.where);
   } catch (error) {
     disposeSystem(system);
     throw error;
@@ -75,20 +75,29 @@ export class Factor implements Disposable {
    * @param system S G S, and S
    * @param lower L
    * @param shift what had to be added to the diagonal of S G S to factor it; 0 as a rule. Solutions are of G itself all the same
-   * @param condition estimate of the 2-norm condition number of S G S; with a shift, of the shifted matrix's inverse
    * @param where module or stage, for errors
    */
   constructor(
     readonly system: Equilibrated,
     readonly lower: CholeskyFactor,
     readonly shift: number,
-    readonly condition: number,
     readonly where: string,
   ) {}
 
   /** Which arithmetic it is in. */
   get solver(): "cpu_float64" | "gpu_refined" {
     return this.#backend === "cpu" ? "cpu_float64" : "gpu_refined";
+  }
+
+  /** Estimates the 2-norm condition number of S G S; with a shift, of the shifted matrix's inverse. */
+  async condition(): Promise<number> {
+    const { matrix, diagonal } = this.system;
+    const { device } = matrix;
+    return await estimateCondition(
+      matrix.shape[0]!,
+      (x) => onDevice(device, x, (row) => gemm(row, matrix, { into: scaleColumns(row, diagonal), beta: 1 })),
+      (x) => onDevice(device, x, (row) => this.#approximate(row)),
+    );
   }
 
   /**
@@ -180,15 +189,6 @@ async function factorIfPossible(matrix: Tensor): Promise<CholeskyFactor | undefi
     if (error instanceof TensorError && error.code === "not_positive_definite") return undefined;
     throw error;
   }
-}
-
-async function conditionOf({ matrix, diagonal }: Equilibrated, lower: CholeskyFactor): Promise<number> {
-  const { device } = matrix;
-  return await estimateCondition(
-    matrix.shape[0]!,
-    (x) => onDevice(device, x, (row) => gemm(row, matrix, { into: scaleColumns(row, diagonal), beta: 1 })),
-    (x) => onDevice(device, x, (row) => solveCholesky(lower, row, { side: "right" })),
-  );
 }
 
 async function onDevice(

@@ -1,37 +1,25 @@
 import { assert, assertEquals, assertGreater, assertLess, assertRejects } from "@std/assert";
-import { CpuDevice, type Device, openDevice } from "@lora-loom/tensor";
+import type { Device } from "@lora-loom/tensor";
 import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
 import { IterisError } from "../errors.ts";
+import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
 import { fromFlat, solveRight } from "../test_support/oracle.ts";
 import { type Conditioning, factorise } from "./factor.ts";
 
-/** A device to test on: unit roundoff of what it computes, and the backward error it reaches. */
-interface Place {
-  readonly name: string;
-  readonly open: () => Promise<Device>;
+/** What a device can be held to. */
+interface Precision {
   readonly conditioning: Conditioning;
   readonly backwardError: number;
-  /** How far its solutions may be from float64's. */
+  /** How far solutions may be from those of elimination. */
   readonly tolerance: number;
 }
 
-const PLACES: readonly Place[] = [
-  {
-    name: "CPU",
-    open: () => Promise.resolve(new CpuDevice()),
-    conditioning: { roundoff: 2 ** -53, regularised: true, where: "here" },
-    backwardError: 1e-15,
-    tolerance: 1e-9,
-  },
-  {
-    name: "GPU",
-    open: () => openDevice({ device: "software" }),
-    conditioning: { roundoff: 2 ** -24, regularised: true, where: "here" },
-    backwardError: 1e-13,
-    tolerance: 1e-6,
-  },
-];
-const GPU = PLACES[1]!;
+function precisionOf({ info }: Device): Precision {
+  const [roundoff, backwardError, tolerance] = info.backend === "cpu"
+    ? [2 ** -53, 1e-15, 1e-9] as const
+    : [2 ** -24, 1e-13, 1e-6] as const;
+  return { conditioning: { roundoff, regularised: true, where: "here" }, backwardError, tolerance };
+}
 
 /** XᵀX of rows with columns that shrink to `smallest` and share directions, as float32 holds it. */
 function gramOf(rows: number, n: number, smallest: number, seed: number): Float64Array<ArrayBuffer> {
@@ -56,94 +44,90 @@ function withRidge(gram: Float64Array<ArrayBuffer>, n: number, ridge: number): F
 const ROWS = 5;
 
 /** Solves for five rows, and by elimination too. */
-async function solveBoth(place: Place, gram: Float64Array<ArrayBuffer>, n: number, ridge: number) {
-  await using device = await place.open();
+async function solveBoth(device: Device, gram: Float64Array<ArrayBuffer>, n: number, ridge: number) {
   const right = gaussians(ROWS * n, 9).map(Math.fround);
   using uploaded = device.upload(gram, [n, n]);
-  using factor = await factorise(uploaded, ridge, place.conditioning);
+  using factor = await factorise(uploaded, ridge, precisionOf(device).conditioning);
   using rows = device.upload(right, [ROWS, n]);
   const { x, ...figures } = await factor.solve(rows);
+  using solution = x;
   using z = factor.half(rows);
   const whole = fromFlat(withRidge(gram, n, ridge), n, n);
   return {
     ...figures,
-    x: await device.download(x),
+    x: await device.download(solution),
     z: await device.download(z),
     right,
     expected: solveRight(fromFlat(right, ROWS, n), whole).flat(),
-    condition: factor.condition,
+    condition: await factor.condition(),
     shift: factor.shift,
     solver: factor.solver,
   };
 }
 
-for (const place of PLACES) {
-  const { name, tolerance } = place;
+testOnEachDevice("factorise() solves as elimination does, also when scales differ by 1e6", async (device) => {
+  const { tolerance, backwardError } = precisionOf(device);
+  for (const [n, smallest] of [[1, 1], [31, 1e-2], [64, 1e-6], [65, 1e-2], [130, 1e-2]] as const) {
+    const gram = gramOf(3 * n, n, smallest, n);
+    const result = await solveBoth(device, gram, n, 1e-7 * frobenius(gram));
+    assertRelativelyClose(result.x, result.expected, tolerance, `n = ${n}`);
+    assertLess(result.backwardError, backwardError);
+    assertEquals(result.shift, 0);
+    assertEquals(result.solver, device.info.backend === "cpu" ? "cpu_float64" : "gpu_refined");
+  }
+});
 
-  Deno.test(`factorise() solves as elimination does on the ${name}, also when scales differ by 1e6`, async () => {
-    for (const [n, smallest] of [[1, 1], [31, 1e-2], [64, 1e-6], [65, 1e-2], [130, 1e-2]] as const) {
-      const gram = gramOf(3 * n, n, smallest, n);
-      const result = await solveBoth(place, gram, n, 1e-7 * frobenius(gram));
-      assertRelativelyClose(result.x, result.expected, tolerance, `n = ${n}`);
-      assertLess(result.backwardError, place.backwardError);
-      assertEquals(result.shift, 0);
-      assertEquals(result.solver, name === "CPU" ? "cpu_float64" : "gpu_refined");
-    }
-  });
+testOnEachDevice("factorise() halves so that Z Zᵀ = X G Xᵀ", async (device) => {
+  const n = 70;
+  const gram = gramOf(3 * n, n, 1e-2, 3);
+  const { z, right, expected } = await solveBoth(device, gram, n, 1e-4 * frobenius(gram));
+  // X G Xᵀ = N Xᵀ
+  const tolerance = device.info.backend === "cpu" ? 1e-12 : 1e-4;
+  assertRelativelyClose(rowProducts(z, z, n), rowProducts(right, expected, n), tolerance);
+});
 
-  Deno.test(`factorise() halves so that Z Zᵀ = X G Xᵀ on the ${name}`, async () => {
-    const n = 70;
-    const gram = gramOf(3 * n, n, 1e-2, 3);
-    const { z, right, expected } = await solveBoth(place, gram, n, 1e-4 * frobenius(gram));
-    // X G Xᵀ = N Xᵀ
-    assertRelativelyClose(rowProducts(z, z, n), rowProducts(right, expected, n), Math.max(tolerance, 1e-4));
-  });
+testOnEachDevice("factorise() keeps a ridge that rounding would swallow", async (device) => {
+  const n = 100;
+  const { tolerance, backwardError } = precisionOf(device);
+  const gram = gramOf(60, n, 1e-1, 3);
+  const result = await solveBoth(device, gram, n, 1e-6 * frobenius(gram));
+  assertGreater(result.condition, 1e4);
+  assertRelativelyClose(result.x, result.expected, tolerance);
+  assertLess(result.backwardError, backwardError);
+});
 
-  Deno.test(`factorise() keeps a ridge that rounding would swallow, on the ${name}`, async () => {
-    const n = 100;
-    const gram = gramOf(60, n, 1e-1, 3);
-    const result = await solveBoth(place, gram, n, 1e-6 * frobenius(gram));
-    assertGreater(result.condition, 1e4);
-    assertRelativelyClose(result.x, result.expected, tolerance);
-    assertLess(result.backwardError, place.backwardError);
-  });
+testOnEachDevice("factorise() estimates the condition number of the scaled system", async (device) => {
+  // Scaled to [1, .9; .9, 1], with eigenvalues 1.9 and 0.1.
+  const { condition } = await solveBoth(device, Float64Array.of(4, 1.8, 1.8, 1), 2, 0);
+  assertGreater(condition, 18);
+  assertLess(condition, 19.1);
+});
 
-  Deno.test(`factorise() estimates the condition number of the scaled system on the ${name}`, async () => {
-    // Scaled to [1, .9; .9, 1], with eigenvalues 1.9 and 0.1.
-    const { condition } = await solveBoth(place, Float64Array.of(4, 1.8, 1.8, 1), 2, 0);
-    assertGreater(condition, 18);
-    assertLess(condition, 19.1);
-  });
-
-  Deno.test(`factorise() throws singular_system on the ${name} when there is no ridge and no full rank`, async () => {
-    await using device = await place.open();
-    const conditioning = { ...place.conditioning, regularised: false, where: "layers.0.q" };
-    const grams = [gramOf(15, 20, 1, 2), gramOf(65, 70, 1, 2), Float64Array.of(1, 0, 0, 0)];
-    for (const gram of grams) {
+testOnEachDevice(
+  "factorise() throws singular_system when there is no ridge and no full rank",
+  async (device) => {
+    // What float32 sums leave of a zero eigenvalue is far above float64's rounding.
+    const conditioning = { roundoff: 2 ** -24, regularised: false, where: "layers.0.q" };
+    for (const gram of [gramOf(15, 20, 1, 2), gramOf(65, 70, 1, 2), Float64Array.of(1, 0, 0, 0)]) {
       const n = Math.sqrt(gram.length);
-      // What float32 sums leave of a zero eigenvalue is far above float64's rounding.
-      const roundoff = 2 ** -24;
       using uploaded = device.upload(gram, [n, n]);
-      const error = await assertRejects(
-        () => factorise(uploaded, 0, { ...conditioning, roundoff }),
-        IterisError,
-      );
+      const error = await assertRejects(() => factorise(uploaded, 0, conditioning), IterisError);
       assertEquals([error.code, error.where], ["singular_system", "layers.0.q"]);
     }
-  });
+  },
+);
 
-  Deno.test(`factorise() gives all memory back on the ${name}`, async () => {
-    await using device = await place.open();
-    {
-      using gram = device.upload(gramOf(200, 70, 1e-1, 5), [70, 70]);
-      using factor = await factorise(gram, 1, place.conditioning);
-      using rows = device.upload(gaussians(140, 1), [2, 70]);
-      (await factor.solve(rows)).x.dispose();
-      factor.half(rows).dispose();
-    }
-    assertEquals(device.memory.bytes, 0);
-  });
-}
+testOnEachDevice("factorise() gives all memory back", async (device) => {
+  const before = device.memory.bytes;
+  {
+    using gram = device.upload(gramOf(200, 70, 1e-1, 5), [70, 70]);
+    using factor = await factorise(gram, 1, precisionOf(device).conditioning);
+    using rows = device.upload(gaussians(140, 1), [2, 70]);
+    (await factor.solve(rows)).x.dispose();
+    factor.half(rows).dispose();
+  }
+  assertEquals(device.memory.bytes, before);
+});
 
 /** x_i · y_j for all rows. */
 function rowProducts(x: ArrayLike<number>, y: ArrayLike<number>, n: number): Float64Array<ArrayBuffer> {
@@ -154,17 +138,19 @@ function rowProducts(x: ArrayLike<number>, y: ArrayLike<number>, n: number): Flo
   });
 }
 
-Deno.test("factorise() shifts a matrix that f32 cannot factor, and solves it as it is by conjugate gradients", async () => {
-  const n = 96;
-  const gram = gramOf(40, n, 1, 4);
-  const result = await solveBoth(GPU, gram, n, 2e-8 * frobenius(gram));
-  assertGreater(result.shift, 0);
-  assertGreater(result.iterations, 12);
-  assertRelativelyClose(result.x, result.expected, 1e-6);
-});
+testOnGpu(
+  "factorise() solves by conjugate gradients what f32 can only factor with a shift",
+  async (device) => {
+    const n = 96;
+    const gram = gramOf(40, n, 1, 4);
+    const result = await solveBoth(device, gram, n, 2e-8 * frobenius(gram));
+    assertGreater(result.iterations, 12);
+    assertRelativelyClose(result.x, result.expected, 1e-6);
+  },
+);
 
-Deno.test("factorise() leads to singular_system when nothing comes near a solution", async () => {
+testOnGpu("factorise() leads to singular_system when nothing comes near a solution", async (device) => {
   const gram = gramOf(40, 96, 1, 4);
-  const error = await assertRejects(() => solveBoth(GPU, gram, 96, 1e-12 * frobenius(gram)), IterisError);
+  const error = await assertRejects(() => solveBoth(device, gram, 96, 1e-12 * frobenius(gram)), IterisError);
   assert(error.code === "singular_system" && error.fix.includes("alpha"));
 });

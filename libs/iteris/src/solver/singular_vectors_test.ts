@@ -1,7 +1,8 @@
 import { assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
-import { CpuDevice, type Device, gemm, openDevice, svd, type Tensor } from "@lora-loom/tensor";
+import { CpuDevice, type Device, gemm, svd, type Tensor } from "@lora-loom/tensor";
 import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
 import { squaredNorm } from "../algebra.ts";
+import { testOnEachDevice } from "../test_support/devices.ts";
 import { leadingLeftVectors } from "./singular_vectors.ts";
 
 /** A random matrix whose columns shrink, so that singular values fall from 1 to about 1e-3. */
@@ -46,11 +47,8 @@ function transposed(x: Float64Array, rows: number, columns: number): Float64Arra
   return Float64Array.from({ length: x.length }, (_, i) => x[(i % rows) * columns + Math.floor(i / rows)]!);
 }
 
-Deno.test("leadingLeftVectors() captures what the SVD does on the CPU", () => check(new CpuDevice(), 1e-12));
-
-Deno.test("leadingLeftVectors() captures what the SVD does on the GPU", async () => {
-  await using device = await openDevice({ device: "software" });
-  await check(device, 3e-6);
+testOnEachDevice("leadingLeftVectors() captures what the SVD does", async (device) => {
+  await check(device, device.info.backend === "cpu" ? 1e-12 : 3e-6);
 });
 
 Deno.test("leadingLeftVectors() gives no more vectors than the matrix has dimensions", async () => {
