@@ -13,6 +13,7 @@ import { MergeStore } from "./merges/merge_store.ts";
 import { recipeOf } from "./merges/request.ts";
 import { Results } from "./merges/results.ts";
 import { Models } from "./models/models.ts";
+import type { InspectionWork } from "./work/inspection.ts";
 import { Inspector } from "./work/inspector.ts";
 import { type DeviceState, type Merger, WorkerMerger } from "./work/merger.ts";
 
@@ -27,6 +28,8 @@ export interface ServiceOptions {
   readonly limits?: Partial<Limits>;
   /** Instead of threads with devices. For tests. */
   readonly mergers?: readonly Merger[];
+  /** Instead of a thread that looks at adapters. For tests. */
+  readonly inspector?: InspectionWork;
 }
 
 /** Services that can be stopped. */
@@ -57,7 +60,8 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
   const modelsFolder = options.models === undefined ? undefined : resolve(options.models);
   const models = new Models(modelsFolder);
   const hide = pathHider([folder.adapters, folder.merges, folder.path, modelsFolder ?? ""]);
-  const inspector = new Inspector();
+  const thread = new Inspector();
+  const inspector = options.inspector ?? thread;
   const used = () => usedBytes(database);
   const adapters = new AdapterStore({ database, folder, limits, inspector, used, hide });
   const calibrations = new CalibrationStore(database, folder, limits);
@@ -103,7 +107,8 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
     },
     async stop() {
       await merges.stop();
-      inspector.close();
+      thread.close();
+      await adapters.inspected();
       database.close();
     },
   };

@@ -14,6 +14,7 @@ interface Waiting {
 export class Inspector implements InspectionWork {
   #worker: Worker | undefined;
   #next = 0;
+  #isClosed = false;
   readonly #waiting = new Map<number, Waiting>();
 
   readonly describe: InspectionWork["describe"] = (path) => this.#call("describe", path);
@@ -21,10 +22,12 @@ export class Inspector implements InspectionWork {
   readonly plan: InspectionWork["plan"] = (recipe) => this.#call("plan", recipe);
 
   close(): void {
-    this.#end("the server stops");
+    this.#isClosed = true;
+    this.#end();
   }
 
   #call<T>(call: string, argument: unknown): Promise<T> {
+    if (this.#isClosed) return Promise.reject(crashed());
     const id = this.#next++;
     const message: CallMessage = { id, call, argument };
     return new Promise<T>((resolve, reject) => {
@@ -54,10 +57,10 @@ export class Inspector implements InspectionWork {
     return this.#worker = worker;
   }
 
-  #end(reason: string): void {
+  #end(reason?: string): void {
     this.#worker?.terminate();
     this.#worker = undefined;
-    console.error(`inspection: ${reason}`);
+    if (reason !== undefined) console.error(`inspection: ${reason}`);
     const error = crashed();
     for (const { reject } of [...this.#waiting.values()]) reject(error);
   }
