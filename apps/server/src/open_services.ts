@@ -6,6 +6,7 @@ import { CalibrationStore } from "./calibrations/calibration_store.ts";
 import { openDatabase } from "./data/database.ts";
 import { openDataFolder, pathHider } from "./data/folder.ts";
 import type { Services } from "./http/context.ts";
+import { EventStreams } from "./http/event_stream.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import type { MergeRequest } from "./merges/merge.ts";
 import { MergeQueue } from "./merges/merge_queue.ts";
@@ -96,6 +97,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
     models,
     merges,
     results,
+    streams: new EventStreams(),
     hide,
     tokenPath: folder.token,
     async checkMerge(request) {

@@ -21,6 +21,8 @@ export class Incoming implements UploadSink {
   readonly path: string;
   readonly #files = new Map<string, ReceivedFile>();
   readonly #open = new Set<Deno.FsFile>();
+  /** Of files that have begun, arrived or not. */
+  readonly #names = new Set<string>();
   #folder: string | undefined;
   #pickle: string | undefined;
   #left: number;
@@ -52,6 +54,7 @@ export class Incoming implements UploadSink {
     if (upload.isPickle) this.#pickle ??= upload.name;
     if (!upload.isKept) return undefined;
     this.#checkPlace(upload);
+    this.#names.add(upload.name);
     const target = join(this.path, upload.name);
     const file = await Deno.open(target, { write: true, createNew: true, mode: 0o600 });
     this.#open.add(file);
@@ -116,7 +119,7 @@ export class Incoming implements UploadSink {
         shown(folder),
       );
     }
-    if (this.#files.has(name)) {
+    if (this.#names.has(name)) {
       const message = `the upload holds ${shown(name)} twice`;
       throw new ServerError(422, "duplicate_name", message, "send each file once", shown(name));
     }

@@ -1,4 +1,4 @@
-import { Busboy, type BusboyFileStream } from "@fastify/busboy";
+import { Busboy, type BusboyFileStream, type BusboyInstance } from "@fastify/busboy";
 import { once } from "node:events";
 import { ServerError } from "../errors.ts";
 import type { Chunks, UploadSink } from "./sink.ts";
@@ -29,37 +29,37 @@ export async function readForm(
 ): Promise<ReadonlyMap<string, string>> {
   const fields = new Map<string, string>();
   const files: Promise<void>[] = [];
-  let failure: unknown;
-  const fail = (error: unknown) => failure ??= error;
+  const streams: BusboyFileStream[] = [];
+  const failure = Promise.withResolvers<never>();
+  const over = new AbortController();
   const parser = openParser(contentType);
   parser.on("field", (name, value) => fields.set(name, value));
   parser.on("file", (_field, stream, path) => {
-    files.push(
-      pass(stream, path ?? "", sink).catch((error) => {
-        fail(error);
-        stream.resume();
-      }),
-    );
+    streams.push(stream);
+    files.push(pass(stream, path ?? "", sink).catch(failure.reject));
   });
-  parser.on("error", (error) => fail(malformed(error instanceof Error ? error.message : String(error))));
-  const finished = new Promise<void>((resolve) =>
-    parser.once("finish", resolve).once("error", () => resolve())
+  parser.on(
+    "error",
+    (error) => failure.reject(malformed(error instanceof Error ? error.message : String(error))),
   );
   try {
-    for await (const chunk of chunks) {
-      if (failure === undefined && !parser.write(chunk)) await once(parser, "drain");
-      if (failure !== undefined) throw failure;
-    }
-    parser.end();
-    await finished;
-    await Promise.all(files);
-    if (failure !== undefined) throw failure;
+    // Whatever fails, fails everything at once: nobody waits for a parser that waits for a file.
+    await Promise.race([feed(parser, chunks, over.signal).then(() => Promise.all(files)), failure.promise]);
     return fields;
-  } catch (error) {
+  } finally {
+    over.abort();
     parser.destroy();
-    await Promise.all(files);
-    throw failure ?? error;
+    for (const stream of streams) stream.destroy();
+    await Promise.allSettled(files);
   }
+}
+
+async function feed(parser: BusboyInstance, chunks: Chunks, signal: AbortSignal): Promise<void> {
+  for await (const chunk of chunks) {
+    if (!parser.write(chunk)) await once(parser, "drain", { signal });
+  }
+  parser.end();
+  await once(parser, "finish", { signal });
 }
 
 function openParser(contentType: string) {

@@ -5,6 +5,7 @@ import type { MergeQueue } from "../merges/merge_queue.ts";
 import type { MergeRequest } from "../merges/merge.ts";
 import type { Results } from "../merges/results.ts";
 import type { Models } from "../models/models.ts";
+import type { EventStreams } from "./event_stream.ts";
 import type { DeviceState } from "../work/merger.ts";
 
 /** Everything that routes work with. */
@@ -15,6 +16,7 @@ export interface Services {
   readonly models: Models;
   readonly merges: MergeQueue;
   readonly results: Results;
+  readonly streams: EventStreams;
   /** Refuses a merge that cannot be, before it is queued. */
   checkMerge(request: MergeRequest): Promise<void>;
   readonly device: () => DeviceState;

@@ -10,6 +10,9 @@ const MAX_WAITING = 1000;
 
 const isOver = ({ state }: MergeResource) => state !== "queued" && state !== "running";
 
+/** The id of the last event of a merge that has ended: the same whenever it is sent. */
+const lastId = ({ id, state }: MergeResource) => `${id}.${state}`;
+
 /** One event on the wire. */
 function frame(event: LoggedEvent): string {
   const data = event.type === "merge" ? event.merge : event.progress;
@@ -29,9 +32,8 @@ export class EventStreams {
   open(id: string, request: Request, { merges, limits }: Services): Response {
     const merge = merges.get(id);
     const seen = request.headers.get("last-event-id");
-    const terminal = `${id}.${merge.state}`;
     // A browser asks again when a stream ends; this tells it not to.
-    if (isOver(merge) && seen === terminal) return new Response(null, { status: 204 });
+    if (isOver(merge) && seen === lastId(merge)) return new Response(null, { status: 204 });
     if (this.#open >= limits.streams) {
       const message = `${limits.streams} event streams are open already`;
       throw new ServerError(
@@ -54,7 +56,7 @@ export class EventStreams {
         const stop = log.listen((event) => {
           if ((controller.desiredSize ?? 0) < -MAX_WAITING) return finish();
           if (event.type === "merge" && isOver(event.merge)) {
-            send(frame({ ...event, id: terminal }));
+            send(frame({ ...event, id: lastId(event.merge) }));
             finish();
           } else send(frame(event));
         });
@@ -72,7 +74,7 @@ export class EventStreams {
         };
         send("retry: 2000\n\n");
         if (isOver(merge)) {
-          send(frame({ id: terminal, type: "merge", merge }));
+          send(frame({ id: lastId(merge), type: "merge", merge }));
           finish();
         } else if (backlog) backlog.forEach(send);
         else send(frame({ id: log.lastId, type: "merge", merge }));

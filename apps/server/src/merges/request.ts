@@ -8,6 +8,12 @@ const name = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(MAX_NAME))
 const id = v.pipe(v.string(), v.regex(/^[0-9a-f]{8,64}$/, "expected the id of something that was uploaded"));
 const patterns = v.pipe(v.array(v.pipe(v.string(), v.maxLength(500))), v.maxLength(200));
 
+/** To `v.record` a list is a record too. */
+const map = v.custom<object>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "expected an object",
+);
+
 const adapterSchema = v.strictObject({
   id,
   name: v.exactOptional(name),
@@ -21,7 +27,9 @@ const requestSchema = v.strictObject({
   method: v.pipe(v.string(), v.maxLength(100)),
   base_model: v.exactOptional(v.pipe(v.string(), v.minLength(1), v.maxLength(500))),
   adapters: v.pipe(v.array(adapterSchema), v.minLength(1, "expected at least one adapter")),
-  parameters: v.exactOptional(v.record(v.string(), v.union([v.number(), v.string(), v.boolean()]))),
+  parameters: v.exactOptional(
+    v.pipe(map, v.record(v.string(), v.union([v.number(), v.string(), v.boolean()]))),
+  ),
   include: v.exactOptional(patterns),
   exclude: v.exactOptional(patterns),
   dtype: v.exactOptional(v.string()),

@@ -2,13 +2,11 @@ import { ServerError } from "../../errors.ts";
 import { parseRequest } from "../../merges/request.ts";
 import { archiveName, archiveResponse } from "../archive.ts";
 import { readJson } from "../body.ts";
-import { EventStreams } from "../event_stream.ts";
 import { fileResponse } from "../files.ts";
 import { json, type Route } from "../route.ts";
 import { ref } from "../schemas.ts";
 
 const MAX_PAGE = 200;
-const streams = new EventStreams();
 
 const idParameter = {
   name: "id",
@@ -121,7 +119,7 @@ export const mergeRoutes: readonly Route[] = [
       204: { description: "nothing will come any more" },
     },
     errors: [404, 503],
-    handle: ({ request, params, services }) => streams.open(params.id!, request, services),
+    handle: ({ request, params, services }) => services.streams.open(params.id!, request, services),
   },
   {
     method: "get",

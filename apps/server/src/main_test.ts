@@ -1,0 +1,45 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { ServerError } from "./errors.ts";
+import { DEFAULT_LIMITS, LIMIT_HELP } from "./limits.ts";
+import { readOptions } from "./main.ts";
+
+Deno.test("readOptions() reads the command line", () => {
+  const options = readOptions([
+    "--host=0.0.0.0",
+    "--port",
+    "0",
+    "--data",
+    "here",
+    "--models=models",
+    "--device",
+    "cpu",
+    "--require-token",
+    "--limit",
+    "queue=5",
+    "--limit=jobs=2",
+  ]);
+  assertEquals(options, {
+    host: "0.0.0.0",
+    port: 0,
+    data: "here",
+    models: "models",
+    device: "cpu",
+    requireToken: true,
+    limits: { queue: 5, jobs: 2 },
+  });
+  assertEquals(readOptions([]), { data: ".loom-data", requireToken: false, limits: {} });
+  assertEquals(readOptions(["--help"]), undefined);
+});
+
+Deno.test("readOptions() refuses what it does not know, and names the nearest", () => {
+  const message = (...args: string[]) => assertThrows(() => readOptions(args), ServerError).message;
+  assertEquals(/did you mean "--port"/.test(message("--prot", "1")), true);
+  assertEquals(/did you mean "queue"/.test(message("--limit", "queu=5")), true);
+  for (
+    const args of [["--port", "x"], ["--port", "-1"], ["--limit", "queue"], ["--device", "tpu"], ["extra"]]
+  ) message(...args);
+});
+
+Deno.test("every limit is explained", () => {
+  assertEquals(Object.keys(LIMIT_HELP), Object.keys(DEFAULT_LIMITS));
+});
