@@ -1,7 +1,11 @@
 /** Helpers of this library's tests: temporary folders, and safetensors bytes put together without the writer. */
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
 import { join } from "node:path";
+import { gaussians } from "@lora-loom/testing";
+import type { Adapter, LoraModule } from "./adapter.ts";
 import { FormatError } from "./errors.ts";
+import type { OpenOptions } from "./layouts/layout.ts";
+import { openAdapter } from "./open_adapter.ts";
 
 /** The repository's root, whatever folder the tests are started from. */
 export const REPOSITORY = new URL("../../../", import.meta.url).pathname;
@@ -86,4 +90,69 @@ export async function assertRefused(body: () => PromiseLike<unknown>, code: stri
   assertEquals(error.code, code, `${error.code}: ${error.message}`);
   assertEquals([error.message, error.fix, error.where].filter((text) => text === ""), []);
   return error;
+}
+
+/** A tensor of normally distributed numbers. */
+export function random(seed: number, ...shape: number[]): RawTensor {
+  const count = shape.reduce((product, dimension) => product * dimension, 1);
+  return { shape, values: new Float32Array(gaussians(count, seed)) };
+}
+
+/** A tensor of rank 0 with one number. */
+export function scalar(value: number): RawTensor {
+  return { shape: [], values: [value] };
+}
+
+/** ΔW = s·B·A entry by entry in float64, by its definition: [out, in], flattened. */
+export async function denseDelta(module: LoraModule): Promise<Float64Array> {
+  const { scale, rank, inFeatures, outFeatures } = module;
+  const [a, b] = [await module.a.readFloat32(), await module.b.readFloat32()];
+  const result = new Float64Array(outFeatures * inFeatures);
+  for (let i = 0; i < outFeatures; i++) {
+    for (let k = 0; k < rank; k++) {
+      const factor = scale * b[i * rank + k]!;
+      for (let j = 0; j < inFeatures; j++) result[i * inFeatures + j]! += factor * a[k * inFeatures + j]!;
+    }
+  }
+  return result;
+}
+
+/** Asserts that no entry differs by more than `tolerance` of the largest. */
+export function assertClose(found: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void {
+  assertEquals(found.length, expected.length);
+  let [largest, worst] = [0, 0];
+  for (let i = 0; i < found.length; i++) {
+    largest = Math.max(largest, Math.abs(expected[i]!));
+    worst = Math.max(worst, Math.abs(found[i]! - expected[i]!));
+  }
+  assertLessOrEqual(worst, tolerance * largest);
+}
+
+/** Writes a single safetensors file with these tensors, opens it and hands it to `check`. */
+export function withFile(
+  tensors: Readonly<Record<string, RawTensor>>,
+  check: (adapter: Adapter, path: string) => void | Promise<void>,
+  options: OpenOptions & { readonly metadata?: Record<string, string> } = {},
+): Promise<void> {
+  return inTemporaryFolder(async (folder) => {
+    const path = join(folder, "file.safetensors");
+    await Deno.writeFile(path, rawFloat32File(tensors, options.metadata));
+    using adapter = await openAdapter(path, options);
+    await check(adapter, path);
+  });
+}
+
+/** Asserts that a single file with these tensors is refused with this code, and returns the error. */
+export async function assertFileRefused(
+  code: string,
+  tensors: Readonly<Record<string, RawTensor>>,
+  options: OpenOptions & { readonly metadata?: Record<string, string> } = {},
+): Promise<FormatError> {
+  let error: FormatError | undefined;
+  await inTemporaryFolder(async (folder) => {
+    const path = join(folder, "file.safetensors");
+    await Deno.writeFile(path, rawFloat32File(tensors, options.metadata));
+    error = await assertRefused(() => openAdapter(path, options), code);
+  });
+  return error!;
 }

@@ -1,16 +1,16 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { gaussians } from "@lora-loom/testing";
 import { join } from "node:path";
-import type { Adapter, LoraModule } from "../adapter.ts";
+import type { Adapter } from "../adapter.ts";
 import { readBaseModel } from "../base/base_model.ts";
 import type { OutputFormat } from "../create_adapter_writer.ts";
 import { openAdapter } from "../open_adapter.ts";
 import {
   assertRefused,
+  denseDelta,
   factors,
   inTemporaryFolder,
+  random,
   rawFloat32File,
-  type RawTensor,
   REPOSITORY,
   writePeftFolder,
   zeros,
@@ -20,34 +20,14 @@ import { convertAdapter, type ConvertOptions } from "./convert.ts";
 const BASE = join(REPOSITORY, "examples/tiny-llama/base");
 const ADAPTER = join(REPOSITORY, "examples/tiny-llama/adapters/language");
 
-/** ΔW entry by entry in float64, by its definition. */
-async function delta({ a, b, scale, rank, inFeatures, outFeatures }: LoraModule): Promise<Float64Array> {
-  const [left, right] = [await b.readFloat32(), await a.readFloat32()];
-  const result = new Float64Array(outFeatures * inFeatures);
-  for (let i = 0; i < outFeatures; i++) {
-    for (let k = 0; k < rank; k++) {
-      const factor = scale * left[i * rank + k]!;
-      for (let j = 0; j < inFeatures; j++) result[i * inFeatures + j]! += factor * right[k * inFeatures + j]!;
-    }
-  }
-  return result;
-}
-
 async function assertEqualDeltas(found: Adapter, expected: Adapter): Promise<void> {
   assertEquals([...found.modules.keys()], [...expected.modules.keys()]);
   for (const [name, module] of found.modules) {
     const other = expected.modules.get(name)!;
     assertEquals(module.form, other.form);
-    const [left, right] = [await delta(module), await delta(other)];
+    const [left, right] = [await denseDelta(module), await denseDelta(other)];
     assert(left.every((value, i) => value === right[i]), `${name} differs`);
   }
-}
-
-function random(seed: number, ...shape: number[]): RawTensor {
-  return {
-    shape,
-    values: new Float32Array(gaussians(shape.reduce((product, size) => product * size, 1), seed)),
-  };
 }
 
 /** Converts through layouts one after the other and opens the last. */

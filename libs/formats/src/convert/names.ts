@@ -3,7 +3,7 @@ import type { OutputFormat } from "../create_adapter_writer.ts";
 import { FormatError } from "../errors.ts";
 import { renamed, withModules } from "../fusion/renamed.ts";
 import { inDiffusersScheme, inOriginalScheme } from "../fusion/schemes.ts";
-import { locate, soleComponent, splitComponent } from "../names/components.ts";
+import { componentsOf, locate, splitComponent } from "../names/components.ts";
 
 /**
  * The adapter with the names that a layout's readers expect: diffusers' in PEFT and diffusers files, those of the models'
@@ -37,13 +37,11 @@ export async function inNamesOf(format: OutputFormat, adapter: Adapter): Promise
 
 /** Without the component in front, where all modules are of one; adapters of single models have none. */
 function inOneComponent(adapter: Adapter): Adapter {
-  const component = soleComponent(adapter.modules.keys());
-  if (component !== undefined) {
-    const modules = [...adapter.modules.values()];
-    return withModules(adapter, modules.map((module) => renamed(module, splitComponent(module.name).path)));
-  }
-  const found = new Set([...adapter.modules.keys()].map((name) => splitComponent(name).component));
-  return found.size === 1 ? adapter : withModules(adapter, adapter.modules.values(), [several(adapter)]);
+  const components = componentsOf(adapter.modules.keys());
+  if (components.size === 0) return adapter;
+  const modules = [...adapter.modules.values()];
+  if (components.size > 1) return withModules(adapter, modules, [several(adapter)]);
+  return withModules(adapter, modules.map((module) => renamed(module, splitComponent(module.name).path)));
 }
 
 function several({ path }: Adapter): Warning {

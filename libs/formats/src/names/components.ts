@@ -34,14 +34,13 @@ export function splitComponent(name: string): { component: Component | undefined
 
 /** The component that a path without one is of, judged by its first part; undefined for language models. */
 export function inferComponent(path: string): Component | undefined {
-  const [root, second] = path.split(".");
+  const root = path.split(".")[0];
   if (UNET_ROOTS.has(root!)) return "unet";
   if (TRANSFORMER_ROOTS.has(root!)) return "transformer";
   if (root === "text_model") return "text_encoder";
-  if (root === "layers" && /^layers\.\d+\.(attention|feed_forward|adaLN_modulation)\./.test(path)) {
-    return "transformer";
-  }
-  return root === "encoder" && second === "block" ? "text_encoder_2" : undefined;
+  // Lumina and Z-Image, whose layers have other parts than those of language models.
+  const isLumina = /^layers\.\d+\.(attention|feed_forward|adaLN_modulation)\./.test(path);
+  return isLumina ? "transformer" : undefined;
 }
 
 /** The component of a name, written or inferred, and the path inside. */
@@ -50,8 +49,7 @@ export function locate(name: string): { component: Component | undefined; path: 
   return split.component ? split : { component: inferComponent(name), path: name };
 }
 
-/** The one component that all names have in front, where they do. */
-export function soleComponent(names: Iterable<string>): Component | undefined {
-  const found = new Set([...names].map((name) => splitComponent(name).component));
-  return found.size === 1 ? found.values().next().value : undefined;
+/** The components that names have in front. */
+export function componentsOf(names: Iterable<string>): Set<Component> {
+  return new Set([...names].flatMap((name) => splitComponent(name).component ?? []));
 }

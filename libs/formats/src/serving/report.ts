@@ -33,13 +33,17 @@ const VLLM_MAX_RANK = 512;
 /** Says for each program whether it loads the adapter as it is, by what is public of their loaders. */
 export function servingReport(adapter: Adapter): ServingReport {
   const facts = factsOf(adapter);
+  const forLanguage = (check: (facts: Facts) => ServingVerdict) =>
+    facts.isLanguageModel ? check(facts) : verdict(["it adapts an image or video model"]);
+  const forImages = (check: (facts: Facts) => ServingVerdict) =>
+    facts.isLanguageModel ? verdict(["it adapts a language model"]) : check(facts);
   return {
-    vllm: vllm(facts),
-    llama_cpp: llamaCpp(facts),
-    comfyui: comfyUi(facts),
-    diffusers: diffusers(facts),
-    mlx: onlyLayout(facts, "mlx", !facts.isLanguageModel && "MLX loads adapters of language models"),
-    lorax: lorax(facts),
+    vllm: forLanguage(vllm),
+    llama_cpp: forLanguage(llamaCpp),
+    comfyui: forImages(comfyUi),
+    diffusers: forImages(diffusers),
+    mlx: forLanguage(({ format }) => verdict([format !== "mlx" && convertTo(format, "mlx")])),
+    lorax: forLanguage(lorax),
   };
 }
 
@@ -64,10 +68,15 @@ function factsOf(adapter: Adapter): Facts {
     hasMixedRanks: !isUniform(modules.map(({ rank }) => rank)),
     hasMixedScales: !isUniform(modules.map(({ scale }) => scale)),
     hasConvolutions: modules.some(({ form }) => form?.kind === "conv"),
-    isLanguageModel: modules.every(({ name }) => locate(name).component === undefined && !name.includes(":")),
+    isLanguageModel: modules.every(isOfLanguageModel),
     rank: modules.reduce((most, { rank }) => Math.max(most, rank), 0),
     config: adapter.config ?? {},
   };
+}
+
+function isOfLanguageModel({ name }: LoraModule): boolean {
+  // A name with a colon is a position in Stable Diffusion.
+  return locate(name).component === undefined && !name.includes(":");
 }
 
 function isUniform(values: readonly number[]): boolean {
@@ -87,13 +96,9 @@ function convertTo(format: string, target: string): string {
   return `it is in the layout ${format}; deno task convert IN OUT --to ${target} makes one of ${target}`;
 }
 
-function onlyLayout({ format }: Facts, layout: string, reason: Reason): ServingVerdict {
-  return verdict([format !== layout && convertTo(format, layout), reason]);
-}
-
 /** What rules out every program that reads a PEFT folder and one rank and alpha from its configuration. */
 function peftReasons(facts: Facts): Reason[] {
-  const { format, config, hasMixedRanks, hasMixedScales, hasConvolutions, isLanguageModel } = facts;
+  const { format, config, hasMixedRanks, hasMixedScales, hasConvolutions } = facts;
   return [
     format !== "peft" && convertTo(format, "peft"),
     format === "peft" && hasMixedRanks && "its modules have different ranks, but one rank is assumed for all",
@@ -102,7 +107,6 @@ function peftReasons(facts: Facts): Reason[] {
     isSet(config["modules_to_save"]) && "it carries whole modules (modules_to_save)",
     isSet(config["bias"]) && config["bias"] !== "none" && "it carries biases",
     hasConvolutions && "it adapts convolutions",
-    !isLanguageModel && !hasConvolutions && "it adapts an image or video model, not a language model",
   ];
 }
 
@@ -126,7 +130,7 @@ function lorax(facts: Facts): ServingVerdict {
 }
 
 function llamaCpp(facts: Facts): ServingVerdict {
-  const { format, config, hasMixedScales, hasMixedRanks, isLanguageModel, hasConvolutions } = facts;
+  const { format, config, hasMixedScales, hasMixedRanks, hasConvolutions } = facts;
   if (format === "gguf") return verdict([]);
   const hasMixedAlphas = !isUniform(facts.modules.map(({ alpha }) => alpha));
   return verdict([
@@ -136,30 +140,28 @@ function llamaCpp(facts: Facts): ServingVerdict {
     config["use_rslora"] === true &&
     "it is rank-stabilised (use_rslora), which the converter does not fold into alpha",
     isSet(config["modules_to_save"]) && "it carries whole modules (modules_to_save)",
-    (hasConvolutions || !isLanguageModel) && "it adapts no language model",
+    hasConvolutions && "it adapts convolutions",
   ], ["llama.cpp's convert_lora_to_gguf.py, or deno task convert IN OUT --to gguf, makes the file it loads"]);
 }
 
 function comfyUi(facts: Facts): ServingVerdict {
-  const { format, isLanguageModel, modules } = facts;
+  const { format, modules } = facts;
   const hasUnet = modules.some(({ name }) => locate(name).component === "unet");
   // The names of U-Nets that ComfyUI makes for diffusers files have the attention processor in them.
   const isNewForm = format === "diffusers" && hasUnet &&
     modules.some(({ a }) => !a.name.includes(".processor.") && /\.to_(q|k|v|out)\b/.test(a.name));
   return verdict([
     !["kohya", "diffusers", "original"].includes(format) && convertTo(format, "kohya"),
-    isLanguageModel && "it adapts a language model",
     isNewForm && "of U-Nets it knows diffusers' oldest names only; deno task convert IN OUT --to kohya helps",
   ]);
 }
 
 function diffusers(facts: Facts): ServingVerdict {
-  const { format, isLanguageModel, hasMixedRanks, adapter, modules } = facts;
+  const { format, hasMixedRanks, adapter, modules } = facts;
   const hasMetadata = adapter.metadata["lora_adapter_metadata"] !== undefined;
   const isFlattened = modules.some((module) => module.isFlattened);
   return verdict([
     !["kohya", "diffusers", "original"].includes(format) && convertTo(format, "diffusers"),
-    isLanguageModel && "it adapts a language model",
     isFlattened && "its names are of no model that is known here",
   ], [
     format === "diffusers" && hasMixedRanks && !hasMetadata &&

@@ -18,7 +18,7 @@ const HUB_ID = /^[\w.-]+\/[\w.-]+$/;
 function frontMatter({ baseModelName, recipe }: MergeRecord): string {
   return stringify({
     ...(HUB_ID.test(baseModelName ?? "") ? { base_model: baseModelName } : {}),
-    library_name: "peft",
+    ...(recipe.output.format === "peft" ? { library_name: "peft" } : {}),
     tags: ["lora", "merge", "lora-loom", recipe.method],
   });
 }
