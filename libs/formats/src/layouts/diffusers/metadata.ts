@@ -13,8 +13,8 @@ export const ADAPTER_METADATA = "lora_adapter_metadata";
 export interface ComponentConfigs {
   readonly warnings: readonly Warning[];
   readonly baseModel: string | undefined;
-  /** alpha of a module such that the scale is alpha / rank; undefined where no configuration speaks of it. */
-  alphaOf(module: string, rank: number): number | undefined;
+  /** The scale of a module; undefined where no configuration speaks of its component. */
+  scaleOf(module: string, rank: number): number | undefined;
 }
 
 /**
@@ -39,15 +39,15 @@ export function readAdapterMetadata(
   return {
     warnings,
     baseModel: [...configs.values()].find(({ baseModel }) => baseModel !== undefined)?.baseModel,
-    alphaOf(module, rank) {
+    scaleOf(module, rank) {
       const { component, path } = splitComponent(module);
       const config = component && configs.get(component);
-      return config ? alphaIn(config, path, rank, `${where} ${module}`) : undefined;
+      return config ? scaleIn(config, path, rank, `${where} ${module}`) : undefined;
     },
   };
 }
 
-function alphaIn(config: PeftConfig, path: string, rank: number, where: string): number {
+function scaleIn(config: PeftConfig, path: string, rank: number, where: string): number {
   const expected = config.rankPattern.get(path) ?? config.rank;
   if (config.hasRank && rank !== expected) {
     throw new FormatError(
@@ -58,7 +58,7 @@ function alphaIn(config: PeftConfig, path: string, rank: number, where: string):
     );
   }
   const alpha = config.alphaPattern.get(path) ?? config.alpha;
-  return config.useRslora ? alpha * Math.sqrt(rank) : alpha;
+  return alpha / (config.useRslora ? Math.sqrt(rank) : rank);
 }
 
 function splitByComponent(text: string | undefined, where: string): Map<string, JsonObject> {

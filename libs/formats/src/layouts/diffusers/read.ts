@@ -16,7 +16,7 @@ export async function readDiffusers(source: AdapterSource, options: OpenOptions)
     "diffusers",
     (front) => ({ name: readDiffusersPath(front) }),
     options,
-    (module, rank) => configs.alphaOf(module, rank),
+    (module, rank) => configs.scaleOf(module, rank),
   );
   return fileAdapter(source, "diffusers", modules, [...configs.warnings, ...warnings], {
     baseModel: configs.baseModel,

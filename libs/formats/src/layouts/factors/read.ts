@@ -33,8 +33,8 @@ interface ModuleTensors {
   kind?: VariantKind;
 }
 
-/** Alphas that stand in the configuration or the metadata instead of a tensor, by module name. */
-export type AlphaOf = (module: string, rank: number) => number | undefined;
+/** Scales that follow from the metadata where a module has no tensor with its alpha. */
+export type ScaleOf = (module: string, rank: number) => number | undefined;
 
 /**
  * Reads a file whose modules are pairs of factors with an optional scalar alpha: the kohya, diffusers and original
@@ -49,14 +49,14 @@ export async function readFactorFile(
   title: string,
   readPath: ReadPath,
   options: OpenOptions,
-  alphaOf: AlphaOf = () => undefined,
+  scaleOf: ScaleOf = () => undefined,
 ): Promise<{ modules: Map<string, LoraModule>; warnings: Warning[] }> {
   const warnings: Warning[] = [];
   const drop = new DropList(options.drop);
   const found = collect(weights, title, readPath, drop, warnings);
   const modules = new Map<string, LoraModule>();
   for (const name of [...found.keys()].sort()) {
-    const module = await toModule(found.get(name)!, weights.path, options, alphaOf);
+    const module = await toModule(found.get(name)!, weights.path, options, scaleOf);
     if (module) modules.set(name, module);
   }
   if (modules.size === 0) throw noModules(weights.path);
@@ -128,7 +128,7 @@ async function toModule(
   tensors: ModuleTensors,
   path: string,
   options: OpenOptions,
-  alphaOf: AlphaOf,
+  scaleOf: ScaleOf,
 ): Promise<LoraModule | undefined> {
   const { name, isFlattened, kind } = tensors;
   const where = `${path} ${name}`;
@@ -147,12 +147,11 @@ async function toModule(
     : undefined;
   const factors = expanded ?? plainFactors(tensors, where);
   const shape = checkPair(factors.a, factors.b, where);
-  const alphaRank = expanded ? expanded.alphaRank : shape.rank;
-  const given = tensors.alpha
-    ? await readAlpha(tensors.alpha, `${path} ${tensors.alpha.name}`)
-    : alphaOf(name, shape.rank);
   // LyCORIS ignores alpha where LoKr has no factored part, and so no r that it could be divided by.
-  const scale = given === undefined || alphaRank === undefined ? 1 : given / alphaRank;
+  const divisor = expanded ? expanded.alphaRank : shape.rank;
+  const alpha = tensors.alpha && await readAlpha(tensors.alpha, `${path} ${tensors.alpha.name}`);
+  const stored = alpha !== undefined && divisor !== undefined ? alpha / divisor : scaleOf(name, shape.rank);
+  const scale = stored ?? 1;
   return {
     name,
     ...shape,

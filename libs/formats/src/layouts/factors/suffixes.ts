@@ -73,12 +73,15 @@ const ENDINGS: readonly (readonly [role: TensorRole, endings: readonly string[]]
   ["reshape", [".reshape_weight"]],
   ["scalar", [".scalar"]],
   ["bias", [".bias"]],
-  ["full", [".weight"]],
 ];
 
 const LONGEST_FIRST = ENDINGS
   .flatMap(([role, endings]) => endings.map((ending) => ({ role, ending })))
   .sort((a, b) => b.ending.length - a.ending.length);
+
+const WEIGHT = ".weight";
+/** kohya's prefixes speak of LoRA themselves. */
+const isKohya = (name: string) => !name.slice(name.indexOf(".")).includes("lora");
 
 /** Old exports keep the adapter's name: `lora_A.default.weight`. */
 const NAMED_ADAPTER = /\.lora_([AB])\.[^.]+\.weight$/;
@@ -91,10 +94,11 @@ export function readTensorName(name: string): TensorName | undefined {
     return { module: name.slice(0, -ending.length), role, ending: ending.slice(1) };
   }
   const named = NAMED_ADAPTER.exec(name);
-  if (!named) return undefined;
-  return {
-    module: name.slice(0, named.index),
-    role: named[1] === "A" ? "a" : "b",
-    ending: named[0].slice(1),
-  };
+  if (named) {
+    const role = named[1] === "A" ? "a" : "b";
+    return { module: name.slice(0, named.index), role, ending: named[0].slice(1) };
+  }
+  // A name that speaks of LoRA in a way that is not known is no full tensor.
+  if (!name.endsWith(WEIGHT) || name.includes("lora") && !isKohya(name)) return undefined;
+  return { module: name.slice(0, -WEIGHT.length), role: "full", ending: "weight" };
 }
