@@ -161,7 +161,7 @@ function driverProblems(
   adapters: readonly AdapterReport[],
   driverFiles: readonly string[],
 ): AdapterProblem[] {
-  if (!hasVulkanLoader()) {
+  if (hasVulkanLoader() === false) {
     return [{
       code: "no_vulkan_loader",
       message: "libvulkan.so.1 was not found",

@@ -84,9 +84,9 @@ function loadMissing(libraries: readonly string[]): void {
   }
 }
 
-/** True when the system itself has a Vulkan loader, or one was loaded already. */
-export function hasVulkanLoader(): boolean {
-  return tryLoad("libvulkan.so.1");
+/** Whether there is a Vulkan loader, the system's or one loaded already; undefined where that cannot be found out. */
+export function hasVulkanLoader(): boolean | undefined {
+  return "Deno" in globalThis ? tryLoad("libvulkan.so.1") : undefined;
 }
 
 /**
