@@ -9,7 +9,13 @@ const BASE = `${EXAMPLE}/base`;
 /** A recipe over adapters of the example; small, so that a software GPU is done in seconds. */
 function recipe(
   tasks: readonly string[],
-  { method = "iteris+", base = BASE, parameters = "samples: 8, agreement_prompts: 6", calibration = "" } = {},
+  {
+    method = "iteris+",
+    base = BASE,
+    parameters = "samples: 8, agreement_prompts: 6",
+    calibration = "",
+    include = "*",
+  } = {},
 ): string {
   const adapters = tasks.map((task) =>
     `  - { path: ${EXAMPLE}/adapters/${task}, calibration: ${
@@ -17,7 +23,7 @@ function recipe(
     } }`
   );
   return `method: ${method}\nbase_model: ${base}\nadapters:\n${adapters.join("\n")}\n` +
-    `parameters: { ${parameters} }\noutput: { path: out }\n`;
+    `parameters: { ${parameters} }\ninclude: ["${include}"]\noutput: { path: out }\n`;
 }
 
 interface Shares {
@@ -56,12 +62,13 @@ async function failIn(
 for (const method of ["iteris", "iteris+"]) {
   Deno.test(`merge with ${method} measures errors and agreement, and writes the same bytes twice`, async () => {
     await withFolder(async (folder) => {
-      const text = recipe(["language", "category"], { method });
+      // A part of the model: what is measured here does not need the rest, and a software GPU takes its time.
+      const text = recipe(["language", "category"], { method, include: "*.layers.0.*" });
       const first = await mergeIn(folder, text);
       const bytes = await Deno.readFile(`${folder}/out/adapter_model.safetensors`);
       await mergeIn(folder, text, ["--force"]);
       assertEquals(await Deno.readFile(`${folder}/out/adapter_model.safetensors`), bytes);
-      assertEquals([first.rank, first.modules], [16, 28]);
+      assertEquals([first.rank, first.modules], [16, 7]);
       const { output_error, agreement } = first.quality;
       assertLess(output_error.merged, Math.min(output_error.sum, output_error.mean));
       assertEquals(Object.keys(agreement!.merged.tasks), ["language", "category"]);
@@ -88,10 +95,11 @@ for (const method of ["iteris", "iteris+"]) {
 Deno.test("merge with iteris+ tunes by agreement, and takes no worse setting than the default", async () => {
   await withFolder(async (folder) => {
     const parameters = "samples: 4, agreement_prompts: 8, max_new_tokens: 6";
-    const plain = await mergeIn(folder, recipe(["speech", "language"], { parameters }));
+    const include = "*.self_attn.*";
+    const plain = await mergeIn(folder, recipe(["speech", "language"], { parameters, include }));
     const tuned = await mergeIn(
       folder,
-      recipe(["speech", "language"], { parameters: `${parameters}, tune: agreement` }),
+      recipe(["speech", "language"], { parameters: `${parameters}, tune: agreement`, include }),
       [
         "--force",
       ],

@@ -9,6 +9,9 @@ export interface Candidate {
   readonly splices: number;
 }
 
+/** Splices beyond that repeat themselves: fifty prompts give 150. */
+const SPLICES_PER_PROMPT = 3;
+
 /** What the recipe (or the defaults) ask for. */
 export function givenCandidate(parameters: Parameters): Candidate {
   return {
@@ -23,12 +26,13 @@ export function givenCandidate(parameters: Parameters): Candidate {
  * answers and on the templates of the prompts, so none can be a fixed choice.
  */
 export function candidates(parameters: Parameters): readonly Candidate[] {
+  const splices = SPLICES_PER_PROMPT * (parameters.samples as number);
   const list: Candidate[] = [
     givenCandidate(parameters),
     { alpha: 1e-4, tokenWeight: 1, splices: 0 },
     { alpha: 1e-3, tokenWeight: 0.3, splices: 0 },
-    { alpha: 1e-4, tokenWeight: 1, splices: 150 },
-    { alpha: 1e-3, tokenWeight: 0.3, splices: 150 },
+    { alpha: 1e-4, tokenWeight: 1, splices },
+    { alpha: 1e-3, tokenWeight: 0.3, splices },
   ];
   const seen = new Set<string>();
   return list.filter((candidate) => {
