@@ -9,6 +9,7 @@ import type { Services } from "./http/context.ts";
 import { EventStreams } from "./http/event_stream.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import type { MergeRequest } from "./merges/merge.ts";
+import { Conversions } from "./merges/conversions.ts";
 import { MergeQueue } from "./merges/merge_queue.ts";
 import { MergeStore } from "./merges/merge_store.ts";
 import { recipeOf } from "./merges/request.ts";
@@ -85,6 +86,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
     recipe,
     hide,
   });
+  const conversions = new Conversions({ inspector, results, models, folder, limits });
   // Adapters first: the sweep of uploads must not meet one that is on its way.
   await adapters.recover();
   await calibrations.recover();
@@ -103,6 +105,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
     async checkMerge(request) {
       await inspector.plan(await recipe(request, "check"));
     },
+    convert: (merge, to) => conversions.run(merge, to),
     device(): DeviceState {
       const [first] = workers;
       return first instanceof WorkerMerger ? first.state : { device: null, error: null };

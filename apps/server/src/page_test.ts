@@ -62,6 +62,7 @@ Deno.test("recipeYaml() writes what the command line reads back, whatever names 
       parameters: { rank: 8, output_scale: "sqrt(r/k)", one_per_adapter: true },
       include: ["*.q_proj", name],
       seed: 7,
+      format: "mlx",
       dtype: "float16",
     };
     const recipe = recipeFromObject(parse(recipeYaml(request, (id: string) => `${id} ${name}`)), "/r");
@@ -72,7 +73,7 @@ Deno.test("recipeYaml() writes what the command line reads back, whatever names 
     assertEquals(recipe.baseModel, `/r/${name}`);
     assertEquals([recipe.parameters.rank, recipe.parameters.one_per_adapter], [8, true]);
     assertEquals(recipe.include, ["*.q_proj", name]);
-    assertEquals([recipe.seed, recipe.output.dtype, recipe.output.path], [7, "float16", "/r/merged"]);
+    assertEquals([recipe.seed, recipe.output], [7, { format: "mlx", dtype: "float16", path: "/r/merged" }]);
   }
 });
 

@@ -1,7 +1,11 @@
 import { join } from "node:path";
 import { Zip, ZipPassThrough } from "fflate";
+import { OUTPUT_FORMATS, type OutputFormat } from "@lora-loom/formats";
+import { shown } from "../adapters/upload_paths.ts";
+import { removeIfThere } from "../data/durable.ts";
 import { ServerError } from "../errors.ts";
 import type { MergeResource } from "../merges/merge.ts";
+import type { Services } from "./context.ts";
 import { resultOf } from "./files.ts";
 
 /** Sizes and offsets in a plain zip archive are 32-bit numbers. */
@@ -9,7 +13,7 @@ const MAX_BYTES = 0xffff_ffff - 1024 * 1024;
 const CHUNK_BYTES = 256 * 1024;
 
 /** A merge's name as the name of a folder. */
-export function archiveName(name: string): string {
+function archiveName(name: string): string {
   return name.normalize("NFKD").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(
     0,
     80,
@@ -49,12 +53,40 @@ async function* archiveBytes(
   yield* taken();
 }
 
+async function* thenRemoved<T>(parts: AsyncIterable<T>, folder: string): AsyncGenerator<T> {
+  try {
+    yield* parts;
+  } finally {
+    await removeIfThere(folder);
+  }
+}
+
+function checkFormat(format: string): OutputFormat {
+  if ((OUTPUT_FORMATS as readonly string[]).includes(format)) return format as OutputFormat;
+  const message = `there is no layout ${shown(format)}; known: ${OUTPUT_FORMATS.join(", ")}`;
+  throw new ServerError(400, "unknown_format", message, "name one of them, or leave format out", "format");
+}
+
+function zipResponse(name: string, body: AsyncIterable<Uint8Array<ArrayBuffer>>): Response {
+  return new Response(ReadableStream.from(body), {
+    headers: {
+      "content-type": "application/zip",
+      "content-disposition": `attachment; filename="${name}.zip"`,
+    },
+  });
+}
+
 /**
  * Sends a result's folder as a zip archive.
  *
- * @throws {ServerError} `not_done`, `archive_too_large`
+ * @param format the layout to send it in; null as it is
+ * @throws {ServerError} `not_done`, `archive_too_large`, `unknown_format`; what the conversion throws
  */
-export function archiveResponse(name: string, merge: MergeResource, folder: string): Response {
+export async function archiveResponse(
+  merge: MergeResource,
+  format: string | null,
+  services: Services,
+): Promise<Response> {
   const { files, bytes } = resultOf(merge);
   if (bytes > MAX_BYTES) {
     throw new ServerError(
@@ -65,11 +97,15 @@ export function archiveResponse(name: string, merge: MergeResource, folder: stri
       merge.id,
     );
   }
-  const body = ReadableStream.from(archiveBytes(name, folder, files.map((file) => file.name)));
-  return new Response(body, {
-    headers: {
-      "content-type": "application/zip",
-      "content-disposition": `attachment; filename="${name}.zip"`,
-    },
-  });
+  const name = archiveName(merge.name);
+  const to = format === null ? undefined : checkFormat(format);
+  if (to === undefined || to === (merge.request.format ?? "peft")) {
+    return zipResponse(
+      name,
+      archiveBytes(name, services.results.target(merge.id), files.map((file) => file.name)),
+    );
+  }
+  const folder = await services.convert(merge, to);
+  const names = [...Deno.readDirSync(folder)].map((entry) => entry.name).sort();
+  return zipResponse(`${name}-${to}`, thenRemoved(archiveBytes(`${name}-${to}`, folder, names), folder));
 }

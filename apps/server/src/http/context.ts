@@ -1,8 +1,9 @@
+import type { OutputFormat } from "@lora-loom/formats";
 import type { AdapterStore } from "../adapters/adapter_store.ts";
 import type { CalibrationStore } from "../calibrations/calibration_store.ts";
 import type { Limits } from "../limits.ts";
 import type { MergeQueue } from "../merges/merge_queue.ts";
-import type { MergeRequest } from "../merges/merge.ts";
+import type { MergeRequest, MergeResource } from "../merges/merge.ts";
 import type { Results } from "../merges/results.ts";
 import type { Models } from "../models/models.ts";
 import type { EventStreams } from "./event_stream.ts";
@@ -19,6 +20,12 @@ export interface Services {
   readonly streams: EventStreams;
   /** Refuses a merge that cannot be, before it is queued. */
   checkMerge(request: MergeRequest): Promise<void>;
+  /**
+   * Writes the result of a merge in another layout, in a folder that the caller removes.
+   *
+   * @throws {ServerError} `too_many_conversions`; {FormatError} where the layout cannot hold it
+   */
+  convert(merge: MergeResource, to: OutputFormat): Promise<string>;
   readonly device: () => DeviceState;
   /** Hides paths of the server in a text. */
   readonly hide: (text: string) => string;

@@ -117,6 +117,25 @@ Deno.test("GET /api/merges/{id}/files says that a merge is not done", () =>
     assertEquals(error.code, "not_found");
   }));
 
+Deno.test("GET /api/merges/{id}/archive.zip?format= converts the result, and leaves nothing behind", () =>
+  withServer({}, async (server, data) => {
+    const { id } = await mergedPair(server);
+    const archive = async (format: string) => {
+      const response = await server.fetch(`/api/merges/${id}/archive.zip?format=${format}`);
+      assertEquals(response.status, 200);
+      return unzipSync(new Uint8Array(await response.arrayBuffer()));
+    };
+    assert("both/adapter_model.safetensors" in await archive("peft"), "its own layout comes as it is");
+    const mlx = await archive("mlx");
+    assert(Object.keys(mlx).includes("both-mlx/adapters.safetensors"), Object.keys(mlx).join());
+    const wrong = await server.fetch(`/api/merges/${id}/archive.zip?format=..`);
+    assertEquals((await errorOf(wrong, 400)).code, "unknown_format");
+    // GGUF needs the base model, which this merge did not name.
+    const impossible = await errorOf(await server.fetch(`/api/merges/${id}/archive.zip?format=gguf`), 422);
+    assert(!JSON.stringify(impossible).includes(data));
+    assertEquals([...Deno.readDirSync(`${data}/incoming`)], []);
+  }));
+
 Deno.test("DELETE /api/merges/{id} removes a merge that has ended, with its files", () =>
   withServer({}, async (server, data) => {
     const { id } = await mergedPair(server);

@@ -1,4 +1,5 @@
-import { METHODS } from "@lora-loom/merge";
+import { OUTPUT_FORMATS } from "@lora-loom/formats";
+import { DEVICE_CHOICES, METHODS, OUTPUT_DTYPES } from "@lora-loom/merge";
 
 /** JSON Schema, as OpenAPI 3.1 uses it. */
 export type Schema = { readonly [key: string]: unknown };
@@ -111,9 +112,10 @@ export const SCHEMAS = {
     "parameters?": { type: "object", description: "see GET /api/methods" },
     "include?": { ...list(string), description: 'module filters such as "*.q_proj"' },
     "exclude?": list(string),
-    "dtype?": { enum: ["float32", "float16", "bfloat16"], default: "float32" },
+    "format?": { enum: [...OUTPUT_FORMATS], default: "peft" },
+    "dtype?": { enum: [...OUTPUT_DTYPES], default: "float32" },
     "seed?": { ...integer, default: 42 },
-    "device?": { enum: ["auto", "gpu", "software", "cpu"], default: "auto" },
+    "device?": { enum: [...DEVICE_CHOICES], default: "auto" },
   }),
   Progress: {
     ...object({
@@ -137,6 +139,8 @@ export const SCHEMAS = {
     bytes: integer,
     device: object({ name: string, backend: string }),
     seconds: mapOf(number),
+    peak_rss_bytes: nullable(integer),
+    peak_gpu_bytes: nullable(integer),
     quality: { type: "object" },
     warnings: list(warning),
     files: list(refer("File")),

@@ -25,6 +25,8 @@ export interface MergeRequest {
   readonly parameters?: Readonly<Record<string, ParameterValue>>;
   readonly include?: readonly string[];
   readonly exclude?: readonly string[];
+  /** Layout of the merged adapter. */
+  readonly format?: string;
   readonly dtype?: string;
   readonly seed?: number;
   readonly device?: string;
@@ -37,6 +39,9 @@ export interface MergeResult {
   readonly bytes: number;
   readonly device: { readonly name: string; readonly backend: string };
   readonly seconds: Readonly<Record<string, number>>;
+  /** Null where a crash came between the merge and its record. */
+  readonly peak_rss_bytes: number | null;
+  readonly peak_gpu_bytes: number | null;
   readonly quality: unknown;
   readonly warnings: readonly { readonly code: string; readonly message: string; readonly where: string }[];
   readonly files: readonly ReceivedFile[];

@@ -2,6 +2,7 @@ import type { Recipe } from "@lora-loom/merge";
 import { describeFailure, type PublicError, ServerError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { Merger } from "../work/merger.ts";
+import type { MemoryPeaks } from "../work/messages.ts";
 import { EventLog } from "./event_log.ts";
 import type { MergeProgress, MergeRequest, MergeResource } from "./merge.ts";
 import type { MergeStore, StoredMerge } from "./merge_store.ts";
@@ -168,8 +169,8 @@ export class MergeQueue {
     this.#running.set(id, running);
     this.#tell(id);
     try {
-      await this.#attempt(merge, running);
-      store.finish(id, await results.read(id));
+      const peaks = await this.#attempt(merge, running);
+      store.finish(id, await results.read(id, peaks));
     } catch (error) {
       if (!running.controller.signal.aborted) store.fail(id, describeFailure(error, hide).error);
       else if (this.#isStopping) store.requeue(id, interruptions);
@@ -182,7 +183,7 @@ export class MergeQueue {
     this.release(id);
   }
 
-  async #attempt({ id, request }: StoredMerge, running: Running): Promise<void> {
+  async #attempt({ id, request }: StoredMerge, running: Running): Promise<MemoryPeaks> {
     const { results, recipe } = this.#parts;
     const { signal } = running.controller;
     for (let attempt = 1;; attempt++) {
@@ -192,8 +193,7 @@ export class MergeQueue {
           running.progress = this.#shown(event);
           this.#logs.get(id)?.add({ type: "progress", progress: running.progress });
         };
-        await running.merger.run({ id, recipe: await recipe(request, id), signal, onProgress });
-        return;
+        return await running.merger.run({ id, recipe: await recipe(request, id), signal, onProgress });
       } catch (error) {
         const { code } = describeFailure(error).error;
         if (attempt >= ATTEMPTS || signal.aborted || !RETRIED.has(code)) throw error;

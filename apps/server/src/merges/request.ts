@@ -32,6 +32,7 @@ const requestSchema = v.strictObject({
   ),
   include: v.exactOptional(patterns),
   exclude: v.exactOptional(patterns),
+  format: v.exactOptional(v.string()),
   dtype: v.exactOptional(v.string()),
   seed: v.exactOptional(v.number()),
   device: v.exactOptional(v.string()),
@@ -97,7 +98,7 @@ export interface RequestPlaces {
  * @throws {ServerError} `not_found`, `unknown_model`, …; {MergeError} as `resolveRecipe`
  */
 export async function recipeOf(request: MergeRequest, places: RequestPlaces): Promise<Recipe> {
-  const { name: _name, adapters, dtype, base_model, ...rest } = request;
+  const { name: _name, adapters, format, dtype, base_model, ...rest } = request;
   const value = {
     ...rest,
     ...(base_model === undefined ? {} : { base_model: await places.model(base_model) }),
@@ -110,7 +111,11 @@ export async function recipeOf(request: MergeRequest, places: RequestPlaces): Pr
         ...(calibration === undefined ? {} : { calibration: places.calibration(calibration) }),
       };
     }),
-    output: { path: places.output, ...(dtype === undefined ? {} : { dtype }) },
+    output: {
+      path: places.output,
+      ...(format === undefined ? {} : { format }),
+      ...(dtype === undefined ? {} : { dtype }),
+    },
   };
   const recipe = recipeFromObject(value, "/", "the request");
   return { ...recipe, adapters: withUniqueNames(recipe.adapters) };

@@ -3,10 +3,13 @@ import { sha256File } from "@lora-loom/formats";
 import type { ReceivedFile } from "../adapters/incoming.ts";
 import { exists, removeIfThere } from "../data/durable.ts";
 import { sweep } from "../data/folder.ts";
+import type { MemoryPeaks } from "../work/messages.ts";
 import type { MergeResult } from "./merge.ts";
 
 /** Name of a merge's own folder for what the engine writes, complete or not at all. */
 const MERGED = "merged";
+
+const UNKNOWN_PEAKS: MemoryPeaks = { peak_rss_bytes: null, peak_gpu_bytes: null };
 
 /** What merges wrote: a folder for each, with the complete result in it or nothing that counts. */
 export class Results {
@@ -32,7 +35,7 @@ export class Results {
   }
 
   /** What is in a complete result. */
-  async read(id: string): Promise<MergeResult> {
+  async read(id: string, peaks: MemoryPeaks = UNKNOWN_PEAKS): Promise<MergeResult> {
     const folder = this.target(id);
     const record = JSON.parse(await Deno.readTextFile(join(folder, "loom.json")));
     const files: ReceivedFile[] = [];
@@ -49,6 +52,8 @@ export class Results {
       bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
       device: { name, backend },
       seconds: record.seconds,
+      peak_rss_bytes: peaks.peak_rss_bytes,
+      peak_gpu_bytes: peaks.peak_gpu_bytes,
       quality: record.quality,
       warnings: record.warnings.map((warning: MergeResult["warnings"][number]) => ({
         code: warning.code,

@@ -281,16 +281,15 @@ async function details(adapter, render) {
 }
 
 function facts({ norm, scales, serving, max_lora_rank: rank }) {
-  const serve = (name, { ok, reasons }, extra = "") =>
-    `${name} ${ok ? `takes it${extra}` : `does not take it: ${reasons.join("; ")}`}`;
+  const names = (isOk) =>
+    Object.entries(serving).filter(([, { ok }]) => ok === isOk).map(([name]) => name.replace("_", ".")).join(
+      ", ",
+    );
   return h(
     "p",
     {},
-    `‖ΔW‖ = ${numberText(norm)}, scale ${scales.map(numberText).join(", ")}. `,
-    serve("vLLM", serving.vllm, ` with --max-lora-rank ${rank}`),
-    "; ",
-    serve("llama.cpp", serving.llama_cpp),
-    ".",
+    `‖ΔW‖ = ${numberText(norm)}, scale ${scales.map(numberText).join(", ")}, needs --max-lora-rank ${rank}. `,
+    `Loads as it is in: ${names(true) || "none"}. Not in: ${names(false) || "none"}.`,
   );
 }
 

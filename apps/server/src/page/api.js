@@ -45,6 +45,7 @@ const remove = (path) => request(path, { method: "DELETE" });
 export const api = {
   health: () => request("/api/health"),
   methods: () => request("/api/methods"),
+  document: () => request("/openapi.json"),
   models: () => request("/api/models"),
   adapters: () => request("/api/adapters"),
   adapter: (id) => request(`/api/adapters/${id}`),
@@ -59,6 +60,16 @@ export const api = {
   openSession: (token) => sendJson("/session", { token }),
   session: () => request("/session"),
 };
+
+/** Fetches an archive that is made when it is asked for, which can fail. */
+export async function fetchArchive(id, format) {
+  const response = await fetch(`/api/merges/${id}/archive.zip?format=${format}`).catch(() => {
+    throw new ApiError(0, UNREACHABLE);
+  });
+  if (!response.ok) throw await failure(response);
+  const [, name] = /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "") ?? [];
+  return { name: name ?? "merged.zip", blob: await response.blob() };
+}
 
 /**
  * Uploads one adapter and tells how far it is; fetch() cannot tell that.

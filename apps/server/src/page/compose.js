@@ -62,19 +62,22 @@ function bound(name, properties = {}) {
 }
 
 function outputSection() {
-  const dtype = h(
-    "select",
-    {
-      onchange() {
-        draft.dtype = dtype.value;
-        changed();
+  const choice = (key, names) => {
+    const select = h(
+      "select",
+      {
+        onchange() {
+          draft[key] = select.value;
+          changed();
+        },
       },
-    },
-    ["float32", "float16", "bfloat16"].map((name) => h("option", { value: name }, name)),
-  );
-  dtype.value = draft.dtype;
+      names.map((name) => h("option", { value: name }, name)),
+    );
+    select.value = draft[key];
+    return select;
+  };
   const isUsed = ["name", "include", "exclude", "seed"].some((key) => draft[key] !== "") ||
-    draft.dtype !== "float32";
+    draft.dtype !== "float32" || draft.format !== "peft";
   return h(
     "section",
     { class: "card", "aria-labelledby": "step-output" },
@@ -82,7 +85,7 @@ function outputSection() {
     h(
       "details",
       { open: isUsed },
-      h("summary", {}, "Name, precision, modules, seed"),
+      h("summary", {}, "Name, layout, precision, modules, seed"),
       h(
         "div",
         { class: "fields" },
@@ -91,7 +94,12 @@ function outputSection() {
           bound("name", { maxlength: "120" }),
           "How the result is called here and in its archive.",
         ),
-        field("precision", dtype, "Of the numbers in the merged adapter."),
+        field(
+          "layout",
+          choice("format", library.formats),
+          "What the result is for: peft loads in PEFT, vLLM and llama.cpp's converter.",
+        ),
+        field("precision", choice("dtype", library.dtypes), "Of the numbers in the merged adapter."),
         field(
           "only modules",
           bound("include", { spellcheck: "false", placeholder: "all" }),

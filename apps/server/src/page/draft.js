@@ -12,6 +12,7 @@ const EMPTY = {
   name: "",
   include: "",
   exclude: "",
+  format: "peft",
   dtype: "float32",
   seed: "",
 };
@@ -70,13 +71,13 @@ export function requestOf(method) {
     const text = parameterText(name);
     if (text !== undefined) parameters[name] = parameterValue(schema, text);
   }
-  const { base_model: needsModel, calibration: needsText } = method.needs;
+  const { calibration: needsText } = method.needs;
   const include = words(draft.include);
   const exclude = words(draft.exclude);
   return {
     ...(draft.name.trim() ? { name: draft.name.trim() } : {}),
     method: method.name,
-    ...(needsModel && draft.base_model ? { base_model: draft.base_model } : {}),
+    ...(draft.base_model ? { base_model: draft.base_model } : {}),
     adapters: draft.adapters.map(({ id, weight, calibration }) => ({
       id,
       weight,
@@ -85,6 +86,7 @@ export function requestOf(method) {
     ...(Object.keys(parameters).length > 0 ? { parameters } : {}),
     ...(include.length > 0 ? { include } : {}),
     ...(exclude.length > 0 ? { exclude } : {}),
+    ...(draft.format !== "peft" ? { format: draft.format } : {}),
     ...(draft.dtype !== "float32" ? { dtype: draft.dtype } : {}),
     ...(draft.seed.trim() !== "" ? { seed: Number(draft.seed) } : {}),
   };
@@ -99,6 +101,7 @@ export function takeUp(request) {
     name: request.name ?? "",
     include: (request.include ?? []).join(" "),
     exclude: (request.exclude ?? []).join(" "),
+    format: request.format ?? "peft",
     dtype: request.dtype ?? "float32",
     seed: request.seed === undefined ? "" : String(request.seed),
     parameters: {

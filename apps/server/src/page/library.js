@@ -1,7 +1,16 @@
 /** The adapters, texts, models and methods that the server has, kept for the time of a visit. */
 import { api } from "./api.js";
 
-export const library = { adapters: [], calibrations: [], models: [], methods: [], inspections: new Map() };
+export const library = {
+  adapters: [],
+  calibrations: [],
+  models: [],
+  methods: [],
+  /** Layouts and precisions that a merge can write. */
+  formats: [],
+  dtypes: [],
+  inspections: new Map(),
+};
 
 /** Fetches what can change. */
 export async function refresh() {
@@ -11,7 +20,10 @@ export async function refresh() {
     api.models(),
   ]);
   Object.assign(library, { adapters, calibrations, models });
-  if (library.methods.length === 0) library.methods = await api.methods();
+  if (library.methods.length > 0) return;
+  const [methods, document] = await Promise.all([api.methods(), api.document()]);
+  const { format, dtype } = document.components.schemas.MergeRequest.properties;
+  Object.assign(library, { methods, formats: format.enum, dtypes: dtype.enum });
 }
 
 export function methodNamed(name) {

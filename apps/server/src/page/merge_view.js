@@ -1,5 +1,5 @@
 /** One merge: how far it is, then what came of it. */
-import { api } from "./api.js";
+import { api, ApiError, fetchArchive } from "./api.js";
 import { announce, copyable, errorBox, h } from "./dom.js";
 import { takeUp } from "./draft.js";
 import { bytesText, plural, secondsText, shareText, timeText } from "./format.js";
@@ -207,7 +207,41 @@ function qualityCard({ request }, { quality }) {
   );
 }
 
-function filesCard({ id }, { files }) {
+/** The result in the layouts of other programs. */
+function otherLayouts({ id, request }) {
+  const problem = h("div");
+  const save = async (format, button) => {
+    problem.replaceChildren();
+    button.disabled = true;
+    try {
+      const { name, blob } = await fetchArchive(id, format);
+      const link = h("a", { href: URL.createObjectURL(blob), download: name });
+      link.click();
+      URL.revokeObjectURL(link.href);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      problem.replaceChildren(errorBox(error.error));
+    }
+    button.disabled = false;
+  };
+  const formats = library.formats.filter((format) => format !== (request.format ?? "peft"));
+  return h(
+    "details",
+    {},
+    h("summary", {}, "In another program's layout"),
+    h(
+      "div",
+      { class: "row" },
+      formats.map((format) =>
+        h("button", { type: "button", onclick: ({ target }) => save(format, target) }, format)
+      ),
+    ),
+    problem,
+  );
+}
+
+function filesCard(merge, { files }) {
+  const { id } = merge;
   const address = (name) => `/api/merges/${id}/files/${encodeURIComponent(name)}`;
   return h(
     "section",
@@ -234,11 +268,7 @@ function filesCard({ id }, { files }) {
         ),
       ),
     ),
-    h(
-      "p",
-      { class: "small soft" },
-      "A plain PEFT adapter: unpack it and give the folder to PEFT, vLLM or llama.cpp's converter.",
-    ),
+    otherLayouts(merge),
   );
 }
 

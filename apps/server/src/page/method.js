@@ -163,12 +163,12 @@ function textControl({ name, schema, default: fallback, range }) {
 
 function needsFields({ needs }, render) {
   const fields = [];
-  if (needs.base_model) fields.push(modelField());
+  if (needs.base_model || library.models.length > 0) fields.push(modelField(needs.base_model));
   if (needs.calibration) fields.push(calibrationFields(render));
   return fields;
 }
 
-function modelField() {
+function modelField(isNeeded) {
   if (library.models.length === 0) {
     return h(
       "p",
@@ -177,7 +177,11 @@ function modelField() {
     );
   }
   const names = library.models.map(({ name }) => name);
-  if (!names.includes(draft.base_model)) draft.base_model = names[0];
+  if (!names.includes(draft.base_model)) draft.base_model = "";
+  if (isNeeded && draft.base_model === "") {
+    draft.base_model = names[0];
+    changed();
+  }
   const select = h(
     "select",
     {
@@ -186,6 +190,7 @@ function modelField() {
         changed();
       },
     },
+    !isNeeded && h("option", { value: "" }, "none"),
     names.map((name) => h("option", { value: name }, name)),
   );
   select.value = draft.base_model;

@@ -32,6 +32,7 @@ export function recipeYaml(request, nameOf) {
   if (request.include) lines.push(`include: ${list(request.include)}`);
   if (request.exclude) lines.push(`exclude: ${list(request.exclude)}`);
   lines.push("output:", "  path: merged");
+  if (request.format) lines.push(`  format: ${request.format}`);
   if (request.dtype) lines.push(`  dtype: ${request.dtype}`);
   if (request.seed !== undefined) lines.push(`seed: ${request.seed}`);
   return lines.join("\n") + "\n";

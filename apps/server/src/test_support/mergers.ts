@@ -1,12 +1,13 @@
 import { MergeError, runMerge } from "@lora-loom/merge";
 import { CpuDevice } from "@lora-loom/tensor";
+import type { MemoryPeaks } from "../work/messages.ts";
 import type { Merger, MergeTask } from "../work/merger.ts";
 
 /** Merges on the CPU in the test's own thread. */
 export class CpuMerger implements Merger {
-  async run({ recipe, signal, onProgress }: MergeTask): Promise<void> {
+  async run({ recipe, signal, onProgress }: MergeTask): Promise<MemoryPeaks> {
     await using device = new CpuDevice();
-    await runMerge(recipe, { device, signal, onProgress });
+    return await runMerge(recipe, { device, signal, onProgress });
   }
   restart(): void {}
   close(): void {}
@@ -16,12 +17,12 @@ export class CpuMerger implements Merger {
 export class ManualMerger implements Merger {
   readonly started: MergeTask[] = [];
   restarts = 0;
-  #waiting: { resolve(): void; reject(error: unknown): void } | undefined;
+  #waiting: { resolve(peaks: MemoryPeaks): void; reject(error: unknown): void } | undefined;
   #onStart: (() => void) | undefined;
 
-  run(task: MergeTask): Promise<void> {
+  run(task: MergeTask): Promise<MemoryPeaks> {
     this.started.push(task);
-    return new Promise<void>((resolve, reject) => {
+    return new Promise<MemoryPeaks>((resolve, reject) => {
       this.#waiting = { resolve, reject };
       const cancelled = new MergeError("cancelled", "cancelled", "", "", "work");
       task.signal.addEventListener("abort", () => reject(cancelled));
@@ -38,7 +39,7 @@ export class ManualMerger implements Merger {
   /** Writes what a merge would have written, and ends it. */
   async complete(): Promise<void> {
     await writeResult(this.started.at(-1)!.recipe.output.path);
-    this.#waiting!.resolve();
+    this.#waiting!.resolve({ peak_rss_bytes: 1000, peak_gpu_bytes: 0 });
   }
 
   fail(code: string): void {

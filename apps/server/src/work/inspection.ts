@@ -1,9 +1,11 @@
-import { type Adapter, openAdapter } from "@lora-loom/formats";
+import { type Adapter, convertAdapter, type ConvertOptions, openAdapter } from "@lora-loom/formats";
 import {
+  closeAdapters,
   describeError,
   inspectAdapter,
   type Inspection,
   METHODS,
+  openAdapters,
   planMerge,
   type Recipe,
 } from "@lora-loom/merge";
@@ -27,6 +29,12 @@ export interface PlanFacts {
   readonly rank: number;
 }
 
+/** An adapter to write in another layout. */
+export interface ConversionOrder extends Pick<ConvertOptions, "to" | "dtype" | "base"> {
+  readonly input: string;
+  readonly output: string;
+}
+
 const distinct = (values: readonly number[]) => [...new Set(values)].sort((x, y) => x - y);
 
 function factsOf(adapter: Adapter): AdapterFacts {
@@ -47,13 +55,12 @@ function factsOf(adapter: Adapter): AdapterFacts {
 }
 
 async function plan(recipe: Recipe): Promise<PlanFacts> {
-  const adapters: Adapter[] = [];
+  const adapters = await openAdapters(recipe);
   try {
-    for (const { path } of recipe.adapters) adapters.push(await openAdapter(path));
     const { modules, rank } = planMerge(recipe, adapters, METHODS.get(recipe.method)!);
     return { modules: modules.length, rank };
   } finally {
-    for (const adapter of adapters) adapter.close();
+    closeAdapters(adapters);
   }
 }
 
@@ -68,6 +75,10 @@ export const INSPECTION = {
   inspect: (path: string): Promise<Inspection> => inspectAdapter(path),
   /** Refuses a merge that cannot be. */
   plan,
+  /** Writes an adapter in another layout. */
+  async convert({ input, output, ...options }: ConversionOrder): Promise<void> {
+    await convertAdapter(input, output, options);
+  },
 };
 
 export type InspectionWork = typeof INSPECTION;

@@ -20,6 +20,7 @@ export class Inspector implements InspectionWork {
   readonly describe: InspectionWork["describe"] = (path) => this.#call("describe", path);
   readonly inspect: InspectionWork["inspect"] = (path) => this.#call("inspect", path);
   readonly plan: InspectionWork["plan"] = (recipe) => this.#call("plan", recipe);
+  readonly convert: InspectionWork["convert"] = (order) => this.#call("convert", order);
 
   close(): void {
     this.#isClosed = true;

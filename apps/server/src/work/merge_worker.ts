@@ -30,12 +30,12 @@ async function run({ id, recipe }: MergeOrder & { type: "run" }): Promise<void> 
   running.set(id, controller);
   try {
     const device = await deviceFor(recipe.device);
-    await runMerge(recipe, {
+    const { peak_rss_bytes, peak_gpu_bytes } = await runMerge(recipe, {
       device,
       signal: controller.signal,
       onProgress: (event) => tell({ type: "progress", id, event }),
     });
-    tell({ type: "done", id });
+    tell({ type: "done", id, peaks: { peak_rss_bytes, peak_gpu_bytes } });
   } catch (error) {
     tell({ type: "failed", id, error: describeError(error) });
   } finally {

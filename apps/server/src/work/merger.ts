@@ -1,6 +1,6 @@
 import type { DeviceChoice, ErrorReport, ProgressEvent, Recipe } from "@lora-loom/merge";
 import { crashed, failedWork } from "./failed_work.ts";
-import type { DeviceFacts, MergeNews, MergeOrder } from "./messages.ts";
+import type { DeviceFacts, MemoryPeaks, MergeNews, MergeOrder } from "./messages.ts";
 
 /** One merge for a {@linkcode Merger}. */
 export interface MergeTask {
@@ -13,7 +13,7 @@ export interface MergeTask {
 /** Merges recipes, one at a time. */
 export interface Merger {
   /** @throws {MergeError} with the code of what went wrong; `device_lost` and `worker_crashed` may pass by themselves */
-  run(task: MergeTask): Promise<void>;
+  run(task: MergeTask): Promise<MemoryPeaks>;
   /** Gives up the device and what runs on it; the next merge starts anew. */
   restart(): void;
   close(): void;
@@ -29,7 +29,9 @@ export interface DeviceState {
 export class WorkerMerger implements Merger {
   #worker: Worker | undefined;
   #state: DeviceState = { device: null, error: null };
-  #current: { readonly task: MergeTask; resolve(): void; reject(error: unknown): void } | undefined;
+  #current:
+    | { readonly task: MergeTask; resolve(peaks: MemoryPeaks): void; reject(error: unknown): void }
+    | undefined;
 
   /** @param device what `device: auto` in a recipe means */
   constructor(private readonly device: DeviceChoice) {
@@ -40,11 +42,11 @@ export class WorkerMerger implements Merger {
     return this.#state;
   }
 
-  async run(task: MergeTask): Promise<void> {
+  async run(task: MergeTask): Promise<MemoryPeaks> {
     const cancel = () => this.#send({ type: "cancel", id: task.id });
     task.signal.addEventListener("abort", cancel);
     try {
-      await new Promise<void>((resolve, reject) => {
+      return await new Promise<MemoryPeaks>((resolve, reject) => {
         this.#current = { task, resolve, reject };
         this.#send({ type: "run", id: task.id, recipe: task.recipe });
         if (task.signal.aborted) cancel();
@@ -84,7 +86,7 @@ export class WorkerMerger implements Merger {
     else if (news.type === "no_device") this.#state = { device: null, error: news.error };
     else if (news.id !== this.#current?.task.id) return;
     else if (news.type === "progress") this.#current.task.onProgress(news.event);
-    else if (news.type === "done") this.#current.resolve();
+    else if (news.type === "done") this.#current.resolve(news.peaks);
     else this.#current.reject(failedWork(news.error));
   }
 

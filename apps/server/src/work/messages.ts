@@ -21,6 +21,12 @@ export interface DeviceFacts {
   readonly class: string;
 }
 
+/** The most memory that a merge held. */
+export interface MemoryPeaks {
+  readonly peak_rss_bytes: number | null;
+  readonly peak_gpu_bytes: number | null;
+}
+
 /** What the merging thread is told. */
 export type MergeOrder =
   | { readonly type: "open" }
@@ -32,5 +38,5 @@ export type MergeNews =
   | { readonly type: "device"; readonly device: DeviceFacts }
   | { readonly type: "no_device"; readonly error: ErrorReport }
   | { readonly type: "progress"; readonly id: string; readonly event: ProgressEvent }
-  | { readonly type: "done"; readonly id: string }
+  | { readonly type: "done"; readonly id: string; readonly peaks: MemoryPeaks }
   | { readonly type: "failed"; readonly id: string; readonly error: ErrorReport };

@@ -1,6 +1,7 @@
+import { OUTPUT_FORMATS } from "@lora-loom/formats";
 import { ServerError } from "../../errors.ts";
 import { parseRequest } from "../../merges/request.ts";
-import { archiveName, archiveResponse } from "../archive.ts";
+import { archiveResponse } from "../archive.ts";
 import { readJson } from "../body.ts";
 import { fileResponse } from "../files.ts";
 import { json, type Route } from "../route.ts";
@@ -150,17 +151,23 @@ export const mergeRoutes: readonly Route[] = [
     path: "/api/merges/{id}/archive.zip",
     id: "getArchive",
     summary: "The result's folder as a zip archive",
-    parameters: [idParameter],
+    parameters: [
+      idParameter,
+      {
+        name: "format",
+        in: "query",
+        description: "a layout to convert the result to",
+        schema: { enum: [...OUTPUT_FORMATS] },
+      },
+    ],
     responses: {
       200: {
         description: "the archive",
         content: { "application/zip": { schema: { type: "string", format: "binary" } } },
       },
     },
-    errors: [404, 409],
-    handle({ params, services }) {
-      const merge = services.merges.get(params.id!);
-      return archiveResponse(archiveName(merge.name), merge, services.results.target(merge.id));
-    },
+    errors: [400, 404, 409, 422, 503],
+    handle: ({ params, url, services }) =>
+      archiveResponse(services.merges.get(params.id!), url.searchParams.get("format"), services),
   },
 ];
