@@ -1,3 +1,4 @@
+import process from "node:process";
 import {
   DEVICE_CHOICES,
   type DeviceChoice,
@@ -6,8 +7,14 @@ import {
   type ProgressEvent,
   runMerge,
 } from "@lora-loom/merge";
-import type { Command, Terminal } from "../command.ts";
+import type { Command, Flags, Terminal } from "../command.ts";
+import { mergeOnServer, type RemoteSummary } from "../server_client.ts";
 import { bytesText, secondsText, short } from "../text.ts";
+
+/** The token for `--server`: the flag, else the environment, which other users of the machine cannot see. */
+function tokenOf(flags: Flags): string | undefined {
+  return flags.string("token") ?? process.env.LORA_LOOM_TOKEN;
+}
 
 /** Seconds between progress lines where a moving status line cannot be shown. */
 const LINE_INTERVAL = 5;
@@ -37,7 +44,8 @@ function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
   };
 }
 
-function memoryText({ peak_rss_bytes, peak_gpu_bytes }: MergeSummary): string {
+function memoryText({ peak_rss_bytes, peak_gpu_bytes }: MergeSummary | RemoteSummary): string {
+  if (peak_rss_bytes === null || peak_gpu_bytes === null) return "not known";
   const resident = `${bytesText(peak_rss_bytes)} resident at most`;
   return peak_gpu_bytes > 0 ? `${resident}, ${bytesText(peak_gpu_bytes)} in device buffers` : resident;
 }
@@ -62,7 +70,7 @@ function measuredLines({ output_error, agreement }: MergeSummary["quality"]): st
 }
 
 /** What a merge did, for people. */
-export function summaryText(summary: MergeSummary): string {
+export function summaryText(summary: MergeSummary | RemoteSummary): string {
   const { seconds, quality } = summary;
   const parts = `read ${secondsText(seconds.read)}, compute ${secondsText(seconds.compute)}, write ${
     secondsText(seconds.write)
@@ -111,6 +119,18 @@ export const merge: Command = {
       help: `where to compute: ${DEVICE_CHOICES.join(", ")}`,
     },
     { name: "force", type: "boolean", help: "replace the output if it exists" },
+    {
+      name: "server",
+      type: "string",
+      value: "URL",
+      help: "merge on this server instead, and bring the result back",
+    },
+    {
+      name: "token",
+      type: "string",
+      value: "TOKEN",
+      help: "the server's token, where it asks for one (or set LORA_LOOM_TOKEN)",
+    },
   ],
   examples: [
     ["deno task merge examples/quickstart/recipe.yaml", "merge the four adapters of the quick start"],
@@ -126,6 +146,10 @@ export const merge: Command = {
       "deno task merge examples/quickstart/recipe.yaml --device cpu --json > merge.json",
       "without a GPU, for a program to read",
     ],
+    [
+      "deno task merge examples/quickstart/recipe.yaml --server http://localhost:8420",
+      "on a server's GPU (deno task serve)",
+    ],
   ],
   async run({ args, flags }, terminal) {
     const output = flags.string("output");
@@ -135,11 +159,15 @@ export const merge: Command = {
       ...(output === undefined ? {} : { output }),
       ...(device === undefined ? {} : { device }),
     });
-    const summary = await runMerge(recipe, {
+    const options = {
       force: flags.boolean("force"),
       signal: terminal.signal,
       onProgress: progressPrinter(terminal),
-    });
+    };
+    const server = flags.string("server");
+    const summary = server === undefined
+      ? await runMerge(recipe, options)
+      : await mergeOnServer(recipe, { ...options, server, token: tokenOf(flags), note: terminal.note });
     terminal.out(flags.boolean("json") ? JSON.stringify(summary) : summaryText(summary));
     return 0;
   },
