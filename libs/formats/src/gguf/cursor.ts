@@ -6,6 +6,9 @@ export class OutOfBytes extends Error {
   override readonly name = "OutOfBytes";
 }
 
+/** No vocabulary is near this. */
+const MAX_ARRAY_LENGTH = 4_000_000;
+
 /** Arrays in arrays are allowed by the format; nobody writes deeper ones. */
 const MAX_DEPTH = 4;
 
@@ -99,6 +102,13 @@ export class GgufCursor {
     }
     const type = this.valueType(what);
     const length = this.uint64(`the length of ${what}`);
+    if (length > MAX_ARRAY_LENGTH) {
+      throw damaged(
+        "gguf_invalid",
+        `${what} has ${length} elements, at most ${MAX_ARRAY_LENGTH} are allowed`,
+        this.#where,
+      );
+    }
     // Every element takes a byte at least, so that a length that lies cannot cost more memory than the file has bytes.
     if (length > this.#bytes.length - this.#position) throw new OutOfBytes();
     return Array.from({ length }, () => this.value(type, what, depth));

@@ -29,6 +29,10 @@ function findClaims(source: AdapterSource, layouts: readonly Layout[]): [Layout,
     const sign = source.config && layout.configSign?.(source.config);
     if (sign !== undefined && !claims.has(layout)) claims.set(layout, `${sign} in adapter_config.json`);
   }
+  // A container that one layout alone uses is a sign by itself.
+  if (source.container !== "safetensors") {
+    for (const layout of layouts) claims.set(layout, `a ${layout.title} file`);
+  }
   if (claims.size > 0) return [...claims];
   return [...claimsByKey(source, (key) => layouts.find((layout) => layout.mayOwnKey?.(key)))];
 }
