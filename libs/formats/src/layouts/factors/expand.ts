@@ -11,6 +11,24 @@ export interface ExpandedFactors {
   readonly alphaRank: number | undefined;
 }
 
+/** Names of convolutions whose kernel is larger than one element. */
+const LARGE_KERNEL = /(^|[._])(conv[12]?|conv_in|conv_out|op|(in_layers|out_layers)[._]\d)$/;
+
+/**
+ * Refuses a convolution: its plain factors would be flattened, and the file does not tell the kernel.
+ *
+ * @throws {FormatError} `cannot_expand`
+ */
+export function refuseUnknownKernel(module: string, tensor: string, where: string): void {
+  if (!LARGE_KERNEL.test(module)) return;
+  throw new FormatError(
+    "cannot_expand",
+    `${tensor} is of a convolution, whose kernel the file does not tell`,
+    "Leave the module out with --drop, or the adapter.",
+    where,
+  );
+}
+
 type Parts = ReadonlyMap<string, StoredTensor>;
 /** A matrix that is read when it is needed. */
 interface Matrix {

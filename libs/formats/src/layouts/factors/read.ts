@@ -4,7 +4,7 @@ import type { StoredTensor, TensorFile } from "../../tensors/tensor_file.ts";
 import { DropList } from "../drop.ts";
 import type { OpenOptions } from "../layout.ts";
 import { readAlpha } from "./alpha.ts";
-import { expandLoha, expandLokr } from "./expand.ts";
+import { type ExpandedFactors, expandLoha, expandLokr, refuseUnknownKernel } from "./expand.ts";
 import { foldMid } from "./mid.ts";
 import { checkNameLength } from "./name_length.ts";
 import { checkPair, incompletePair } from "./pair.ts";
@@ -140,11 +140,7 @@ async function toModule(
   if (kind !== undefined && !(options.expand && (kind === "loha" || kind === "lokr"))) {
     throw refuseVariant(kind, tensors.variants.values().next().value!.name, name, path);
   }
-  const expanded = kind === "loha"
-    ? expandLoha(tensors.variants, where)
-    : kind === "lokr"
-    ? expandLokr(tensors.variants, where)
-    : undefined;
+  const expanded = kind && expand(kind, tensors, where);
   const factors = expanded ?? plainFactors(tensors, where);
   const shape = checkPair(factors.a, factors.b, where);
   // LyCORIS ignores alpha where LoKr has no factored part, and so no r that it could be divided by.
@@ -161,6 +157,12 @@ async function toModule(
     keys: expanded ? undefined : keysOf(tensors),
     isFlattened,
   };
+}
+
+/** A variant's plain factors; only kinds that can be expanded come here. */
+function expand(kind: VariantKind, { name, variants }: ModuleTensors, where: string): ExpandedFactors {
+  refuseUnknownKernel(name, variants.values().next().value!.name, where);
+  return kind === "loha" ? expandLoha(variants, where) : expandLokr(variants, where);
 }
 
 function plainFactors({ a, b, mid }: ModuleTensors, where: string): { a: StoredTensor; b: StoredTensor } {

@@ -329,6 +329,14 @@ for (const key of ["hada_t1", "lokr_t2"]) {
   });
 }
 
+Deno.test("openAdapter() refuses to expand a convolution, whose kernel it cannot know", async () => {
+  const tensors = Object.fromEntries(
+    ["w1_a", "w1_b", "w2_a", "w2_b"].map((part) => [`${CONV}.hada_${part}`, zeros(2, 2)]),
+  );
+  const error = await assertFileRefused("cannot_expand", tensors, { expand: true });
+  assertStringIncludes(error.message, "kernel");
+});
+
 /** The product of two matrices in float64. */
 function product(left: RawTensor, right: RawTensor): number[] {
   const [rows, inner] = left.shape as [number, number];
