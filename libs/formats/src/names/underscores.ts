@@ -19,25 +19,38 @@ export class PathDecoder {
 
   /** The dotted path; undefined where a part is not known. Joining the result by underscores gives `path` again. */
   decode(path: string): string | undefined {
-    const known = this.#known.get(path);
-    if (known !== undefined) return known;
-    const parts = path.split("_");
-    const words: string[] = [];
-    for (let position = 0; position < parts.length;) {
-      const length = this.#longestWord(parts, position);
-      if (length === 0) return undefined;
-      words.push(parts.slice(position, position + length).join("_"));
-      position += length;
-    }
-    return words.join(".");
+    return this.#known.get(path) ?? this.#split(path.split("_"))?.join(".");
   }
 
-  /** How many parts the longest known word at a position has. */
-  #longestWord(parts: readonly string[], position: number): number {
-    for (let length = Math.min(MOST_PARTS, parts.length - position); length > 1; length--) {
-      const word = parts.slice(position, position + length).join("_");
-      if (COMPOUND_WORDS.has(word) || (this.#isHunyuan && HUNYUAN_WORDS.has(word))) return length;
+  /**
+   * Words that the parts can be put together to. The longest word at a place is tried first, and given up only where
+   * nothing fits behind it.
+   */
+  #split(parts: readonly string[]): string[] | undefined {
+    const behind: (string[] | undefined)[] = [];
+    behind[parts.length] = [];
+    for (let position = parts.length - 1; position >= 0; position--) {
+      behind[position] = this.#longestWord(parts, position, behind);
     }
-    return SIMPLE_WORDS.has(parts[position]!) || /^\d+$/.test(parts[position]!) ? 1 : 0;
+    return behind[0];
+  }
+
+  /** The longest word at a place with words for all that is behind it, and those. */
+  #longestWord(
+    parts: readonly string[],
+    position: number,
+    behind: readonly (string[] | undefined)[],
+  ): string[] | undefined {
+    for (let length = Math.min(MOST_PARTS, parts.length - position); length >= 1; length--) {
+      const rest = behind[position + length];
+      const word = parts.slice(position, position + length).join("_");
+      if (rest && this.#isWord(word)) return [word, ...rest];
+    }
+    return undefined;
+  }
+
+  #isWord(word: string): boolean {
+    return COMPOUND_WORDS.has(word) || SIMPLE_WORDS.has(word) || /^\d+$/.test(word) ||
+      (this.#isHunyuan && HUNYUAN_WORDS.has(word));
   }
 }
