@@ -2,6 +2,12 @@ import type { DeviceChoice, ErrorReport, ProgressEvent, Recipe } from "@lora-loo
 import { crashed, failedWork } from "./failed_work.ts";
 import type { DeviceFacts, MemoryPeaks, MergeNews, MergeOrder } from "./messages.ts";
 
+/**
+ * Milliseconds that a cancelled merge may take to stop by itself. One that computes on the CPU hears nothing meanwhile;
+ * its thread is ended then.
+ */
+const GRACE = 3000;
+
 /** One merge for a {@linkcode Merger}. */
 export interface MergeTask {
   readonly id: string;
@@ -43,7 +49,11 @@ export class WorkerMerger implements Merger {
   }
 
   async run(task: MergeTask): Promise<MemoryPeaks> {
-    const cancel = () => this.#send({ type: "cancel", id: task.id });
+    let grace: ReturnType<typeof setTimeout> | undefined;
+    const cancel = () => {
+      this.#send({ type: "cancel", id: task.id });
+      grace = setTimeout(() => this.#end(`${task.id} did not stop by itself`), GRACE);
+    };
     task.signal.addEventListener("abort", cancel);
     try {
       return await new Promise<MemoryPeaks>((resolve, reject) => {
@@ -52,6 +62,7 @@ export class WorkerMerger implements Merger {
         if (task.signal.aborted) cancel();
       });
     } finally {
+      clearTimeout(grace);
       this.#current = undefined;
       task.signal.removeEventListener("abort", cancel);
     }

@@ -1,0 +1,148 @@
+/** `deno task merge RECIPE --server URL`: the runner against a server that listens. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { type RunningServer, type ServerOptions, startServer } from "@lora-loom/server";
+import { type CliError, runCli, startCli } from "../support/cli.ts";
+import { repositoryPath, withFolder } from "../support/paths.ts";
+
+const ADAPTERS = repositoryPath("examples/tiny-llama/adapters");
+
+async function writeRecipe(folder: string, extra: Record<string, unknown> = {}): Promise<string> {
+  const recipe = {
+    method: "lego",
+    adapters: [{ path: `${ADAPTERS}/language` }, { path: `${ADAPTERS}/speech`, name: "talk", weight: 0.5 }],
+    parameters: { rank: 8 },
+    output: { path: "merged", dtype: "float16" },
+    ...extra,
+  };
+  await Deno.writeTextFile(`${folder}/recipe.yaml`, JSON.stringify(recipe));
+  return `${folder}/recipe.yaml`;
+}
+
+async function withServer<T>(
+  options: Partial<ServerOptions>,
+  body: (server: RunningServer, folder: string) => Promise<T>,
+): Promise<T> {
+  return await withFolder(async (folder) => {
+    const server = await startServer({ data: `${folder}/data`, port: 0, device: "cpu", ...options });
+    try {
+      return await body(server, folder);
+    } finally {
+      await server.stop();
+    }
+  });
+}
+
+const weights = (folder: string) => Deno.readFile(`${folder}/adapter_model.safetensors`);
+const names = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+
+async function refusal(
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<CliError & { exit: number }> {
+  const { code, stdout, stderr } = await runCli([...args, "--json"], env);
+  assert(code !== 0, stderr);
+  return { ...JSON.parse(stdout).error, exit: code };
+}
+
+Deno.test("merge --server gives the same bytes as merge, and uploads each adapter once", () =>
+  withServer({}, async (server, folder) => {
+    const recipe = await writeRecipe(folder);
+    const local = await runCli(["merge", recipe, "--device", "cpu", "--output", `${folder}/local`, "--json"]);
+    assertEquals(local.code, 0, local.stderr);
+    const remote = await runCli(["merge", recipe, "--server", server.url, "--json"]);
+    assertEquals(remote.code, 0, remote.stderr);
+    assertEquals(await weights(`${folder}/merged`), await weights(`${folder}/local`));
+    assertEquals(names(`${folder}/merged`), names(`${folder}/local`));
+    const [here, there] = [JSON.parse(local.stdout), JSON.parse(remote.stdout)];
+    assertEquals(there.quality, here.quality);
+    assertEquals([there.method, there.rank, there.modules], [here.method, here.rank, here.modules]);
+    assertEquals(there.adapters, here.adapters);
+    assertStringIncludes(remote.stderr, "uploading language");
+
+    const again = await runCli(["merge", recipe, "--server", `${server.url}/`, "--force"]);
+    assertEquals(again.code, 0, again.stderr);
+    assert(!again.stderr.includes("uploading"), again.stderr);
+    assertStringIncludes(again.stdout, "rank 8, 28 modules of 2 adapters");
+  }));
+
+Deno.test("merge --server runs methods that need the base model and prompts", () =>
+  withServer({ models: repositoryPath("examples/tiny-llama"), device: "auto" }, async (server, folder) => {
+    const task = (name: string) => repositoryPath(`examples/tiny-llama/tasks/${name}.train.jsonl`);
+    const recipe = await writeRecipe(folder, {
+      method: "iteris",
+      base_model: repositoryPath("examples/tiny-llama/base"),
+      adapters: ["language", "speech"].map((name) => ({
+        path: `${ADAPTERS}/${name}`,
+        calibration: task(name),
+      })),
+      parameters: { samples: 4, max_new_tokens: 2, agreement_prompts: 0 },
+      include: ["*.v_proj"],
+    });
+    const local = await runCli(["merge", recipe, "--output", `${folder}/local`]);
+    assertEquals(local.code, 0, local.stderr);
+    const remote = await runCli(["merge", recipe, "--server", server.url]);
+    assertEquals(remote.code, 0, remote.stderr);
+    assertEquals(await weights(`${folder}/merged`), await weights(`${folder}/local`));
+  }));
+
+Deno.test("merge --server asks for the token by flag or environment", () =>
+  withServer({ requireToken: true }, async (server, folder) => {
+    const command = ["merge", await writeRecipe(folder), "--server", server.url];
+    const missing = await refusal(command);
+    assertEquals([missing.code, missing.exit], ["token_missing", 2]);
+    assertEquals((await refusal([...command, "--token", "wrong"])).code, "token_wrong");
+    assertEquals(names(folder), ["data", "recipe.yaml"]);
+    const done = await runCli(command, { LORA_LOOM_TOKEN: server.token! });
+    assertEquals(done.code, 0, done.stderr);
+  }));
+
+Deno.test("merge --server passes on what the server refuses, and writes nothing", () =>
+  withServer({ limits: { queue: 0 } }, async (server, folder) => {
+    const recipe = await writeRecipe(folder);
+    const full = await refusal(["merge", recipe, "--server", server.url]);
+    assertEquals([full.code, full.exit], ["queue_full", 1]);
+    const base = await writeRecipe(folder, {
+      method: "iteris",
+      base_model: repositoryPath("examples/tiny-llama/base"),
+      adapters: [{
+        path: `${ADAPTERS}/language`,
+        calibration: repositoryPath("examples/tiny-llama/tasks/language.test.jsonl"),
+      }],
+      parameters: {},
+    });
+    const unknown = await refusal(["merge", base, "--server", server.url]);
+    assertEquals([unknown.code, unknown.exit], ["unknown_model", 2]);
+    assertEquals(names(folder), ["data", "recipe.yaml"]);
+  }));
+
+Deno.test("merge --server says that nobody answers, or that the address is none", () =>
+  withFolder(async (folder) => {
+    const recipe = await writeRecipe(folder);
+    const nobody = await refusal(["merge", recipe, "--server", "http://127.0.0.1:9"]);
+    assertEquals([nobody.code, nobody.exit], ["server_unreachable", 1]);
+    const none = await refusal(["merge", recipe, "--server", "localhost:8420"]);
+    assertEquals([none.code, none.exit], ["invalid_server", 2]);
+    assertEquals(names(folder), ["recipe.yaml"]);
+  }));
+
+Deno.test("merge --server cancels the merge on the server when it is interrupted", () =>
+  withServer({ models: repositoryPath("examples/tiny-llama") }, async (server, folder) => {
+    const calibration = repositoryPath("examples/tiny-llama/tasks/language.train.jsonl");
+    const recipe = await writeRecipe(folder, {
+      method: "iteris",
+      base_model: repositoryPath("examples/tiny-llama/base"),
+      adapters: [{ path: `${ADAPTERS}/language`, calibration }],
+      parameters: { samples: 500 },
+    });
+    const child = startCli(["merge", recipe, "--server", server.url, "--json"]);
+    const output = child.output();
+    const merges = () => server.services.merges.list(1);
+    while (merges()[0]?.progress?.type !== "stage") await new Promise((resolve) => setTimeout(resolve, 20));
+    child.kill("SIGINT");
+    const { code, stdout } = await output;
+    assertEquals(code, 1);
+    assertStringIncludes(new TextDecoder().decode(stdout), '"cancelled"');
+    while (merges()[0]!.state === "running") await new Promise((resolve) => setTimeout(resolve, 20));
+    assertEquals(merges()[0]!.state, "cancelled");
+    assertEquals(names(folder), ["data", "recipe.yaml"]);
+  }));
