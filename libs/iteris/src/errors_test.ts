@@ -116,6 +116,7 @@ Deno.test("iteris() says invalid_option and names the option", async () => {
     ["schedule", { iteris: { schedule: "gauss" as "sweep" } }],
     ["adaptiveWeights", { iteris: { adaptiveWeights: "some" as "full" } }],
     ["truncation", { plus: { truncation: "best" as "plain" } }],
+    ["precision", { plus: { precision: "half" as "single" } }],
     ["tokenWeight", { plus: { tokenWeight: 1.5 } }],
     ["drift", { plus: { drift: 1 as unknown as boolean } }],
     ["stream", { plus: { stream: "no" as unknown as boolean } }],

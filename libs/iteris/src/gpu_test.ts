@@ -58,6 +58,21 @@ for (const [name, method] of METHODS) {
   }
 }
 
+testOnGpu(
+  "iteris() on the GPU sums precisely enough for a tiny alpha, and not in single precision",
+  async (device) => {
+    const alpha = 1e-9;
+    const expected = await denseResult(await mergeToy(toy, tasks, { iteris: { alpha } }));
+    const errorIn = async (precision: "auto" | "single") => {
+      const merged = await mergeToy(toy, tasks, { iteris: { alpha, precision } }, { device, memory: CHUNKS });
+      return outputDifference(await denseResult(merged), expected, tasks);
+    };
+    const [precise, single] = [await errorIn("auto"), await errorIn("single")];
+    assertLess(precise, 1e-5);
+    assertLess(3 * precise, single);
+  },
+);
+
 for (const method of [{ iteris: {} }, { plus: {} }] satisfies Method[]) {
   const name = "plus" in method ? "iterisPlus()" : "iteris()";
   const memory = { ...CHUNKS, hostSolverLimit: 0 };

@@ -8,6 +8,7 @@ export type {
   CommonOptions,
   IterisOptions,
   IterisPlusOptions,
+  PrecisionOption,
   TruncationKind,
 } from "./options.ts";
 export type { OutputErrors } from "./output_error.ts";

@@ -1,4 +1,4 @@
-import { concatColumns, concatRows, type Device, type Tensor } from "@lora-loom/tensor";
+import { concatColumns, concatRows, type Tensor } from "@lora-loom/tensor";
 import { frobeniusNorm } from "./algebra.ts";
 import type { BaseModel, Delta, Deltas, Stage } from "./base_model.ts";
 import type { AdaptedSite } from "./equations.ts";
@@ -16,6 +16,8 @@ export interface PlannedTask {
   readonly sequences: readonly Sequence[];
   /** The diagonal of D_i, an array a sequence. */
   readonly tokenWeights: readonly Float64Array<ArrayBuffer>[];
+  /** The largest of them. */
+  readonly largestTokenWeight: number;
 }
 
 /** A site with the deltas of all tasks stacked, so that Σ W_i = b·a. */
@@ -69,13 +71,12 @@ function planTask({ name, deltas, sequences, weight = 1 }: Task, settings: Setti
   }
   const used = sequences.slice(0, settings.samples);
   checkSamples(name, used, settings);
-  return {
-    name,
-    deltas,
-    weight,
-    sequences: used,
-    tokenWeights: tokenWeights(used, settings.tokenWeight, name),
-  };
+  const weights = tokenWeights(used, settings.tokenWeight, name);
+  const largestTokenWeight = weights.reduce(
+    (largest, part) => part.reduce((x, y) => Math.max(x, y), largest),
+    0,
+  );
+  return { name, deltas, weight, sequences: used, tokenWeights: weights, largestTokenWeight };
 }
 
 function checkSamples(task: string, sequences: readonly Sequence[], { samples, alpha }: Settings): void {
@@ -150,9 +151,4 @@ function planSites(stage: Stage, tasks: readonly Task[]): PlannedSite[] {
 /** Σ W_i as one delta: the a's one below the other, the b's side by side. */
 function stack(deltas: readonly Delta[]): Delta {
   return { a: concatRows(deltas.map(({ a }) => a)), b: concatColumns(deltas.map(({ b }) => b)) };
-}
-
-/** Where to solve a stage: on the CPU in float64 up to `hostLimit` inputs, above it where the tensors are. */
-export function solvesOnHost(device: Device, inFeatures: number, hostLimit: number): boolean {
-  return device.info.backend === "cpu" || inFeatures <= hostLimit;
 }

@@ -1,13 +1,13 @@
-import type { Device } from "@lora-loom/tensor";
-import { gemm, type Tensor } from "@lora-loom/tensor";
+import { CpuDevice, type Device, gemm, type Tensor } from "@lora-loom/tensor";
 import { disposeDeltas, frobeniusNorm } from "./algebra.ts";
 import type { Delta, Deltas } from "./base_model.ts";
 import type { Settings } from "./options.ts";
 import type { OutputErrors } from "./output_error.ts";
 import { makePlan, type Plan } from "./plan.ts";
-import { type PassResult, type Run, runPass } from "./pass.ts";
+import { type PassResult, runPass } from "./pass.ts";
 import type { MergeReport, SiteReport } from "./report.ts";
 import type { MergeRequest } from "./request.ts";
+import type { Run } from "./run_context.ts";
 import { StateStore } from "./streams/state_store.ts";
 
 /** A merged adapter. */
@@ -34,6 +34,7 @@ export async function run(request: MergeRequest<unknown>, settings: Settings): P
   let done = 0;
   const context: Run = {
     device,
+    host: device.info.backend === "cpu" ? device : new CpuDevice(),
     model,
     settings,
     plan,

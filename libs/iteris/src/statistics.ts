@@ -1,15 +1,26 @@
-import { gemm, gram, scaleRows, type Tensor } from "@lora-loom/tensor";
+import type { Device, Tensor } from "@lora-loom/tensor";
 import { frobeniusNorm, plus } from "./algebra.ts";
 import type { Activations } from "./base_model.ts";
+import type { Moments } from "./equations.ts";
 import { IterisError } from "./errors.ts";
+import { type Precision, ProductSum } from "./product_sum.ts";
 
 /** One batch of a task before a stage: as the task's own adapter brings it there, and as the merged model does. */
 export interface Pair {
   readonly expert: Activations;
   /** The same object as `expert` where nothing is merged yet. */
   readonly merged: Activations;
-  /** The diagonal of D_i, `[tokens]`. */
+  /** The diagonal of D_i, but for a factor that the whole task shares, `[tokens]`. */
   readonly weights: Tensor;
+}
+
+/** How to sum. */
+export interface SummationOptions {
+  /** Whether to sum the stream's part. */
+  readonly withStream: boolean;
+  readonly precision: Precision;
+  /** What the weights of the batches have to be multiplied by to give D_i. */
+  readonly factor: number;
 }
 
 /**
@@ -18,87 +29,91 @@ export interface Pair {
  */
 export class TaskStatistics implements Disposable {
   /** S_i = X̃ᵢᵀ D_i X̃ᵢ, `[in, in]`. */
-  #own: Tensor | undefined;
-  /** C_i − S_i = (X_i − X̃ᵢ)ᵀ D_i X̃ᵢ, `[in, in]`; absent where X̃ᵢ is X_i. Summed as a difference, so that nothing cancels. */
-  #drift: Tensor | undefined;
-  /** (H_i − H̃ᵢ)ᵀ D_i X̃ᵢ, `[hidden, in]`; absent where nobody asked for it or H̃ᵢ is H_i. */
-  #stream: Tensor | undefined;
+  readonly #own: ProductSum;
+  /** C_i − S_i = (X_i − X̃ᵢ)ᵀ D_i X̃ᵢ, `[in, in]`. Summed as a difference, so that nothing cancels. */
+  readonly #drift: ProductSum;
+  /** (H_i − H̃ᵢ)ᵀ D_i X̃ᵢ, `[hidden, in]`. */
+  readonly #stream: ProductSum;
+  readonly #withStream: boolean;
 
-  /** @param withStream whether to sum the stream's part */
-  constructor(readonly withStream: boolean) {}
-
-  /** S_i, `[in, in]`. */
-  get own(): Tensor {
-    return this.#own!;
-  }
-
-  /** C_i − S_i, `[in, in]`, or nothing where it is zero. */
-  get drift(): Tensor | undefined {
-    return this.#drift;
-  }
-
-  /** (H_i − H̃ᵢ)ᵀ D_i X̃ᵢ, `[hidden, in]`, or nothing where it is zero or not wanted. */
-  get stream(): Tensor | undefined {
-    return this.#stream;
+  constructor({ withStream, precision, factor }: SummationOptions) {
+    this.#withStream = withStream;
+    this.#own = new ProductSum(precision, factor);
+    this.#drift = new ProductSum(precision, factor);
+    this.#stream = new ProductSum(precision, factor);
   }
 
   /** Adds the tokens of one batch. */
   add({ expert, merged, weights }: Pair): void {
-    this.#own = gram(merged.input, { of: "columns", rowWeights: weights, ...accumulateInto(this.#own) });
+    this.#own.add(merged.input, merged.input, weights);
     if (expert === merged) return;
-    using weighted = scaleRows(merged.input, weights);
-    this.#drift = differenceTimes(expert.input, merged.input, weighted, this.#drift);
-    if (this.withStream) this.#stream = differenceTimes(expert.stream, merged.stream, weighted, this.#stream);
-  }
-
-  /** The statistics of both samples together, anew. */
-  plus(other: TaskStatistics): TaskStatistics {
-    const both = new TaskStatistics(this.withStream);
-    both.#own = sum(this.#own, other.#own);
-    both.#drift = sum(this.#drift, other.#drift);
-    both.#stream = sum(this.#stream, other.#stream);
-    return both;
+    addDifference(this.#drift, expert.input, merged.input, merged.input, weights);
+    if (this.#withStream) addDifference(this.#stream, expert.stream, merged.stream, merged.input, weights);
   }
 
   /**
-   * n_i = ‖S_i‖_F and k_i = ‖C_i‖_F.
+   * The sums on the device where the stage is solved, with their norms; the caller's to dispose.
    *
+   * @param task and `stage` for errors
    * @throws {IterisError} `not_finite_activations`
    */
-  async norms(task: string, stage: string): Promise<{ readonly own: number; readonly cross: number }> {
-    const own = await frobeniusNorm(this.own);
-    const cross = this.#drift ? await this.#crossNorm(this.#drift) : own;
-    if (Number.isFinite(own) && Number.isFinite(cross)) return { own, cross };
-    throw new IterisError(
-      "not_finite_activations",
-      `the inputs of ${stage} contain NaN or infinity on the samples of ${task}`,
-      "check the adapter and the base model for NaN weights, and that they belong together",
-      `${task}, ${stage}`,
-    );
-  }
-
-  async #crossNorm(drift: Tensor): Promise<number> {
-    using cross = plus(this.own, drift);
-    return await frobeniusNorm(cross);
+  async momentsOn(device: Device, task: string, stage: string): Promise<Moments> {
+    using owned = new DisposableStack();
+    const taken = async (sum: ProductSum) => {
+      const tensor = await sum.on(device);
+      return tensor && owned.use(tensor);
+    };
+    const sums = {
+      own: (await taken(this.#own))!,
+      drift: await taken(this.#drift),
+      stream: await taken(this.#stream),
+    };
+    const moments = { ...sums, ...await normsOf(sums.own, sums.drift) };
+    if (!Number.isFinite(moments.ownNorm + moments.crossNorm)) throw notFinite(task, stage);
+    owned.move();
+    return moments;
   }
 
   [Symbol.dispose](): void {
-    this.#own?.dispose();
-    this.#drift?.dispose();
-    this.#stream?.dispose();
+    for (const sum of [this.#own, this.#drift, this.#stream]) sum[Symbol.dispose]();
   }
 }
 
-/** into + (x − y)ᵀ weighted. */
-function differenceTimes(x: Tensor, y: Tensor, weighted: Tensor, into: Tensor | undefined): Tensor {
+/** The moments of two sets of samples together. */
+export async function sumOfMoments(x: Moments, y: Moments): Promise<Moments> {
+  const own = plus(x.own, y.own);
+  const drift = x.drift && y.drift && plus(x.drift, y.drift);
+  const stream = x.stream && y.stream && plus(x.stream, y.stream);
+  return { own, drift, stream, ...await normsOf(own, drift) };
+}
+
+/** Releases the sums. */
+export function disposeMoments({ own, drift, stream }: Moments): void {
+  for (const tensor of [own, drift, stream]) tensor?.dispose();
+}
+
+/** sum += (x − y)ᵀ diag(weights) inputs. */
+function addDifference(sum: ProductSum, x: Tensor, y: Tensor, inputs: Tensor, weights: Tensor): void {
   using difference = plus(x, y, -1);
-  return gemm(difference, weighted, { transposeA: true, ...accumulateInto(into) });
+  sum.add(difference, inputs, weights);
 }
 
-function accumulateInto(into: Tensor | undefined): { into: Tensor; beta: number } | Record<never, never> {
-  return into ? { into, beta: 1 } : {};
+/** n_i = ‖S_i‖_F and k_i = ‖C_i‖_F. */
+async function normsOf(
+  own: Tensor,
+  drift: Tensor | undefined,
+): Promise<Pick<Moments, "ownNorm" | "crossNorm">> {
+  const ownNorm = await frobeniusNorm(own);
+  if (!drift) return { ownNorm, crossNorm: ownNorm };
+  using cross = plus(own, drift);
+  return { ownNorm, crossNorm: await frobeniusNorm(cross) };
 }
 
-function sum(x: Tensor | undefined, y: Tensor | undefined): Tensor | undefined {
-  return x && y && plus(x, y);
+function notFinite(task: string, stage: string): IterisError {
+  return new IterisError(
+    "not_finite_activations",
+    `the inputs of ${stage} contain NaN or infinity on the samples of ${task}`,
+    "check the adapter and the base model for NaN weights, and that they belong together",
+    `${task}, ${stage}`,
+  );
 }

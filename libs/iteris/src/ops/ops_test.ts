@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { gaussians } from "@lora-loom/testing";
+import { accumulateProducts } from "./accumulate_products.ts";
 import { addToPair } from "./add_to_pair.ts";
 import { equilibrate } from "./equilibrate.ts";
 import { testOnEachDevice } from "../test_support/devices.ts";
@@ -41,6 +42,38 @@ for (const [m, n] of [[1, 1], [3, 65], [9, 129]] as const) {
     );
   });
 }
+
+testOnEachDevice("accumulateProducts() sums a thousand times more accurately than f32", async (device) => {
+  for (const [tokens, m, n] of [[1, 1, 1], [300, 9, 65], [130, 17, 7]] as const) {
+    const [x, y] = [singles(tokens * m, 1), singles(tokens * n, 2)];
+    const weights = singles(tokens, 3).map((value) => value > 0 ? 1 : 0.25);
+    const expected = new Float64Array(m * n);
+    const magnitude = new Float64Array(m * n);
+    for (let t = 0; t < tokens; t++) {
+      for (let i = 0; i < m; i++) {
+        for (let j = 0; j < n; j++) {
+          const term = weights[t]! * x[t * m + i]! * y[t * n + j]!;
+          expected[i * n + j]! += 2 * term;
+          magnitude[i * n + j]! += 2 * Math.abs(term);
+        }
+      }
+    }
+    const [high, low] = [device.zeros([m, n]), device.zeros([m, n])];
+    for (let batch = 0; batch < 2; batch++) {
+      accumulateProducts(
+        device.upload(x, [tokens, m]),
+        device.upload(y, [tokens, n]),
+        device.upload(weights, [tokens]),
+        high,
+        low,
+      );
+    }
+    const [highs, lows] = [await device.download(high), await device.download(low)];
+    expected.forEach((value, i) =>
+      assertLess(Math.abs(highs[i]! + lows[i]! - value), 2 ** -33 * magnitude[i]! + Number.MIN_VALUE)
+    );
+  }
+});
 
 testOnEachDevice("addToPair() adds in twice the usual precision", async (device) => {
   const count = 1000;

@@ -57,7 +57,10 @@ export class TaskStream {
     const expertActivations = owned.use(await this.#restore(expert, stage));
     const mergedActivations = merged ? owned.use(await this.#restore(merged, stage)) : expertActivations;
     const shape = [chunk.weights.length];
-    const weights = owned.use(device.upload(chunk.weights, shape));
+    const { largestTokenWeight } = this.task;
+    const weights = owned.use(
+      device.upload(chunk.weights.map((weight) => weight / largestTokenWeight), shape),
+    );
     const rootWeights = owned.use(device.upload(chunk.weights.map(Math.sqrt), shape));
     const kept = owned.move();
     return {

@@ -1,0 +1,59 @@
+import { assertEquals } from "@std/assert";
+import { CpuDevice } from "@lora-loom/tensor";
+import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
+import { ProductSum } from "./product_sum.ts";
+import { testOnEachDevice } from "./test_support/devices.ts";
+
+const [TOKENS, M, N] = [40, 6, 9];
+const FACTOR = 0.125;
+
+/** factor · Σ Xᵀ diag(w) Y by hand. */
+function expectedSum(
+  x: Float64Array,
+  y: Float64Array,
+  w: Float64Array,
+  m: number,
+  n: number,
+): Float64Array<ArrayBuffer> {
+  const sum = new Float64Array(m * n);
+  for (let t = 0; t < TOKENS; t++) {
+    for (let i = 0; i < m; i++) {
+      for (let j = 0; j < n; j++) sum[i * n + j]! += FACTOR * w[t]! * x[t * m + i]! * y[t * n + j]!;
+    }
+  }
+  return sum;
+}
+
+for (const precision of ["single", "double"] as const) {
+  testOnEachDevice(`ProductSum adds up batches in ${precision}, here and on the host`, async (device) => {
+    const host = new CpuDevice();
+    using products = new ProductSum(precision, FACTOR);
+    using squares = new ProductSum(precision, FACTOR);
+    const [product, square] = [new Float64Array(M * N), new Float64Array(M * M)];
+    for (let batch = 0; batch < 3; batch++) {
+      const [x, y] = [gaussians(TOKENS * M, batch), gaussians(TOKENS * N, 10 + batch)].map((values) =>
+        values.map(Math.fround)
+      );
+      const w = gaussians(TOKENS, 20 + batch).map((value) => Math.fround(value * value));
+      using rows = device.upload(x!, [TOKENS, M]);
+      using others = device.upload(y!, [TOKENS, N]);
+      using weights = device.upload(w, [TOKENS]);
+      products.add(rows, others, weights);
+      squares.add(rows, rows, weights);
+      expectedSum(x!, y!, w, M, N).forEach((value, i) => product[i]! += value);
+      expectedSum(x!, x!, w, M, M).forEach((value, i) => square[i]! += value);
+    }
+    for (const [sum, expected] of [[products, product], [squares, square]] as const) {
+      for (const place of [device, host]) {
+        using tensor = (await sum.on(place))!;
+        assertEquals(tensor.device, place);
+        assertRelativelyClose(await place.download(tensor), expected, 3e-7);
+      }
+    }
+  });
+}
+
+Deno.test("ProductSum gives nothing when nothing was added", async () => {
+  using sum = new ProductSum("single", 1);
+  assertEquals(await sum.on(new CpuDevice()), undefined);
+});

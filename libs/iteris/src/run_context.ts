@@ -1,0 +1,33 @@
+import type { Device, Tensor } from "@lora-loom/tensor";
+import type { BaseModel, Stage } from "./base_model.ts";
+import type { Settings } from "./options.ts";
+import type { Plan } from "./plan.ts";
+import type { StateStore } from "./streams/state_store.ts";
+
+/** What every pass of one merge works with. */
+export interface Run {
+  readonly device: Device;
+  /** Where small systems are solved in float64; `device` itself, if that is the CPU. */
+  readonly host: Device;
+  readonly model: BaseModel;
+  readonly settings: Settings;
+  readonly plan: Plan;
+  readonly store: StateStore;
+  readonly tokensPerChunk: number;
+  /** Stages with more inputs are solved on the device. */
+  readonly hostSolverLimit: number;
+  /** λ_i by task and module: they depend on the experts alone, so the first pass finds them for all. */
+  readonly adaptiveWeights: Map<string, number>;
+  readonly onStage: (stage: Stage) => void;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Where a stage is solved. */
+export function solvingDevice({ device, host, hostSolverLimit }: Run, stage: Stage): Device {
+  return stage.sites[0]!.inFeatures <= hostSolverLimit ? host : device;
+}
+
+/** W0 where the target needs it. */
+export function baseWeightFor({ settings, model }: Run, module: string): Tensor | undefined {
+  return settings.drift ? model.weight(module) : undefined;
+}
