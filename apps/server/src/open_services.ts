@@ -62,8 +62,8 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
   const modelsFolder = options.models === undefined ? undefined : resolve(options.models);
   const models = new Models(modelsFolder);
   const hide = pathHider([folder.adapters, folder.merges, folder.path, modelsFolder ?? ""]);
-  const thread = new Inspector();
-  const inspector = options.inspector ?? thread;
+  const thread = options.inspector ? undefined : new Inspector();
+  const inspector: InspectionWork = options.inspector ?? thread!;
   const used = () => usedBytes(database);
   const adapters = new AdapterStore({ database, folder, limits, inspector, used, hide });
   const calibrations = new CalibrationStore(database, folder, limits);
@@ -112,7 +112,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
     },
     async stop() {
       await merges.stop();
-      thread.close();
+      thread?.close();
       await adapters.inspected();
       database.close();
     },

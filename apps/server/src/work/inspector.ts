@@ -10,12 +10,16 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** Looks at adapters in a thread of its own, which is started when first needed and again when it ends. */
+/** Looks at adapters in a thread of its own, which is started at once and again when it ends. */
 export class Inspector implements InspectionWork {
   #worker: Worker | undefined;
   #next = 0;
   #isClosed = false;
   readonly #waiting = new Map<number, Waiting>();
+
+  constructor() {
+    this.#start();
+  }
 
   readonly describe: InspectionWork["describe"] = (path) => this.#call("describe", path);
   readonly inspect: InspectionWork["inspect"] = (path) => this.#call("inspect", path);
