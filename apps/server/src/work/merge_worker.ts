@@ -3,6 +3,9 @@
 import { describeError, type DeviceChoice, runMerge } from "@lora-loom/merge";
 import { type Device, openDevice } from "@lora-loom/tensor";
 import type { MergeNews, MergeOrder } from "./messages.ts";
+import { standBack } from "./priority.ts";
+
+standBack();
 
 /** What an `auto` in a recipe means; comes with the thread's name. */
 const DEFAULT_DEVICE = self.name as DeviceChoice;
