@@ -25,7 +25,7 @@ const ACCUMULATE_PRODUCTS: Kernel = {
     { name: "high", element: "f32", access: "read_write" },
     { name: "low", element: "f32", access: "read_write" },
   ],
-  params: [["tokens", "u32"], ["m", "u32"], ["n", "u32"], ["zero", "u32"]],
+  params: [["tokens", "u32"], ["m", "u32"], ["n", "u32"], ["symmetric", "u32"], ["zero", "u32"]],
   code: /* wgsl */ `
 ${ERROR_FREE}
 /** Adds x·y: the product of the heads without error, the rest, 2⁻¹² times smaller, in f32. */
@@ -41,11 +41,16 @@ fn accumulate(sum: Pair, x: f32, y_head: f32, y_tail: f32) -> Pair {
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let column = id.x;
   let first = id.y * ${COLUMNS}u;
-  if (column >= params.n) { return; }
+  // Of a symmetric sum, only what is on or below the diagonal is worked out.
+  let top = select(0u, column, params.symmetric != 0u);
+  if (column >= params.n || first + ${COLUMNS - 1}u < top) { return; }
   ${
     perColumn((i) => `
   let column${i} = min(first + ${i}u, params.m - 1u);
-  var sum${i} = Pair(high[column${i} * params.n + column], low[column${i} * params.n + column]);`)
+  var sum${i} = Pair(0.0, 0.0);
+  if (column${i} >= top) {
+    sum${i} = Pair(high[column${i} * params.n + column], low[column${i} * params.n + column]);
+  }`)
   }
   for (var t = 0u; t < params.tokens; t++) {
     let value = guarded(y[t * params.n + column] * weights[t]);
@@ -56,11 +61,16 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
   ${
     perColumn((i) => `
-  if (first + ${i}u < params.m) {
+  if (first + ${i}u < params.m && first + ${i}u >= top) {
     let at${i} = (first + ${i}u) * params.n + column;
     let both${i} = two_sum(sum${i}.high, sum${i}.low);
     high[at${i}] = both${i}.high;
     low[at${i}] = both${i}.low;
+    if (params.symmetric != 0u) {
+      let mirrored${i} = column * params.n + first + ${i}u;
+      high[mirrored${i}] = both${i}.high;
+      low[mirrored${i}] = both${i}.low;
+    }
   }`)
   }
 }`,
@@ -68,7 +78,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 
 /**
  * (high, low) += Xᵀ diag(weights) Y in place, with about 36 bits instead of f32's 24: `x` is `[tokens, m]`, `y` `[tokens, n]`, the
- * sums `[m, n]`. Weights other than powers of two round Y. On the CPU all of it is float64, and `low` stays zero.
+ * sums `[m, n]`. The same tensor twice gives an exactly symmetric sum, at half the work. Weights other than powers of two round Y. On the CPU all of it is float64, and `low` stays zero.
  */
 export const accumulateProducts: (x: Tensor, y: Tensor, weights: Tensor, high: Tensor, low: Tensor) => void =
   defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], void>({
@@ -78,10 +88,19 @@ export const accumulateProducts: (x: Tensor, y: Tensor, weights: Tensor, high: T
       const [tokens, m] = x.shape as [number, number];
       const n = y.shape[1]!;
       const workgroups = [Math.ceil(n / WORKGROUP), Math.ceil(m / COLUMNS)] as const;
-      device.dispatch(ACCUMULATE_PRODUCTS, [x, y, weights, high, low], [tokens, m, n, 0], workgroups);
+      device.dispatch(
+        ACCUMULATE_PRODUCTS,
+        [x, y, weights, high, low],
+        [tokens, m, n, x === y ? 1 : 0, 0],
+        workgroups,
+      );
     },
     cpu(_device, x, y, weights, high) {
+      if (x === y) {
+        gram(x, { of: "columns", rowWeights: weights, beta: 1, into: high });
+        return;
+      }
       using weighted = scaleRows(y, weights);
-      gemm(x, weighted as CpuTensor, { transposeA: true, beta: 1, into: high });
+      gemm(x, weighted, { transposeA: true, beta: 1, into: high });
     },
   });
