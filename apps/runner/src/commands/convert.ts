@@ -37,11 +37,11 @@ export const convert: Command = {
   ],
   examples: [
     [
-      "deno task convert examples/tiny-llama/adapters/language converted/mlx --to mlx",
+      "deno task convert examples/tiny-llama/adapters/language merged/language-mlx --to mlx",
       "a PEFT folder for Apple MLX",
     ],
     [
-      "deno task convert examples/tiny-llama/adapters/language converted/language.gguf --to gguf --base examples/tiny-llama/base",
+      "deno task convert examples/tiny-llama/adapters/language merged/language.gguf --to gguf --base examples/tiny-llama/base",
       "for llama.cpp, which needs to know the base model",
     ],
   ],
