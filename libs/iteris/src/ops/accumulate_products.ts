@@ -1,11 +1,4 @@
-import {
-  type CpuTensor,
-  defineOperation,
-  gemm,
-  type Kernel,
-  scaleRows,
-  type Tensor,
-} from "@lora-loom/tensor";
+import { defineOperation, gemm, gram, type Kernel, scaleRows, type Tensor } from "@lora-loom/tensor";
 import { ERROR_FREE } from "./error_free.ts";
 
 /** Columns of X per invocation: the split of an element of Y serves them all. */
