@@ -85,6 +85,29 @@ const TABLES: readonly Table[] = [
     ],
   },
   {
+    title: "Parity, four adapters",
+    tasks: ALL,
+    variants: [
+      iteris("jacobi, first solve, alpha 1e-7", { schedule: "jacobi", iterations: 1, alpha: 1e-7 }),
+      iteris("jacobi, 5 iterations, 200 samples, alpha 1e-4", {
+        schedule: "jacobi",
+        iterations: 5,
+        samples: 200,
+      }),
+    ],
+  },
+  {
+    title: "Parity, language + category",
+    tasks: PAIR,
+    variants: [
+      iteris("jacobi, 5 iterations, 200 samples, alpha 1e-4", {
+        schedule: "jacobi",
+        iterations: 5,
+        samples: 200,
+      }),
+    ],
+  },
+  {
     title: "Options of iteris, four adapters",
     tasks: ALL,
     variants: [
