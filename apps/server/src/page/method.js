@@ -202,6 +202,7 @@ function modelField(isNeeded) {
 }
 
 function calibrationFields(render) {
+  assignByName();
   const problem = h("div");
   const file = h("input", {
     type: "file",
@@ -253,10 +254,23 @@ function calibrationFields(render) {
   );
 }
 
+/** `Language.train.jsonl` is meant for an adapter called language. */
+const stemOf = (name) => name.split(".")[0].toLowerCase();
+
+/** Adapters without prompts get those that bear their name. */
+function assignByName() {
+  for (const one of draft.adapters.filter(({ calibration }) => !calibration)) {
+    const name = stemOf(nameOf(one.id));
+    const found = library.calibrations.find((text) => stemOf(text.name) === name);
+    if (!found) continue;
+    one.calibration = found.id;
+    changed();
+  }
+}
+
 /** A new text goes to the adapter whose name it bears, else to the first without one. */
 function assign({ id, name }) {
-  const stem = name.split(".")[0].toLowerCase();
-  const target = draft.adapters.find((one) => nameOf(one.id).toLowerCase() === stem) ??
+  const target = draft.adapters.find((one) => stemOf(nameOf(one.id)) === stemOf(name)) ??
     draft.adapters.find((one) => one.calibration === undefined);
   if (target) target.calibration = id;
 }
