@@ -36,6 +36,8 @@ export async function readForm(
   parser.on("field", (name, value) => fields.set(name, value));
   parser.on("file", (_field, stream, path) => {
     streams.push(stream);
+    // A body that ends inside a file is also an error of that file, which nobody may be reading yet; the parser's own counts.
+    stream.on("error", () => {});
     files.push(pass(stream, path ?? "", sink).catch(failure.reject));
   });
   parser.on(

@@ -127,11 +127,14 @@ export async function onData<T>(
     ...options,
     data,
   });
+  // What keeps a listening server alive: workers alone do not hold the event loop.
+  const alive = setInterval(() => {}, 1000);
   try {
     const app = await createApp(services, new Access(token));
     return await body(new TestServer(services, (request) => app.fetch(request)));
   } finally {
     await services.stop();
+    clearInterval(alive);
   }
 }
 
