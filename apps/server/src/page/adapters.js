@@ -41,7 +41,16 @@ export function adaptersSection() {
         ),
       );
     }
-    await Promise.all(found.map(upload));
+    const ids = await Promise.all(found.map(upload));
+    // In the order of the drop, whichever arrived first.
+    const place = ({ id }) => ids.indexOf(id);
+    const [others, dropped] = [
+      draft.adapters.filter((one) => place(one) < 0),
+      draft.adapters.filter((one) => place(one) >= 0),
+    ];
+    draft.adapters = [...others, ...dropped.sort((x, y) => place(x) - place(y))];
+    changed();
+    render();
   }
 
   async function upload(one) {
@@ -55,9 +64,11 @@ export function adaptersSection() {
       line.remove();
       render();
       announce(`${adapter.name} is here`);
+      return adapter.id;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       line.replaceWith(failed(one.name, error.error));
+      return undefined;
     }
   }
 
@@ -220,11 +231,16 @@ function adapterItem(adapter, render) {
 function weightControl(id, name) {
   const { weight } = chosen(id);
   const label = newId();
+  const showPart = () => {
+    const { min, max, value } = slider;
+    slider.style.setProperty("--part", `${100 * (value - min) / (max - min)}%`);
+  };
   const set = (text, other) => {
     const value = Number(text);
     if (text.trim() === "" || !Number.isFinite(value)) return;
     chosen(id).weight = value;
     other.value = text;
+    showPart();
     changed();
   };
   const slider = h("input", {
@@ -237,6 +253,7 @@ function weightControl(id, name) {
     oninput: () => set(slider.value, number),
   });
   slider.value = weight;
+  showPart();
   const number = h("input", {
     type: "number",
     step: "any",

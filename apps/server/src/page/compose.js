@@ -4,6 +4,7 @@ import { api, ApiError } from "./api.js";
 import { copyable, errorBox, field, h } from "./dom.js";
 import { changed, draft, forgetListeners, onChange, requestOf } from "./draft.js";
 import { threads } from "./drawing.js";
+import { plural } from "./format.js";
 import { library, methodNamed, nameOf, refresh } from "./library.js";
 import { methodSection } from "./method.js";
 import { commandLine, recipeYaml } from "./recipe.js";
@@ -161,10 +162,11 @@ function recipePanel() {
   function render() {
     const method = methodNamed(draft.method);
     const lack = missing(method);
+    picture.hidden = draft.adapters.length === 0;
     picture.replaceChildren(threads(draft.adapters.map(({ weight }) => weight)));
     recipe.set(recipeYaml(requestOf(method), nameOf));
     start.disabled = lack !== undefined;
-    hint.textContent = lack ?? `${method.title}, ${draft.adapters.length} adapters`;
+    hint.textContent = lack ?? `${method.title}, ${plural(draft.adapters.length, "adapter")}`;
   }
 
   onChange(render);

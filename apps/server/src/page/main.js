@@ -108,6 +108,7 @@ async function takeToken() {
 // A file that misses its place must not replace the page.
 for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.preventDefault());
 addEventListener("hashchange", () => show());
+addEventListener("workchange", () => showDevice());
 await takeToken();
 await show({ isFirst: true });
 await showDevice();

@@ -31,6 +31,7 @@ export async function mergePage(id) {
     if (isOver(merge)) {
       source?.close();
       body.replaceChildren(...outcome(merge));
+      dispatchEvent(new Event("workchange"));
       if (shown) announce(`The merge is ${merge.state}`);
     } else {
       if (shown?.state !== merge.state) {

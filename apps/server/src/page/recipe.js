@@ -18,7 +18,7 @@ const list = (values) => `[${values.map((value) => JSON.stringify(value)).join("
 export function recipeYaml(request, nameOf) {
   const lines = [`method: ${scalar(request.method)}`];
   if (request.base_model) lines.push(`base_model: ${scalar(request.base_model)}`);
-  lines.push("adapters:");
+  lines.push(request.adapters.length > 0 ? "adapters:" : "adapters: []");
   for (const { id, name, weight, calibration } of request.adapters) {
     lines.push(`  - path: ${scalar(`adapters/${nameOf(id)}`)}`);
     if (name) lines.push(`    name: ${scalar(name)}`);
