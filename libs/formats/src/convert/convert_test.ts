@@ -144,7 +144,7 @@ Deno.test("convertAdapter() keeps an embedding's ΔW through PEFT, MLX and GGUF,
         "form_unsupported",
       );
       assertStringIncludes(error.message, "model.embed_tokens is an embedding");
-      assertStringIncludes(error.fix, '--drop "model.embed_tokens"');
+      assertStringIncludes(error.fix, "--drop model.embed_tokens");
     }
   }));
 

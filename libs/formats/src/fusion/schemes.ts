@@ -13,6 +13,7 @@ import { reorderedRows } from "../tensors/derived_tensor.ts";
 import { fuseModules, type FusePart } from "./fuse_modules.ts";
 import { renamed, withModules } from "./renamed.ts";
 import { splitModule } from "./split_module.ts";
+import { dropAdvice } from "../layouts/drop.ts";
 
 /** Flux: width of a single block's feed-forward, in widths of the model. */
 const FLUX_MLP_RATIO = 4;
@@ -116,7 +117,7 @@ function noName(module: LoraModule, scheme: "diffusers" | "original"): FormatErr
     `${module.name} has no ${
       scheme === "diffusers" ? "name in diffusers" : "original name"
     } that is known here`,
-    `Leave the module out with --drop ${JSON.stringify(module.name)}, or choose another layout.`,
+    `Leave the module out with ${dropAdvice(module.name)}, or choose another layout.`,
     module.name,
   );
 }

@@ -29,3 +29,9 @@ export function matchesWildcard(pattern: string, name: string): boolean {
   }
   return true;
 }
+
+/** How a caller says that something may be lost, in the words of the command line and of recipes. */
+export function dropAdvice(name: string): string {
+  const word = /^[\w.-]+$/.test(name) ? name : JSON.stringify(name);
+  return `--drop ${word} (in a recipe drop: [${word}] beside the adapter's path)`;
+}

@@ -64,7 +64,9 @@ export async function openAdapters(recipe: Recipe): Promise<Adapter[]> {
   const adapters: Adapter[] = [];
   try {
     const base = await baseModelOf(recipe);
-    for (const { path } of recipe.adapters) adapters.push(await openAdapter(path, { base }));
+    for (const { path, drop, expand } of recipe.adapters) {
+      adapters.push(await openAdapter(path, { base, drop, expand }));
+    }
     const named = [];
     for (const adapter of adapters) named.push(await inNamesOf(recipe.output.format, adapter));
     return await alignAdapters(named);

@@ -25,6 +25,13 @@ export function recipeJsonSchema(methods: Iterable<Method>): Schema {
     name: { type: "string", description: "how reports call it" },
     weight: { type: "number", default: 1 },
     calibration: { type: "string", description: 'JSON Lines file with rows {"prompt": …} or {"text": …}' },
+    drop: {
+      type: "array",
+      items: { type: "string" },
+      description:
+        "what may be left out: kinds of tensors (dora, diff, …), modules or tensors, * for any characters",
+    },
+    expand: { type: "boolean", description: "expand LoHa and LoKr into plain LoRA" },
   }, ["path"]);
   const output = object({
     path: { type: "string" },

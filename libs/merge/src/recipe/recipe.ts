@@ -21,6 +21,10 @@ export interface RecipeAdapter {
   readonly weight: number;
   /** Absolute path of a JSON Lines file with calibration prompts, where the method needs them. */
   readonly calibration?: string;
+  /** What may be left out of it: kinds of tensors, modules or tensors that cannot be merged. */
+  readonly drop?: readonly string[];
+  /** Expand LoHa and LoKr into plain LoRA. */
+  readonly expand?: boolean;
 }
 
 /** A recipe with every default filled in and every path absolute: what a merge runs on, and what `loom.json` records. */

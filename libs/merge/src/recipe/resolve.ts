@@ -31,6 +31,8 @@ const adapterSchema = v.strictObject({
   name: v.optional(text("a name")),
   weight: v.optional(finiteNumber, 1),
   calibration: v.optional(text("the path of a JSON Lines file")),
+  drop: v.optional(v.array(text("a kind, module or tensor"), "expected a list such as [dora]")),
+  expand: v.optional(v.boolean("expected true or false")),
 }, "expected a map with a path");
 
 const outputSchema = v.strictObject({
@@ -222,11 +224,13 @@ export function resolveRecipe(document: RecipeDocument, context: ResolveContext)
   return {
     method: method.name,
     ...(input.base_model === undefined ? {} : { baseModel: absolute(input.base_model) }),
-    adapters: input.adapters.map(({ path, weight, calibration }, index) => ({
+    adapters: input.adapters.map(({ path, weight, calibration, drop, expand }, index) => ({
       path: absolute(path),
       name: names[index]!,
       weight,
       ...(calibration === undefined ? {} : { calibration: absolute(calibration) }),
+      ...(drop === undefined ? {} : { drop }),
+      ...(expand === undefined ? {} : { expand }),
     })),
     parameters: resolveParameters(method, input.parameters ?? {}, document),
     include: input.include,

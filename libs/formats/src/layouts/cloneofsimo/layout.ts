@@ -1,7 +1,7 @@
 import type { Adapter, LoraModule, Warning } from "../../adapter.ts";
 import { FormatError } from "../../errors.ts";
 import type { StoredTensor } from "../../tensors/tensor_file.ts";
-import { DropList } from "../drop.ts";
+import { dropAdvice, DropList } from "../drop.ts";
 import { fileAdapter } from "../factors/adapter.ts";
 import { checkPair, incompletePair } from "../factors/pair.ts";
 import { noModules } from "../factors/read.ts";
@@ -73,7 +73,7 @@ function foreign(name: string, path: string): FormatError {
       ? `${name} is a learned token, which stands beside the LoRA and cannot be merged`
       : `the key ${JSON.stringify(name)} is none of cloneofsimo's`,
     isToken
-      ? "Accept the loss with --drop tokens, or leave the adapter out."
+      ? `Accept the loss with ${dropAdvice("tokens")}, or leave the adapter out.`
       : "Check where the file comes from.",
     `${path} ${name}`,
   );

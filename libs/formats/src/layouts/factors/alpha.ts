@@ -33,7 +33,7 @@ export function checkAlpha(value: number, where: string): number {
     throw new FormatError(
       "alpha_zero",
       "alpha is 0, which means no effect to some programs and alpha = r to others",
-      "Set alpha to what the adapter was trained with, or leave the module out with --drop.",
+      "Set alpha to what the adapter was trained with, or leave the module out with --drop NAME.",
       where,
     );
   }

@@ -2,6 +2,7 @@ import { FormatError } from "../../errors.ts";
 import { computedTensor } from "../../tensors/derived_tensor.ts";
 import type { StoredTensor } from "../../tensors/tensor_file.ts";
 import { checkFloat, checkRank, shapeText } from "./pair.ts";
+import { dropAdvice } from "../drop.ts";
 
 /** Plain factors with the same product as a variant's. */
 export interface ExpandedFactors {
@@ -24,7 +25,7 @@ export function refuseUnknownKernel(module: string, tensor: string, where: strin
   throw new FormatError(
     "cannot_expand",
     `${tensor} is of a convolution, whose kernel the file does not tell`,
-    "Leave the module out with --drop, or the adapter.",
+    `Leave the module out with ${dropAdvice(module)}, or the adapter.`,
     where,
   );
 }
@@ -199,7 +200,7 @@ function cannotExpand(tensor: StoredTensor, where: string): FormatError {
   return new FormatError(
     "cannot_expand",
     `${tensor.name} has the shape ${shapeText(tensor)}; only plain matrices are expanded`,
-    "Leave the module out with --drop, or the adapter.",
+    `Leave the tensors out with ${dropAdvice(tensor.name.replace(/\.[^.]*$/, "") + "*")}, or the adapter.`,
     where,
   );
 }

@@ -1,5 +1,6 @@
 import type { ModuleForm, ModuleSpec } from "../../adapter.ts";
 import { FormatError } from "../../errors.ts";
+import { dropAdvice } from "../drop.ts";
 
 const LINEAR: ModuleForm = { kind: "linear" };
 
@@ -47,7 +48,7 @@ export function refuseForms(
     `${refused.name} is ${what}, which ${title} has no place for`,
     `Choose a layout that has (peft${
       formOf(refused).kind === "conv" ? ", kohya or diffusers" : ", mlx or gguf"
-    }), or leave the module out with --drop ${JSON.stringify(refused.name)}.`,
+    }), or leave the module out with ${dropAdvice(refused.name)}.`,
     `${where} ${refused.name}`,
   );
 }

@@ -1,7 +1,7 @@
 import type { LoraModule, ModuleKeys, Warning } from "../../adapter.ts";
 import { FormatError } from "../../errors.ts";
 import type { StoredTensor, TensorFile } from "../../tensors/tensor_file.ts";
-import { DropList } from "../drop.ts";
+import { dropAdvice, DropList } from "../drop.ts";
 import type { OpenOptions } from "../layout.ts";
 import { readAlpha } from "./alpha.ts";
 import { type ExpandedFactors, expandLoha, expandLokr, refuseUnknownKernel } from "./expand.ts";
@@ -179,7 +179,7 @@ function foreignKey(name: string, title: string, path: string): FormatError {
   return new FormatError(
     "foreign_key",
     `the key ${JSON.stringify(name)} is none of ${title}`,
-    `Check where the file comes from, or leave the tensor out with --drop ${JSON.stringify(name)}.`,
+    `Check where the file comes from, or leave the tensor out with ${dropAdvice(name)}.`,
     `${path} ${name}`,
   );
 }

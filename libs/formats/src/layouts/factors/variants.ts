@@ -1,5 +1,6 @@
 import { FormatError } from "../../errors.ts";
 import type { VariantKind } from "./suffixes.ts";
+import { dropAdvice } from "../drop.ts";
 
 interface Variant {
   readonly what: string;
@@ -7,7 +8,8 @@ interface Variant {
   readonly fix?: string;
 }
 
-const EXPAND = "Expand it into a plain LoRA with deno task convert IN OUT --to kohya --expand";
+const EXPAND =
+  "Expand it into a plain LoRA with --expand (in a recipe expand: true beside the adapter's path)";
 
 /** What every kind of tensor is that a plain LoRA does not have. */
 export const VARIANTS: Readonly<Record<VariantKind, Variant>> = {
@@ -29,7 +31,7 @@ export const VARIANTS: Readonly<Record<VariantKind, Variant>> = {
 /** The error of a module that is no plain LoRA, with the ways out. */
 export function refuseVariant(kind: VariantKind, tensor: string, module: string, path: string): FormatError {
   const { what, fix } = VARIANTS[kind];
-  const drop = `accept the loss with --drop ${kind}`;
+  const drop = `accept the loss with ${dropAdvice(kind)}`;
   return new FormatError(
     "unsupported_variant",
     `${tensor} is ${what}; ${module} is no plain LoRA`,

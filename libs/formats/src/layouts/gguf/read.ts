@@ -3,7 +3,7 @@ import { FormatError } from "../../errors.ts";
 import type { GgufValue } from "../../gguf/types.ts";
 import { reorderedRows, transposedTensor } from "../../tensors/derived_tensor.ts";
 import type { StoredTensor } from "../../tensors/tensor_file.ts";
-import { DropList } from "../drop.ts";
+import { dropAdvice, DropList } from "../drop.ts";
 import { fileAdapter } from "../factors/adapter.ts";
 import { checkPair, incompletePair } from "../factors/pair.ts";
 import { noModules } from "../factors/read.ts";
@@ -99,7 +99,7 @@ function foreign(name: string, path: string): FormatError {
     isNorm
       ? `${name} is a norm's weight, which stands beside the LoRA and cannot be merged`
       : `the tensor ${JSON.stringify(name)} ends neither in .weight.lora_a nor in .weight.lora_b`,
-    `Leave the adapter out, or the tensor with --drop ${JSON.stringify(name)}.`,
+    `Leave the adapter out, or the tensor with ${dropAdvice(name)}.`,
     `${path} ${name}`,
   );
 }
@@ -122,7 +122,7 @@ function toModule(
     ? { a: transposedTensor(b), b: a }
     : { a, b: inHuggingFaceOrder(key, b, facts, options, where) };
   const shape = checkPair(factors.a, factors.b, where);
-  if (shape.form.kind !== "linear") throw tooManyDimensions(where);
+  if (shape.form.kind !== "linear") throw tooManyDimensions(key, where);
   const scale = facts.alpha === 0 ? 1 : facts.alpha / shape.rank;
   const module = { name, ...shape, scale, alpha: scale * shape.rank, ...factors };
   return isEmbedding ? { ...module, form: { kind: "embedding" } } : module;
@@ -158,16 +158,16 @@ function unknownModule(key: string, { name }: Architecture, where: string): Form
   return new FormatError(
     "foreign_key",
     `${key} is no module of the architecture ${name} that is known here`,
-    `Leave the module out with --drop ${JSON.stringify(key)}, or the adapter.`,
+    `Leave the module out with ${dropAdvice(key)}, or the adapter.`,
     where,
   );
 }
 
-function tooManyDimensions(where: string): FormatError {
+function tooManyDimensions(key: string, where: string): FormatError {
   return new FormatError(
     "unsupported_tensor",
     "the factors have more than two dimensions, as of experts, which is not handled",
-    "Leave the module out with --drop, or the adapter.",
+    `Leave the module out with ${dropAdvice(key)}, or the adapter.`,
     where,
   );
 }

@@ -14,6 +14,7 @@ import {
 import { type Architecture, architectureOf } from "./architectures.ts";
 import { checkHeads, type Heads, headsOf, headsOfBase, interleavedRow } from "./heads.ts";
 import { ggufName } from "./names.ts";
+import { dropAdvice } from "../drop.ts";
 
 /**
  * Creates an adapter of llama.cpp. It has one alpha for all tensors, so the scales are multiplied into B and alpha is 0,
@@ -56,7 +57,7 @@ function nameOf({ name }: ModuleSpec, architecture: Architecture, where: string)
   throw new FormatError(
     "module_unsupported",
     `${name} has no name in llama.cpp's architecture ${architecture.name}`,
-    `Leave the module out with --drop ${JSON.stringify(name)}, or choose another layout.`,
+    `Leave the module out with ${dropAdvice(name)}, or choose another layout.`,
     `${where} ${name}`,
   );
 }

@@ -113,7 +113,7 @@ const REFUSED: readonly Case[] = [
   ["experts are adapted", "unsupported_tensor", CONFIG, {
     [`${Q}.lora_a`]: zeros(8, 2, 3),
     [`${Q}.lora_b`]: zeros(8, 4, 2),
-  }, `--drop "${Q}"`],
+  }, `--drop ${Q}`],
   ["a factor is missing", "incomplete_pair", CONFIG, { [`${Q}.lora_a`]: zeros(3, 2) }, "incomplete"],
   ["the other factor is missing", "incomplete_pair", CONFIG, { [`${Q}.lora_b`]: zeros(2, 3) }, "incomplete"],
   ["the ranks differ", "shape_mismatch", CONFIG, { ...PAIR, [`${Q}.lora_b`]: zeros(3, 4) }, "damaged"],

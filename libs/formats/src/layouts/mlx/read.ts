@@ -2,7 +2,7 @@ import type { Adapter, LoraModule, Warning } from "../../adapter.ts";
 import { FormatError } from "../../errors.ts";
 import { transposedTensor } from "../../tensors/derived_tensor.ts";
 import type { StoredTensor } from "../../tensors/tensor_file.ts";
-import { DropList } from "../drop.ts";
+import { dropAdvice, DropList } from "../drop.ts";
 import { fileAdapter } from "../factors/adapter.ts";
 import { checkNameLength } from "../factors/name_length.ts";
 import { checkPair, incompletePair, shapeMismatch, shapeText } from "../factors/pair.ts";
@@ -91,7 +91,7 @@ function experts(name: string, tensor: StoredTensor, where: string): FormatError
   return new FormatError(
     "unsupported_tensor",
     `${name} is adapted expert by expert (${shapeText(tensor)}), which is not handled`,
-    `Leave the module out with --drop ${JSON.stringify(name)}, or the adapter.`,
+    `Leave the module out with ${dropAdvice(name)}, or the adapter.`,
     where,
   );
 }
@@ -104,8 +104,8 @@ function foreign(key: string, side: string, path: string): FormatError {
       ? `${key} is the magnitude of DoRA, which rescales the merged weight and is not additive`
       : `the key ${JSON.stringify(key)} is none of MLX`,
     isDora
-      ? "Leave the adapter out, or accept the loss with --drop dora."
-      : `Check where the file comes from, or leave the tensor out with --drop ${JSON.stringify(key)}.`,
+      ? `Leave the adapter out, or accept the loss with ${dropAdvice("dora")}.`
+      : `Check where the file comes from, or leave the tensor out with ${dropAdvice(key)}.`,
     `${path} ${key}`,
   );
 }

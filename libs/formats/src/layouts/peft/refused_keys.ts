@@ -1,7 +1,7 @@
 import type { Warning } from "../../adapter.ts";
 import { FormatError } from "../../errors.ts";
 import type { JsonObject, JsonValue } from "../../json/parse.ts";
-import type { DropList } from "../drop.ts";
+import { dropAdvice, type DropList } from "../drop.ts";
 
 /** A configuration key that changes what the adapter computes in a way that ΔW = s·B·A does not hold. */
 interface RefusedKey {
@@ -97,7 +97,7 @@ export function checkConfigKeys(config: JsonObject, path: string, drop: DropList
 
 function unsupported({ key, effect, canDrop, fix }: RefusedKey, value: JsonValue, path: string): FormatError {
   const wayOut = canDrop
-    ? `Leave the adapter out, or accept the loss with drop: [${key}].`
+    ? `Leave the adapter out, or accept the loss with ${dropAdvice(key)}.`
     : "Leave the adapter out.";
   return new FormatError(
     "unsupported_config",

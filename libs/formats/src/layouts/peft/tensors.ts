@@ -7,6 +7,7 @@ import { checkNameLength } from "../factors/name_length.ts";
 import { checkPair, incompletePair, shapeMismatch } from "../factors/pair.ts";
 import type { PeftConfig } from "./config.ts";
 import { type ExtraKind, type PeftKey, PREFIX, readKey, withoutPrefix } from "./keys.ts";
+import { dropAdvice } from "../drop.ts";
 
 /** The two factors of a module, as far as they were found. */
 interface Pair {
@@ -136,7 +137,7 @@ function handleExtra(
     config.modulesToSave.some((name) => `.${module}.`.includes(`.${name}.`));
   const fix = key === undefined
     ? "Convert the adapter with PEFT into a plain LoRA first, or leave it out."
-    : `Leave the adapter out, or accept the loss with drop: [${JSON.stringify(canonical)}].`;
+    : `Leave the adapter out, or accept the loss with ${dropAdvice(canonical)}.`;
   throw new FormatError(
     isAnnounced ? "unsupported_tensor" : "unannounced_tensor",
     `${canonical} is ${what}${
