@@ -5,7 +5,7 @@ import type { CalibrationRow } from "./rows.ts";
 import type { Session } from "./session.ts";
 
 /** Prompts decoded together: bounds the memory of cached keys and values. */
-const BATCH = 128;
+const BATCH = 64;
 
 /** Token ids of each prompt's greedy completion, the end token included where it came in time. */
 export async function answer(
