@@ -26,6 +26,8 @@ export class ManualMerger implements Merger {
       this.#waiting = { resolve, reject };
       const cancelled = new MergeError("cancelled", "cancelled", "", "", "work");
       task.signal.addEventListener("abort", () => reject(cancelled));
+      // A merge that was cancelled before it began hears no event.
+      if (task.signal.aborted) reject(cancelled);
       this.#onStart?.();
     });
   }
