@@ -115,7 +115,7 @@ async function main(): Promise<number> {
     await server.stop();
     return 0;
   } catch (error) {
-    if (error instanceof Deno.errors.AddrInUse) {
+    if ((error as { code?: unknown }).code === "EADDRINUSE") {
       console.error("error[port_in_use]: another program listens there\n  fix:   choose another --port");
       return 2;
     }

@@ -1,5 +1,6 @@
 import { Access, isLoopback, readToken } from "./http/access.ts";
 import { createApp } from "./http/app.ts";
+import { listen } from "./listen.ts";
 import { type OpenServices, openServices, type ServiceOptions } from "./open_services.ts";
 
 /** Where and how a server listens. */
@@ -29,23 +30,35 @@ export interface RunningServer {
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const host = options.host ?? "127.0.0.1";
   const services = await openServices(options);
+  try {
+    return await serve(services, host, options);
+  } catch (error) {
+    await services.stop();
+    throw error;
+  }
+}
+
+async function serve(services: OpenServices, host: string, options: ServerOptions): Promise<RunningServer> {
   const needsToken = options.requireToken || !isLoopback(host);
   const { token, isNew } = needsToken
     ? await readToken(services.tokenPath)
     : { token: undefined, isNew: false };
   const app = await createApp(services, new Access(token));
-  const listening = Deno.serve({ hostname: host, port: options.port ?? 8420, onListen: () => {} }, app.fetch);
-  const { port } = listening.addr;
+  const { limits } = services;
+  const listening = await listen((request) => app.fetch(request), {
+    host,
+    port: options.port ?? 8420,
+    limits,
+  });
   return {
-    url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`,
+    url: `http://${host.includes(":") ? `[${host}]` : host}:${listening.port}`,
     token,
     isNewToken: isNew,
     services,
     async stop() {
-      // Streams and downloads end with the services, not the other way round.
-      const closed = listening.shutdown();
+      listening.close();
       await services.stop();
-      await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, 2000))]);
+      listening.endAll();
     },
   };
 }

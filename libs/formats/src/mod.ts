@@ -50,6 +50,8 @@ export { type GgufFile, openGguf } from "./gguf/read.ts";
 export type { GgufLimits } from "./gguf/limits.ts";
 export type { GgufValue } from "./gguf/types.ts";
 export { createGgufWriter, type WrittenValue } from "./gguf/write.ts";
+export { type Capture, type CapturedModule, openCapture } from "./captures/capture.ts";
+export { openNpz } from "./npz/read.ts";
 export { assertFinite } from "./numbers/finite.ts";
 export { narrow, type OutputDType, STORED_NAME } from "./numbers/narrow.ts";
 export { widen } from "./numbers/widen.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import type { Adapter } from "../adapter.ts";
+import type { Adapter, LoraModule } from "../adapter.ts";
 import { readBaseModel } from "../base/base_model.ts";
 import type { OutputFormat } from "../create_adapter_writer.ts";
 import { openAdapter } from "../open_adapter.ts";
@@ -112,11 +112,36 @@ Deno.test("convertAdapter() keeps convolutions, mixed ranks and scales through P
         [conv, 2, 0.5, { kind: "conv", kernel: [3, 3] }],
       ],
     );
-    for (const formats of [["kohya"], ["diffusers"], ["original"], ["diffusers", "peft", "kohya"]] as const) {
+    for (const formats of [["kohya"], ["diffusers"], ["diffusers", "peft", "kohya"]] as const) {
       const path = await convertThrough(await Deno.makeTempDir({ dir: folder }), file, formats);
       using found = await openAdapter(path);
       await assertEqualDeltas(found, expected);
     }
+  }));
+
+Deno.test("convertAdapter() writes U-Nets as original only where they have original names", () =>
+  inTemporaryFolder(async (folder) => {
+    for (const name of ["input_blocks_4_1_proj_in", "down_blocks_1_attentions_0_proj_in"]) {
+      const file = join(folder, `${name}.safetensors`);
+      await Deno.writeFile(
+        file,
+        rawFloat32File({
+          [`lora_unet_${name}.lora_down.weight`]: random(1, 2, 3),
+          [`lora_unet_${name}.lora_up.weight`]: random(2, 3, 2),
+        }),
+      );
+    }
+    const output = join(folder, "out.safetensors");
+    await convertAdapter(join(folder, "input_blocks_4_1_proj_in.safetensors"), output, { to: "original" });
+    using adapter = await openAdapter(output);
+    const [{ a }] = [...adapter.modules.values()] as [LoraModule];
+    assertEquals(a.name, "diffusion_model.input_blocks.4.1.proj_in.lora_A.weight");
+    const other = join(folder, "down_blocks_1_attentions_0_proj_in.safetensors");
+    const error = await assertRefused(
+      () => convertAdapter(other, join(folder, "other"), { to: "original" }),
+      "no_original_name",
+    );
+    assertStringIncludes(error.fix, "kohya");
   }));
 
 Deno.test("convertAdapter() keeps an embedding's ΔW through PEFT, MLX and GGUF, and refuses it in kohya files", () =>
@@ -250,7 +275,7 @@ Deno.test("convertAdapter() carries metadata over, drops what no longer holds an
     const again = join(folder, "again.safetensors");
     await convertAdapter(output, again, { to: "kohya" });
     using kohya = await openAdapter(again);
-    assertEquals(kohya.metadata["ss_network_dim"], "4");
+    assertEquals([kohya.metadata["ss_network_dim"], kohya.metadata["ss_network_alpha"]], ["4", "4"]);
   }));
 
 Deno.test("convertAdapter() stops at a signal and leaves nothing behind", () =>

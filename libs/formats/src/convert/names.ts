@@ -4,6 +4,7 @@ import { FormatError } from "../errors.ts";
 import { renamed, withModules } from "../fusion/renamed.ts";
 import { inDiffusersScheme, inOriginalScheme } from "../fusion/schemes.ts";
 import { componentsOf, locate, splitComponent } from "../names/components.ts";
+import { inDiffusersNames } from "../names/schemes.ts";
 
 /**
  * The adapter with the names that a layout's readers expect: diffusers' in PEFT and diffusers files, those of the models'
@@ -20,6 +21,7 @@ export async function inNamesOf(format: OutputFormat, adapter: Adapter): Promise
       return await inOriginalScheme(adapter);
     case "original":
       refuseFlattened(adapter);
+      refuseDiffusersUnets(adapter);
       return await inOriginalScheme(adapter);
     case "diffusers":
       refuseFlattened(adapter);
@@ -72,6 +74,20 @@ function refuseFlattened(adapter: Adapter): void {
     `where the dots of ${flattened.name} are is not known`,
     "Add --base DIR, the base model's folder: its weights have the names. Merges write kohya files without it.",
     `${adapter.path} ${flattened.name}`,
+  );
+}
+
+/** Nothing loads a U-Net in diffusers' names behind `diffusion_model.`. */
+function refuseDiffusersUnets(adapter: Adapter): void {
+  const refused = [...adapter.modules.keys()].find((name) =>
+    locate(name).component === "unet" && inDiffusersNames(name) === undefined
+  );
+  if (refused === undefined) return;
+  throw new FormatError(
+    "no_original_name",
+    `${refused} is of a U-Net in diffusers' names, which the layout of original names does not know`,
+    "Choose kohya, which takes these names, or diffusers.",
+    `${adapter.path} ${refused}`,
   );
 }
 

@@ -75,14 +75,16 @@ function usesSeveralEncoders(modules: readonly ModuleSpec[]): boolean {
 }
 
 function networkMetadata(
-  { metadata }: AdapterSpec,
+  { metadata, modules }: AdapterSpec,
   stored: ReadonlyMap<string, StoredModule>,
 ): Record<string, string> {
   const ranks = new Set([...stored.values()].map(({ rank }) => rank));
-  const [rank] = ranks;
+  const alphas = new Set(modules.map(({ name, scale }) => (scale ?? 1) * stored.get(name)!.rank));
+  const common = (values: ReadonlySet<number>) => values.size === 1 ? String([...values][0]) : "Dynamic";
   return {
     ss_network_module: metadata?.["ss_network_module"] ?? "networks.lora",
-    ss_network_dim: ranks.size === 1 ? String(rank) : "Dynamic",
+    ss_network_dim: common(ranks),
+    ss_network_alpha: common(alphas),
   };
 }
 

@@ -1,0 +1,135 @@
+/** What only a real socket shows: slow, silent and vanishing clients. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { type RunningServer, startServer } from "./server.ts";
+import { adapterPath, errorOf, formOf, withFolder } from "./test_support/server.ts";
+
+async function withListening(
+  limits: Record<string, number>,
+  body: (server: RunningServer, data: string) => Promise<void>,
+): Promise<void> {
+  await withFolder(async (folder) => {
+    const server = await startServer({ data: `${folder}/data`, port: 0, device: "cpu", limits });
+    try {
+      await body(server, `${folder}/data`);
+    } finally {
+      await server.stop();
+    }
+  });
+}
+
+async function connect(server: RunningServer): Promise<Deno.TcpConn> {
+  const { hostname, port } = new URL(server.url);
+  return await Deno.connect({ hostname, port: Number(port) });
+}
+
+const send = (connection: Deno.TcpConn, text: string) => connection.write(new TextEncoder().encode(text));
+
+/** Everything that a connection gives until it ends. */
+async function readToEnd(connection: Deno.TcpConn): Promise<string> {
+  try {
+    return await new Response(connection.readable).text();
+  } catch {
+    return "";
+  }
+}
+
+const names = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name);
+
+Deno.test("clients that say nothing, half of a request, or nothing more are cut off", () =>
+  withListening({ idleSeconds: 1 }, async (server) => {
+    for (
+      const text of [
+        "",
+        "GET /api/health HTTP/1.1\r\nHost: localhost\r\nA",
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+      ]
+    ) {
+      const connection = await connect(server);
+      if (text) await send(connection, text);
+      // It ends by itself: were the client to stay, this would never return.
+      await readToEnd(connection);
+    }
+  }));
+
+Deno.test("an upload whose client stands still is answered, one whose client vanishes is forgotten; nothing of either stays", () =>
+  withListening({ idleSeconds: 1, uploads: 1 }, async (server, data) => {
+    const head =
+      "POST /api/adapters?name=a.safetensors HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n0123";
+    const still = await connect(server);
+    await send(still, head);
+    const answer = await readToEnd(still);
+    assert(answer.startsWith("HTTP/1.1 408"), answer);
+    assert(answer.includes("upload_stalled"), answer);
+    const gone = await connect(server);
+    await send(gone, head);
+    while (names(`${data}/incoming`).length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    gone.close();
+    while (names(`${data}/incoming`).length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    assertEquals(names(`${data}/adapters`), []);
+    // Its place is free again.
+    const response = await fetch(`${server.url}/api/adapters`, {
+      method: "POST",
+      body: await formOf(adapterPath("speech")),
+    });
+    assertEquals(response.status, 201);
+    await response.body?.cancel();
+  }));
+
+Deno.test("headers that are too large and requests that are none get a 4xx or are cut off", () =>
+  withListening({}, async (server) => {
+    for (
+      const [text, status] of [
+        [`GET / HTTP/1.1\r\nHost: localhost\r\nA: ${"x".repeat(100_000)}\r\n\r\n`, /^(HTTP\/1.1 4\d\d|$)/],
+        ["NONSENSE\r\n\r\n", /^(HTTP\/1.1 400|$)/],
+        ["GET / HTTP/9.9\r\n\r\n", /^(HTTP\/1.1 [45]\d\d|$)/],
+      ] as const
+    ) {
+      const connection = await connect(server);
+      await send(connection, text).catch(() => {});
+      const answer = await readToEnd(connection);
+      assert(status.test(answer), `${text.slice(0, 20)}: ${answer.slice(0, 200)}`);
+    }
+    const odd = await fetch(`${server.url}/api/health`, { method: "PROPFIND" });
+    assertEquals((await errorOf(odd, 404)).code, "no_such_route");
+  }));
+
+Deno.test("an event stream whose reader is gone makes room", () =>
+  withListening({ streams: 1 }, async (server) => {
+    const body = await formOf(adapterPath("language"));
+    const { id } = await (await fetch(`${server.url}/api/adapters`, { method: "POST", body })).json();
+    // Not one that runs: two that wait for each other would end.
+    const request = { method: "svd", adapters: [{ id }], parameters: { rank: 2 } };
+    const start = async () => {
+      const headers = { "content-type": "application/json" };
+      const response = await fetch(`${server.url}/api/merges`, {
+        method: "POST",
+        headers,
+        body: JSON.stringify(request),
+      });
+      return (await response.json()).id as string;
+    };
+    const merges = [await start(), await start(), await start(), await start()];
+    const events = (signal: AbortSignal) =>
+      fetch(`${server.url}/api/merges/${merges.at(-1)}/events`, { signal });
+    const first = new AbortController();
+    assertEquals((await events(first.signal)).status, 200);
+    first.abort();
+    const status = async () => {
+      const controller = new AbortController();
+      const response = await events(controller.signal);
+      controller.abort();
+      return response.status;
+    };
+    while (await status() === 503) await new Promise((resolve) => setTimeout(resolve, 5));
+  }));
+
+Deno.test("startServer() says that a port is taken", () =>
+  withListening({}, async (server) => {
+    await withFolder(async (folder) => {
+      const port = Number(new URL(server.url).port);
+      const error = await assertRejects(() => startServer({ data: folder, port, device: "cpu" }), Error);
+      assertEquals((error as { code?: string }).code, "EADDRINUSE");
+      // And lets go of its data folder.
+      await (await startServer({ data: folder, port: 0, device: "cpu" })).stop();
+    });
+  }));
