@@ -64,11 +64,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     ${lines([...a.loads, ...b.loads])}
     ${lines(sums)}
   }
-  // Stored in a loop: unrolled, the bounds checks of so many stores would take a second to compile.
+  // Stored in a loop that the driver does not unroll: the bounds checks of so many stores would take a second to compile.
   var sums = array<${value}, ${rows}>(${rowIndices.map((r) => `sum${r}`).join(", ")});
-  for (var i = 0u; i < min(${rows}u, params.m - row); i++) {
-    let start = params.baseC + group.z * params.sliceStride + (row + i) * params.strideC;
+  var i = 0u;
+  for (var rowC = row; rowC < min(row + ${rows}u, params.m); rowC++) {
+    let start = params.baseC + group.z * params.sliceStride + rowC * params.strideC;
     ${storeSum}
+    i++;
   }
 }`;
   return {

@@ -23,6 +23,7 @@ function family(make: (form: GemmForm) => GemmKernel): Family {
 const REGISTERS_8X8 = family((form) => gemmRegisters(form, { rows: 8, vectors: 2 }));
 const REGISTERS_8X4 = family((form) => gemmRegisters(form, { rows: 8, vectors: 1 }));
 const REGISTERS_1X8 = family((form) => gemmRegisters(form, { rows: 1, vectors: 2 }));
+const LANES_32X32 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 4 }));
 const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4 }));
 const LANES_32X8 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 1 }));
 const LANES_8X32 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 4 }));
@@ -67,6 +68,7 @@ const TABLE: Readonly<Record<Exclude<DeviceClass, "cpu">, readonly Rule[]>> = {
 const SOFTWARE_WITH_LANES: readonly Rule[] = [
   { family: LANES_8X32, when: (m) => m <= 8 },
   { family: LANES_32X8, when: (_, n) => n <= 16 },
+  { family: LANES_32X32, when: (m, n) => m >= 256 && n >= 128 },
   { family: LANES_16X32, when: () => true },
 ];
 
@@ -186,6 +188,7 @@ function chooseFamily(device: GpuDevice, { c, family }: Product): Family {
 
 /** The kernel families by name, for tests and benchmarks. */
 export const FAMILIES: Readonly<Record<string, Family>> = {
+  lanes_32x32: LANES_32X32,
   lanes_16x32: LANES_16X32,
   lanes_32x8: LANES_32X8,
   lanes_8x32: LANES_8X32,
