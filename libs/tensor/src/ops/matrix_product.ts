@@ -90,9 +90,10 @@ const LONGEST_RUN = 4096;
 /** Every kernel of matrix products, for the registry. */
 export const PRODUCT_KERNELS: readonly Kernel[] = [
   ...[
-    LANES_8X32,
+    LANES_32X32,
     LANES_16X32,
     LANES_32X8,
+    LANES_8X32,
     REGISTERS_8X8,
     REGISTERS_8X4,
     REGISTERS_1X8,
