@@ -51,13 +51,22 @@ await using device = await openDevice({
   profile: flags.profile as Profile,
 });
 
-/** Values around 0 with a long period. */
+/** Values in (-1, 1) with a long period. */
 function values(count: number, seed: number): Float32Array<ArrayBuffer> {
+  const result = new Float32Array(count);
   let state = seed;
-  return Float32Array.from({ length: count }, () => {
+  for (let i = 0; i < count; i++) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
+    result[i] = state / 2 ** 31 - 1;
+  }
+  return result;
+}
+
+/** The identity matrix. */
+function unit(n: number): Float32Array<ArrayBuffer> {
+  const result = new Float32Array(n * n);
+  for (let i = 0; i < n; i++) result[i * (n + 1)] = 1;
+  return result;
 }
 
 /** Largest error of 200 entries of Σ_k left(i, k) right(k, j), by float64. */
