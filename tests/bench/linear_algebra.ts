@@ -145,10 +145,7 @@ function* grams(rows: number, columns: number): Generator<Case> {
 function* factorisations(n: number, columns: number): Generator<Case> {
   using x = device.upload(values(n * n, 4), [n, n]);
   // Diagonally dominant enough to be far from singular.
-  using identity = device.upload(Float32Array.from({ length: n * n }, (_, i) => i % (n + 1) === 0 ? 1 : 0), [
-    n,
-    n,
-  ]);
+  using identity = device.upload(unit(n), [n, n]);
   using matrix = gram(x, { of: "columns", alpha: 1 / n, beta: 1, into: identity });
   using rhs = device.upload(values(n * columns, 5), [n, columns]);
   yield {
