@@ -103,6 +103,7 @@ const REFUSED:
       { "x.npy": sound, "x.gram.npy": gram },
       "one of the two",
     ],
+    ["an array is a weight", "capture_invalid", { "x.weight.npy": sound }, "inputs of the modules"],
     ["there are no arrays", "no_modules", {}, "Record"],
     [
       "an array holds objects",
