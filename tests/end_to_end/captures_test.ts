@@ -1,7 +1,14 @@
 /** `method: iteris` from captures: the same adapter as the first solve on the model itself, and what is refused. */
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
 import { type DenseDelta, denseDeltas, writeAdapter } from "../support/adapters.ts";
-import { captureSafetensors, gramOf, type HostMatrix, npzBytes, recordInputs } from "../support/captures.ts";
+import {
+  captureSafetensors,
+  gramOf,
+  type HostMatrix,
+  largestOutputDifference,
+  npzBytes,
+  recordInputs,
+} from "../support/captures.ts";
 import { type CliError, runCli, runJson } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
 
@@ -103,41 +110,8 @@ async function nativeMerge(folder: string, parameters: string): Promise<Merged> 
   );
 }
 
-/** x Wᵀ, `[rows, out]`. */
-function outputsOf(x: HostMatrix, { values, inFeatures, outFeatures }: DenseDelta): Float64Array {
-  const outputs = new Float64Array(x.rows * outFeatures);
-  for (let row = 0; row < x.rows; row++) {
-    for (let out = 0; out < outFeatures; out++) {
-      let sum = 0;
-      for (let i = 0; i < inFeatures; i++) {
-        sum += x.values[row * inFeatures + i]! * values[out * inFeatures + i]!;
-      }
-      outputs[row * outFeatures + out] = sum;
-    }
-  }
-  return outputs;
-}
-
-function relativeDifference(found: Float64Array, expected: Float64Array): number {
-  let difference = 0;
-  let norm = 0;
-  expected.forEach((value, i) => {
-    difference += (found[i]! - value) ** 2;
-    norm += value ** 2;
-  });
-  return Math.sqrt(difference / norm);
-}
-
-/** The largest relative difference of a module's outputs on what any of the adapters reads there. */
 async function outputDifference(found: Merged, expected: Merged): Promise<number> {
-  let largest = 0;
-  for (const inputs of await recorded) {
-    for (const [module, x] of inputs) {
-      const outputs = [found, expected].map((deltas) => outputsOf(x, deltas.get(module)!));
-      largest = Math.max(largest, relativeDifference(outputs[0]!, outputs[1]!));
-    }
-  }
-  return largest;
+  return largestOutputDifference(found, expected, await recorded);
 }
 
 async function writeCaptures(folder: string, form: string, base = ""): Promise<string[]> {

@@ -3,6 +3,7 @@ import { copy, CpuDevice, type Tensor } from "@lora-loom/tensor";
 import { openAdapter } from "@lora-loom/formats";
 import { disposeDeltas, loadDeltas, openModel, openTokenizer } from "@lora-loom/model";
 import { zipSync } from "fflate";
+import type { DenseDelta } from "./adapters.ts";
 import { safetensorsBytes } from "./safetensors.ts";
 
 /** A matrix on the host, row-major. */
@@ -79,4 +80,43 @@ export function captureSafetensors(arrays: ReadonlyMap<string, HostMatrix>): Uin
       [...arrays].map(([name, { rows, columns, values }]) => [name, { shape: [rows, columns], values }]),
     ),
   );
+}
+
+/** x Wᵀ, `[rows, out]`. */
+function outputsOf(x: HostMatrix, { values, inFeatures, outFeatures }: DenseDelta): Float64Array {
+  const outputs = new Float64Array(x.rows * outFeatures);
+  for (let row = 0; row < x.rows; row++) {
+    for (let out = 0; out < outFeatures; out++) {
+      let sum = 0;
+      for (let i = 0; i < inFeatures; i++) {
+        sum += x.values[row * inFeatures + i]! * values[out * inFeatures + i]!;
+      }
+      outputs[row * outFeatures + out] = sum;
+    }
+  }
+  return outputs;
+}
+
+function relativeDifference(found: Float64Array, expected: Float64Array): number {
+  let difference = 0;
+  let norm = 0;
+  expected.forEach((value, i) => {
+    difference += (found[i]! - value) ** 2;
+    norm += value ** 2;
+  });
+  return Math.sqrt(difference / norm);
+}
+
+/** The largest relative difference of a module's outputs on what any of the adapters reads there. */
+export function largestOutputDifference(
+  found: ReadonlyMap<string, DenseDelta>,
+  expected: ReadonlyMap<string, DenseDelta>,
+  inputs: readonly ReadonlyMap<string, HostMatrix>[],
+): number {
+  let largest = 0;
+  for (const [module, x] of inputs.flatMap((own) => [...own])) {
+    const outputs = [found, expected].map((deltas) => outputsOf(x, deltas.get(module)!));
+    largest = Math.max(largest, relativeDifference(outputs[0]!, outputs[1]!));
+  }
+  return largest;
 }
