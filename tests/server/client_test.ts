@@ -146,3 +146,14 @@ Deno.test("merge --server cancels the merge on the server when it is interrupted
     assertEquals(merges()[0]!.state, "cancelled");
     assertEquals(names(folder), ["data", "recipe.yaml"]);
   }));
+
+Deno.test("merge --server answers captures_on_server before it uploads anything", () =>
+  withServer({}, async (server, folder) => {
+    const adapters = [{ path: `${ADAPTERS}/language`, capture: "language.npz" }];
+    const recipe = await writeRecipe(folder, { method: "iteris", adapters, parameters: {} });
+    const error = await refusal(["merge", recipe, "--server", server.url]);
+    assertEquals([error.exit, error.code, error.where], [2, "captures_on_server", `${folder}/language.npz`]);
+    assertStringIncludes(error.fix, "leave --server out");
+    const response = await fetch(`${server.url}/api/adapters`);
+    assertEquals(await response.json(), []);
+  }));

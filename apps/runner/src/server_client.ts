@@ -163,6 +163,8 @@ function summaryOf(recipe: Recipe, result: RemoteResult, server: string): Remote
 
 /** The recipe with what the server calls its parts. */
 async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun): Promise<unknown> {
+  const { capture } = recipe.adapters[0]!;
+  if (capture !== undefined && METHODS.get(recipe.method)?.needs.calibration) throw captureStaysHere(capture);
   const known = await connection.json<{ id: string; files: readonly RemoteFile[] }[]>("/api/adapters");
   const adapters = [];
   for (const { path, name, weight, calibration } of recipe.adapters) {
@@ -186,6 +188,15 @@ async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun)
     seed,
     device,
   };
+}
+
+function captureStaysHere(path: string): MergeError {
+  return new MergeError(
+    "captures_on_server",
+    `${path} is a capture, which servers do not take`,
+    "merge here: leave --server out. Captures need no base model, and any GPU or CPU will do",
+    path,
+  );
 }
 
 /** The server's own copy of the base model, by the name of its folder. */

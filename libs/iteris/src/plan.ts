@@ -144,11 +144,11 @@ function planSites(stage: Stage, tasks: readonly Task[]): PlannedSite[] {
     .filter(({ deltas }) => deltas.some((delta) => delta !== undefined))
     .map((adapted) => ({
       ...adapted,
-      stacked: stack(adapted.deltas.filter((delta) => delta !== undefined)),
+      stacked: stackDeltas(adapted.deltas.filter((delta) => delta !== undefined)),
     }));
 }
 
 /** Σ W_i as one delta: the a's one below the other, the b's side by side. */
-function stack(deltas: readonly Delta[]): Delta {
+export function stackDeltas(deltas: readonly Delta[]): Delta {
   return { a: concatRows(deltas.map(({ a }) => a)), b: concatColumns(deltas.map(({ b }) => b)) };
 }

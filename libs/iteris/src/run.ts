@@ -1,4 +1,4 @@
-import { CpuDevice, type Device, gemm, type Tensor } from "@lora-loom/tensor";
+import { CpuDevice, gemm, type Tensor } from "@lora-loom/tensor";
 import { disposeDeltas, frobeniusNorm } from "./algebra.ts";
 import type { Delta, Deltas } from "./base_model.ts";
 import type { Settings } from "./options.ts";
@@ -7,7 +7,7 @@ import { makePlan, type Plan } from "./plan.ts";
 import { type PassResult, runPass } from "./pass.ts";
 import type { MergeReport, SiteReport } from "./report.ts";
 import type { MergeRequest } from "./request.ts";
-import type { Run } from "./run_context.ts";
+import { defaultHostSolverLimit, type Run } from "./run_context.ts";
 import { StateStore } from "./streams/state_store.ts";
 
 /** A merged adapter. */
@@ -19,11 +19,6 @@ export interface Merged {
 
 const DEFAULT_TOKENS_PER_CHUNK = 1024;
 const DEFAULT_HOST_BYTES = 64 * 2 ** 20;
-
-/** Up to so many inputs, a float64 factorisation on the CPU costs less than it gains to do it elsewhere. */
-function defaultHostSolverLimit({ info }: Device): number {
-  return info.class === "software" || info.class === "cpu" ? 1024 : 512;
-}
 
 /** Runs the schedule that `settings` ask for. */
 export async function run(request: MergeRequest<unknown>, settings: Settings): Promise<Merged> {

@@ -1,14 +1,7 @@
-import {
-  type Merged,
-  type MergeReport,
-  type MergeRequest,
-  type Sequence,
-  splice,
-  type Task,
-} from "@lora-loom/iteris";
+import { type Merged, type MergeRequest, type Sequence, splice, type Task } from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
-import type { MethodFigures, MethodOutcome, ModelJob, Parameters } from "../methods/method.ts";
+import type { MethodOutcome, ModelJob, Parameters } from "../methods/method.ts";
 import { seededRandom } from "./seeded_random.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
@@ -16,6 +9,7 @@ import { answeredSequences, calibrationSequences } from "./answers.ts";
 import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
 import { type Expert, openSession, type Session } from "./session.ts";
+import { siteFigures } from "./site_figures.ts";
 import { summedDeltas } from "./summed_deltas.ts";
 
 /** Solves for one merged adapter under given settings; the only thing in which `iteris` and `iteris+` differ here. */
@@ -52,8 +46,9 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
     : await attempt(job, session, tasks, heldOut, solve, givenCandidate(parameters));
   try {
     const outcome = await outcomeOf(job, session, heldOut, best);
-    for (const [module, { a, b }] of best.merged.deltas) {
-      await job.write(module, { a, b, figures: siteFigures(best.merged.report, module) });
+    for (const site of best.merged.report.sites) {
+      const { a, b } = best.merged.deltas.get(site.module)!;
+      await job.write(site.module, { a, b, figures: siteFigures(site) });
     }
     return outcome;
   } finally {
@@ -228,22 +223,4 @@ async function agreementOfSum(
   } finally {
     disposeDeltas(deltas);
   }
-}
-
-/** Figures of one module; lists are in the order of the adapters. */
-function siteFigures({ sites }: MergeReport, module: string): MethodFigures {
-  const site = sites.find((candidate) => candidate.module === module)!;
-  return {
-    alpha: site.alpha,
-    condition: site.condition,
-    backward_error: site.backwardError,
-    solved_rank: site.rank.solved,
-    kept_rank: site.rank.kept,
-    truncation_loss: site.rank.loss,
-    plain_truncation_loss: site.rank.plainLoss,
-    adaptive_weight: site.tasks.map(({ adaptiveWeight }) => adaptiveWeight),
-    output_error: site.tasks.map(({ errors }) => errors.merged),
-    output_error_of_sum: site.tasks.map(({ errors }) => errors.sum),
-    output_error_of_mean: site.tasks.map(({ errors }) => errors.mean),
-  };
 }

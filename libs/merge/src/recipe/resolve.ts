@@ -3,7 +3,7 @@ import { OUTPUT_FORMATS } from "@lora-loom/formats";
 import * as v from "valibot";
 import { MergeError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
-import { parameterSchema } from "../methods/parameters.ts";
+import { parameterSchema, type ParameterSpec } from "../methods/parameters.ts";
 import { didYouMean, nearest } from "./nearest.ts";
 import { keyName, type KeyPath, type RecipeDocument } from "./document.ts";
 import { DEVICE_CHOICES, OUTPUT_DTYPES, type ParameterValue, type Recipe } from "./recipe.ts";
@@ -31,6 +31,7 @@ const adapterSchema = v.strictObject({
   name: v.optional(text("a name")),
   weight: v.optional(finiteNumber, 1),
   calibration: v.optional(text("the path of a JSON Lines file")),
+  capture: v.optional(text("the path of a .npz or .safetensors file")),
   drop: v.optional(v.array(text("a kind, module or tensor"), "expected a list such as [dora]")),
   expand: v.optional(v.boolean("expected true or false")),
 }, "expected a map with a path");
@@ -132,15 +133,18 @@ function findMethod(name: string, context: ResolveContext, document: RecipeDocum
 /** Checks a method's parameters against their declarations and fills in fixed defaults. */
 function resolveParameters(
   method: Method,
+  specs: readonly ParameterSpec[],
   given: Readonly<Record<string, unknown>>,
   document: RecipeDocument,
 ): Record<string, ParameterValue> {
   const names = method.parameters.map(({ name }) => name);
+  const usable = specs.map(({ name }) => name);
   for (const key of Object.keys(given)) {
     if (!names.includes(key)) throw unknownKey(["parameters", key], names, document);
+    if (!usable.includes(key)) throw parameterNeedsModel(method, key, usable, document);
   }
   const parameters: Record<string, ParameterValue> = {};
-  for (const spec of method.parameters) {
+  for (const spec of specs) {
     const value = given[spec.name] ?? spec.default;
     if (value === undefined) continue;
     const result = v.safeParse(parameterSchema(spec), value);
@@ -157,6 +161,22 @@ function resolveParameters(
     parameters[spec.name] = result.output;
   }
   return parameters;
+}
+
+function parameterNeedsModel(
+  { name }: Method,
+  key: string,
+  usable: readonly string[],
+  document: RecipeDocument,
+): MergeError {
+  return new MergeError(
+    "parameter_needs_model",
+    `${key} needs the base model to run, and captures hold only what its modules once read; with captures ${name} takes ${
+      usable.join(", ")
+    }`,
+    `remove ${key}, or give base_model and calibration: instead of capture:`,
+    document.locate(["parameters", key]),
+  );
 }
 
 /** Makes names unique: `language`, `language-2`, … in the recipe's order. */
@@ -177,11 +197,15 @@ function adapterName(path: string): string {
   return isGeneric ? basename(dirname(path)) : base.replace(/\.(safetensors|gguf|npz)$/i, "");
 }
 
-function checkNeeds(
-  method: Method,
-  recipe: v.InferOutput<typeof recipeSchema>,
-  document: RecipeDocument,
-): void {
+type RecipeInput = v.InferOutput<typeof recipeSchema>;
+
+/** Whether captures stand for the base model and the calibration text that the method would need. */
+function runsOnCaptures({ needs }: Method, { adapters }: RecipeInput): boolean {
+  return needs.calibration && adapters.some(({ capture }) => capture !== undefined);
+}
+
+function checkNeeds(method: Method, recipe: RecipeInput, document: RecipeDocument): void {
+  if (runsOnCaptures(method, recipe)) return checkCaptures(method, recipe, document);
   if (method.needs.baseModel && recipe.base_model === undefined) {
     throw new MergeError(
       "missing_key",
@@ -198,6 +222,36 @@ function checkNeeds(
       'add calibration: path/to/prompts.jsonl, with a row such as {"prompt": "…"} per example',
       document.locate(["adapters", index]),
     );
+  });
+}
+
+function checkCaptures(method: Method, { adapters }: RecipeInput, document: RecipeDocument): void {
+  adapters.forEach(({ path, capture, calibration }, index) => {
+    const place = (key: string) => document.locate(["adapters", index, key]);
+    if (capture !== undefined && !method.captures) {
+      throw new MergeError(
+        "captures_unsupported",
+        `${method.name} runs the base model on text, and ${capture} holds only what its modules once read`,
+        "write method: iteris, or give base_model and calibration: instead of capture:",
+        place("capture"),
+      );
+    }
+    if (capture !== undefined && calibration !== undefined) {
+      throw new MergeError(
+        "capture_and_calibration",
+        `${path} has both capture: and calibration:, one was expected`,
+        "keep capture: to merge without running the model, or calibration: to run it",
+        place("capture"),
+      );
+    }
+    if (capture === undefined) {
+      throw new MergeError(
+        "captures_incomplete",
+        `some adapters have capture:, but ${path} has not`,
+        "add capture: path/to/its/capture.npz, or give base_model and calibration: to all adapters",
+        document.locate(["adapters", index]),
+      );
+    }
   });
 }
 
@@ -219,20 +273,22 @@ export function resolveRecipe(document: RecipeDocument, context: ResolveContext)
   const input = parsed.output;
   const method = findMethod(input.method, context, document);
   checkNeeds(method, input, document);
+  const specs = runsOnCaptures(method, input) ? method.captures!.parameters : method.parameters;
   const absolute = (path: string) => isAbsolute(path) ? path : resolve(context.directory, path);
   const names = uniqueNames(input.adapters.map(({ name, path }) => name ?? adapterName(absolute(path))));
   return {
     method: method.name,
     ...(input.base_model === undefined ? {} : { baseModel: absolute(input.base_model) }),
-    adapters: input.adapters.map(({ path, weight, calibration, drop, expand }, index) => ({
+    adapters: input.adapters.map(({ path, weight, calibration, capture, drop, expand }, index) => ({
       path: absolute(path),
       name: names[index]!,
       weight,
       ...(calibration === undefined ? {} : { calibration: absolute(calibration) }),
+      ...(capture === undefined ? {} : { capture: absolute(capture) }),
       ...(drop === undefined ? {} : { drop }),
       ...(expand === undefined ? {} : { expand }),
     })),
-    parameters: resolveParameters(method, input.parameters ?? {}, document),
+    parameters: resolveParameters(method, specs, input.parameters ?? {}, document),
     include: input.include,
     exclude: input.exclude,
     output: { ...input.output, path: absolute(input.output.path) },
