@@ -1,7 +1,7 @@
 /** The threads themselves, with the CPU as their device. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { MergeError, type ProgressEvent, recipeFromObject } from "@lora-loom/merge";
-import { adapterPath, withFolder } from "../test_support/server.ts";
+import { adapterPath, onData, withFolder } from "../test_support/server.ts";
 import { Inspector } from "./inspector.ts";
 import { WorkerMerger } from "./merger.ts";
 
@@ -63,6 +63,33 @@ Deno.test("WorkerMerger fails the merge of a thread that is ended, and starts a 
       await merger.run({ id: "b", recipe: recipeTo(`${folder}/b`), signal, onProgress() {} });
     } finally {
       merger.close();
+    }
+  }));
+
+Deno.test("a merge whose GPU is lost in the middle runs once more on a new one, and gives the same bytes", () =>
+  withFolder(async (folder) => {
+    const mark = `${folder}/lose`;
+    await Deno.writeTextFile(mark, "");
+    Deno.env.set("LOOM_TEST_LOSE_DEVICE", mark);
+    const losing = new URL("../test_support/losing_merge_worker.ts", import.meta.url);
+    const mergers = [new WorkerMerger("auto", losing)];
+    try {
+      await onData(`${folder}/data`, { mergers }, async (server) => {
+        const adapters = [await server.upload("language"), await server.upload("speech")];
+        const request = { method: "lego", adapters: adapters.map(({ id }) => ({ id })) };
+        const weights = async () => {
+          const { id } = await server.startMerge(request);
+          const { state, error, result } = await server.until(id, "done", "failed");
+          assertEquals([state, error], ["done", null]);
+          assertEquals(result!.device.backend, "webgpu");
+          return result!.files.find(({ name }) => name === "adapter_model.safetensors")!.sha256;
+        };
+        const first = await weights();
+        await assertRejects(() => Deno.stat(mark), Deno.errors.NotFound, undefined, "a device was lost");
+        assertEquals(await weights(), first);
+      });
+    } finally {
+      Deno.env.delete("LOOM_TEST_LOSE_DEVICE");
     }
   }));
 
