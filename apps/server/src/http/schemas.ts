@@ -130,7 +130,10 @@ export const SCHEMAS = {
       "total?": integer,
       "seconds?": number,
       "elapsed?": number,
-      "remaining?": { ...number, description: "seconds, an estimate" },
+      "remaining?": {
+        ...nullable(number),
+        description: "seconds, an estimate, of a stage for its kind alone; null until it is known",
+      },
     }),
   },
   MergeResult: object({
