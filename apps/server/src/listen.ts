@@ -1,5 +1,5 @@
-import type { AddressInfo } from "node:net";
-import type { Server } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createAdaptorServer } from "@hono/node-server";
 import type { Limits } from "./limits.ts";
 
@@ -26,7 +26,8 @@ const MAX_HEADER_BYTES = 32 * 1024;
 
 /**
  * Listens. A client that does not get its request line and headers over in time is cut off, and so is one that keeps a
- * connection without using it; bodies have their own limits, which know what is uploaded.
+ * connection without using it, or does not take what it asked for; bodies have their own limits, which know what is
+ * uploaded.
  *
  * @throws {Error} of the system, such as `EADDRINUSE`
  */
@@ -46,6 +47,7 @@ export function listen(
       maxHeaderSize: MAX_HEADER_BYTES,
     },
   }) as Server;
+  cutOffIdle(server, idle);
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, host, () => {
@@ -55,5 +57,21 @@ export function listen(
         endAll: () => server.closeAllConnections(),
       });
     });
+  });
+}
+
+/**
+ * Ends connections on which nothing moves for so many milliseconds. One that waits for its answer may be quiet, for the
+ * answer can take its time; one that has an answer to take may not.
+ */
+function cutOffIdle(server: Server, milliseconds: number): void {
+  const waiting = new WeakSet<Socket>();
+  server.timeout = milliseconds;
+  server.on("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
+    waiting.add(socket);
+    response.once("close", () => waiting.delete(socket));
+  });
+  server.on("timeout", (socket: Socket) => {
+    if (!waiting.has(socket) || socket.writableLength > 0) socket.destroy();
   });
 }
