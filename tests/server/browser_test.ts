@@ -203,7 +203,7 @@ Deno.test("the page shows what was refused and why, and follows a merge that wai
     await Deno.writeTextFile(`${folder}/broken/adapter_model.safetensors`, "this is no safetensors file");
     await dropPaths(page, ".drop", [`${folder}/broken`]);
     await page.getByText("broken was refused").waitFor();
-    await page.getByRole("button", { name: "All right" }).click();
+    await page.getByRole("button", { name: "Dismiss" }).click();
     await dropPaths(page, ".drop", [adapter("language")]);
     await page.getByRole("slider", { name: "Weight of language" }).waitFor();
     await page.getByRole("radio", { name: "iteris", exact: true }).check();

@@ -61,7 +61,7 @@ async function takeCompose(page: Page, broken: string): Promise<void> {
   await dropPaths(page, ".drop", [broken]);
   await page.getByText("broken was refused").waitFor();
   await shoot(page, "refused");
-  await page.getByRole("button", { name: "All right" }).click();
+  await page.getByRole("button", { name: "Dismiss" }).click();
   await dropPaths(page, ".drop", NAMES.map((name) => `${EXAMPLE}/adapters/${name}`));
   for (const name of NAMES) await page.getByRole("slider", { name: `Weight of ${name}` }).waitFor();
   await page.locator(".spark").nth(NAMES.length - 1).waitFor();

@@ -73,7 +73,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
 
   const recipe = (request: MergeRequest, id: string): Promise<Recipe> =>
     recipeOf(request, {
-      adapter: (adapter) => ({ name: adapters.get(adapter).name, path: adapters.path(adapter) }),
+      adapter: (adapter) => ({ name: adapters.get(adapter).name, ...adapters.place(adapter) }),
       calibration: (calibration) => calibrations.path(calibration),
       model: (name) => models.path(name),
       output: results.target(id),
@@ -84,6 +84,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
     mergers: workers,
     limits,
     recipe,
+    used,
     hide,
   });
   const conversions = new Conversions({ inspector, results, models, folder, limits });

@@ -21,8 +21,8 @@ export class Inspector implements InspectionWork {
     this.#start();
   }
 
-  readonly describe: InspectionWork["describe"] = (path) => this.#call("describe", path);
-  readonly inspect: InspectionWork["inspect"] = (path) => this.#call("inspect", path);
+  readonly describe: InspectionWork["describe"] = (place) => this.#call("describe", place);
+  readonly inspect: InspectionWork["inspect"] = (place) => this.#call("inspect", place);
   readonly plan: InspectionWork["plan"] = (recipe) => this.#call("plan", recipe);
   readonly convert: InspectionWork["convert"] = (order) => this.#call("convert", order);
 

@@ -96,17 +96,17 @@ Deno.test("a merge whose GPU is lost in the middle runs once more on a new one, 
 Deno.test("Inspector describes, inspects and plans in its thread, and passes on what went wrong", async () => {
   const inspector = new Inspector();
   try {
-    const facts = await inspector.describe(adapterPath("language"));
+    const facts = await inspector.describe({ path: adapterPath("language") });
     assertEquals([facts.format, facts.modules], ["peft", 28]);
     const [inspection, plan] = await Promise.all([
-      inspector.inspect(adapterPath("language")),
+      inspector.inspect({ path: adapterPath("language") }),
       inspector.plan(recipeTo("/nowhere")),
     ]);
     assertEquals([inspection.modules.length, plan], [28, { modules: 28, rank: 4 }]);
-    const error = await assertRejects(() => inspector.describe("/nowhere"), MergeError);
+    const error = await assertRejects(() => inspector.describe({ path: "/nowhere" }), MergeError);
     assertEquals(error.code, "not_found");
   } finally {
     inspector.close();
   }
-  await assertRejects(() => inspector.describe(adapterPath("language")), MergeError);
+  await assertRejects(() => inspector.describe({ path: adapterPath("language") }), MergeError);
 });
