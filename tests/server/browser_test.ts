@@ -2,8 +2,9 @@
 import axe from "axe-core";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { unzipSync } from "fflate";
-import type { Download, Page } from "playwright-core";
+import type { Download, Locator, Page } from "playwright-core";
 import { type RunningServer, type ServerOptions, startServer } from "@lora-loom/server";
+import { writeBiasedAdapter } from "../support/adapters.ts";
 import { dropPaths, visit } from "../support/browser.ts";
 import { runCli } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
@@ -82,8 +83,29 @@ async function mergeAndDownload(page: Page): Promise<Record<string, Uint8Array>>
   await page.getByRole("button", { name: "Start the merge" }).click();
   const link = page.getByRole("link", { name: "Download as zip" });
   await link.waitFor({ timeout: 300_000 });
-  const [download] = await Promise.all([page.waitForEvent("download"), link.click()]);
+  return await downloadBy(page, link);
+}
+
+async function downloadBy(page: Page, control: Locator): Promise<Record<string, Uint8Array>> {
+  const [download] = await Promise.all([page.waitForEvent("download"), control.click()]);
   return await unzipped(download);
+}
+
+/** The report stands in the page whole, with its plots, and needs no scrolling of its own. */
+async function checkReport(page: Page): Promise<void> {
+  const report = page.frameLocator("iframe");
+  await report.getByRole("img", { name: /^Cosine of the merged delta/ }).waitFor();
+  await page.waitForFunction(() => {
+    const { document } = globalThis as unknown as { document: { querySelector(name: string): Frame } };
+    const { contentDocument, clientHeight } = document.querySelector("iframe");
+    return contentDocument.documentElement.scrollHeight === clientHeight;
+  });
+}
+
+/** What the test looks at of a frame. */
+interface Frame {
+  readonly contentDocument: { readonly documentElement: { readonly scrollHeight: number } };
+  readonly clientHeight: number;
 }
 
 /** What the runner writes for the recipe that the page shows. */
@@ -133,7 +155,14 @@ Deno.test("the page merges dropped adapters with LEGO; the download equals the r
     assertEquals(await recipeOf(page), recipe);
     const [weights] = Object.entries(files).filter(([name]) => name.endsWith("adapter_model.safetensors"));
     assertEquals(weights![1], await runnersWeights(recipe, folder));
-    await page.frameLocator("iframe").getByText("cosine to the sum").waitFor();
+    await checkReport(page);
+    await unfold(page, /another program/);
+    const mlx = await downloadBy(page, page.getByRole("button", { name: "mlx", exact: true }));
+    assertEquals(Object.keys(mlx).map((name) => name.split("/").at(-1)).sort(), [
+      "README.md",
+      "adapter_config.json",
+      "adapters.safetensors",
+    ]);
     await checkAccessibility(page, "a merge that is done");
   }));
 
@@ -194,7 +223,7 @@ Deno.test("the page works with the keyboard alone, finds old merges, and takes t
   }));
 
 Deno.test("the page shows what was refused and why, and follows a merge that waits, fails or is cancelled", () =>
-  inBrowser({ device: "cpu", refusals: [413] }, async ({ page, folder, server }) => {
+  inBrowser({ device: "cpu", refusals: [413, 422] }, async ({ page, folder, server }) => {
     await Deno.mkdir(`${folder}/broken`);
     await Deno.copyFile(
       `${adapter("language")}/adapter_config.json`,
@@ -203,7 +232,13 @@ Deno.test("the page shows what was refused and why, and follows a merge that wai
     await Deno.writeTextFile(`${folder}/broken/adapter_model.safetensors`, "this is no safetensors file");
     await dropPaths(page, ".drop", [`${folder}/broken`]);
     await page.getByText("broken was refused").waitFor();
+    await checkAccessibility(page, "a refused upload");
     await page.getByRole("button", { name: "Dismiss" }).click();
+    await dropPaths(page, ".drop", [await writeBiasedAdapter(`${folder}/biased`)]);
+    await page.getByRole("button", { name: /^Take it without .*lora_B.bias$/ }).click();
+    await page.getByText(/ without .*lora_B.bias$/).waitFor();
+    assertStringIncludes(await recipeOf(page), "drop: [");
+    await page.getByRole("checkbox", { name: "biased" }).uncheck();
     await dropPaths(page, ".drop", [adapter("language")]);
     await page.getByRole("slider", { name: "Weight of language" }).waitFor();
     await page.getByRole("radio", { name: "iteris", exact: true }).check();
