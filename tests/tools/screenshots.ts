@@ -23,15 +23,18 @@ const LOOKS = [
 const flags = parseArgs(Deno.args, { string: ["_", "format", "only"], default: { format: "webp" } });
 const folder = String(flags._[0] ?? repositoryPath("docs/screenshots"));
 
-/** Takes the page as it is in every look; `target` is brought to the top of the window. */
+/** Takes the page as it is in every look; the element that `target` finds, a script, is brought to the top. */
 async function shoot(page: Page, state: string, target?: string): Promise<void> {
   if (flags.only && flags.only !== state) return;
+  await page.mouse.move(0, 0);
   for (const { name, colorScheme, width, height } of LOOKS) {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     await page.setViewportSize({ width, height });
     await page.evaluate("document.activeElement?.blur()");
     await page.evaluate(
-      target ? `document.querySelector(${JSON.stringify(target)}).scrollIntoView()` : "scrollTo(0, 0)",
+      target
+        ? `${target}.scrollIntoView({ behavior: "instant" })`
+        : `scrollTo({ top: 0, behavior: "instant" })`,
     );
     // The layout settles.
     await page.waitForTimeout(150);
@@ -40,6 +43,8 @@ async function shoot(page: Page, state: string, target?: string): Promise<void> 
   await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
   await page.setViewportSize({ width: 1200, height: 900 });
 }
+
+const one = (selector: string) => `document.querySelector(${JSON.stringify(selector)})`;
 
 /** Playwright itself knows no WebP, which takes a third of a PNG's bytes. */
 async function picture(page: Page): Promise<Uint8Array> {
@@ -73,12 +78,12 @@ async function takeCompose(page: Page, broken: string): Promise<void> {
   await shoot(page, "details");
   await page.getByRole("button", { name: "Details of language" }).click();
   await page.locator("summary").filter({ hasText: "More parameters" }).click();
-  await shoot(page, "method", "#step-method");
+  await shoot(page, "method", one("#step-method"));
   await page.getByRole("radio", { name: "iteris", exact: true }).check();
   const prompts = NAMES.map((name) => `${EXAMPLE}/tasks/${name}.train.jsonl`);
   await page.locator("#pick-calibration").setInputFiles(prompts);
   await page.getByText("speech.train.jsonl").first().waitFor({ state: "attached" });
-  await shoot(page, "calibration", "#about-method");
+  await shoot(page, "calibration", one("#about-method"));
 }
 
 async function takeMerges(page: Page): Promise<void> {
@@ -103,9 +108,9 @@ async function takeMerges(page: Page): Promise<void> {
   await page.getByRole("link", { name: "Download as zip" }).waitFor();
   await shoot(page, "result");
   await page.frameLocator("iframe").getByText("cosine to the sum").waitFor();
-  await shoot(page, "report", "#report");
+  await shoot(page, "report", `${one("iframe")}.contentDocument.querySelector("figure")`);
   await page.locator("summary").filter({ hasText: "another program" }).click();
-  await shoot(page, "layouts", "#files");
+  await shoot(page, "layouts", one("#files"));
   await page.getByRole("link", { name: "History" }).click();
   await page.getByRole("heading", { name: "Merges" }).waitFor();
   await shoot(page, "history");

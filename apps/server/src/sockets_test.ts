@@ -107,14 +107,14 @@ const heavyMerger: Merger = {
 };
 
 Deno.test("a client that does not take the file or archive it asked for is cut off", () =>
-  withListening({ idleSeconds: 1 }, async (server) => {
+  withListening({ idleSeconds: 0.5 }, async (server) => {
     const { id: adapter } = await uploaded(server, "language");
     const merge = await started(server, { method: "svd", adapters: [{ id: adapter }] });
     while (server.services.merges.get(merge).state !== "done") await pause(5);
     for (const path of ["files/adapter_model.safetensors", "archive.zip"]) {
       const connection = await connect(server);
       await send(connection, `GET /api/merges/${merge}/${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
-      await pause(3000);
+      await pause(4000);
       // What was on its way is there, and then the end: a patient server would give it all.
       let bytes = 0;
       for await (const chunk of connection.readable) bytes += chunk.length;
@@ -122,22 +122,43 @@ Deno.test("a client that does not take the file or archive it asked for is cut o
     }
   }, { mergers: [heavyMerger] }));
 
-Deno.test("headers that are too large and requests that are none get a 4xx or are cut off", () =>
-  withListening({}, async (server) => {
+Deno.test("header floods, halves of requests and what is no request get a 4xx with a code", () =>
+  withListening({ httpHeaderBytes: 2000, idleSeconds: 1 }, async (server) => {
+    const start = "GET / HTTP/1.1\r\nHost: localhost\r\n";
     for (
-      const [text, status] of [
-        [`GET / HTTP/1.1\r\nHost: localhost\r\nA: ${"x".repeat(100_000)}\r\n\r\n`, /^(HTTP\/1.1 4\d\d|$)/],
-        ["NONSENSE\r\n\r\n", /^(HTTP\/1.1 400|$)/],
-        ["GET / HTTP/9.9\r\n\r\n", /^(HTTP\/1.1 [45]\d\d|$)/],
+      const [text, status, code] of [
+        [`${start}A: ${"x".repeat(100_000)}\r\n\r\n`, 431, "headers_too_large"],
+        [`${start}${"a: b\r\n".repeat(1000)}\r\n`, 431, "headers_too_large"],
+        [`GET /${"x".repeat(5000)} HTTP/1.1\r\nHost: localhost\r\n\r\n`, 431, "headers_too_large"],
+        [`${start}A`, 408, "request_stalled"],
+        ["NONSENSE\r\n\r\n", 400, "malformed_request"],
+        ["GET / HTTP/9.9\r\n\r\n", 400, "malformed_request"],
       ] as const
     ) {
       const connection = await connect(server);
       await send(connection, text).catch(() => {});
       const answer = await readToEnd(connection);
-      assert(status.test(answer), `${text.slice(0, 20)}: ${answer.slice(0, 200)}`);
+      const [head = "", body = ""] = answer.split("\r\n\r\n");
+      assert(head.startsWith(`HTTP/1.1 ${status} `), `${text.slice(0, 20)}: ${answer.slice(0, 200)}`);
+      assertEquals(JSON.parse(body).error.code, code);
     }
     const odd = await fetch(`${server.url}/api/health`, { method: "PROPFIND" });
     assertEquals((await errorOf(odd, 404)).code, "no_such_route");
+  }));
+
+Deno.test("more connections than may be open are ended, and closed ones make room", () =>
+  withListening({ connections: 2 }, async (server) => {
+    const request = "GET /api/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    const held = [await connect(server), await connect(server)];
+    await pause(100);
+    assertEquals(await readToEnd(await connect(server)), "");
+    for (const connection of held) {
+      await send(connection, request);
+      assert((await readToEnd(connection)).startsWith("HTTP/1.1 200"));
+    }
+    const after = await connect(server);
+    await send(after, request);
+    assert((await readToEnd(after)).startsWith("HTTP/1.1 200"));
   }));
 
 Deno.test("an event stream whose reader is gone makes room", () =>
