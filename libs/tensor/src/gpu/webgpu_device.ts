@@ -8,6 +8,7 @@ import { FailureLog, outOfMemory } from "./failures.ts";
 import type { GpuDevice, GpuLimits, TensorWindow } from "./gpu_device.ts";
 import type { Kernel } from "./kernel.ts";
 import { MAX_WORKGROUPS } from "./limits.ts";
+import type { KernelTime } from "./kernel_timer.ts";
 import { beginWait } from "./polling.ts";
 import { encodeParams, PipelineCache } from "./pipeline_cache.ts";
 import { Readback } from "./readback.ts";
@@ -83,6 +84,8 @@ export interface WebGpuDeviceOptions {
   readonly poison?: boolean;
   /** Bind at most this many bytes at once. For tests. */
   readonly maxBindingBytes?: number;
+  /** Time every dispatch, where the adapter has timestamps. */
+  readonly timeKernels?: boolean;
 }
 
 /** A device on any adapter that Dawn offers. Opened by `openDevice`. */
@@ -114,7 +117,11 @@ export class WebGpuDevice implements GpuDevice {
       invocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
     };
     this.#failures = new FailureLog(device);
-    this.#queue = new CommandQueue(device, BUFFER);
+    this.#queue = new CommandQueue(
+      device,
+      BUFFER,
+      (options.timeKernels ?? false) && this.features.has("timestamp-query"),
+    );
     this.#uploader = new Uploader(device, this.#queue);
     this.#pipelines = new PipelineCache(device, this.limits);
     this.#readback = new Readback(device, BUFFER, MAP_READ_MODE);
@@ -130,6 +137,18 @@ export class WebGpuDevice implements GpuDevice {
 
   get memory(): MemoryUse {
     return { bytes: this.#pool.usedBytes, peakBytes: this.#pool.peakBytes };
+  }
+
+  /** What each kernel cost so far, the costliest first; empty unless the device was opened with `timeKernels`. */
+  async kernelTimes(): Promise<readonly KernelTime[]> {
+    await this.finish();
+    return await this.#queue.timer?.times() ?? [];
+  }
+
+  /** Starts {@linkcode kernelTimes} anew. */
+  async resetKernelTimes(): Promise<void> {
+    await this.kernelTimes();
+    this.#queue.timer?.reset();
   }
 
   /** Bytes of buffers that no tensor holds, kept for the next one. */
@@ -292,6 +311,7 @@ export class WebGpuDevice implements GpuDevice {
     await device.queue.onSubmittedWorkDone().catch(() => {});
     await this.#uploader.destroy();
     this.#readback.destroy();
+    await this.#queue.timer?.destroy();
     device.destroy();
     await device.lost;
     open.delete(this);
