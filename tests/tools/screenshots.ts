@@ -83,6 +83,7 @@ async function takeCompose(page: Page, broken: string): Promise<void> {
   const prompts = NAMES.map((name) => `${EXAMPLE}/tasks/${name}.train.jsonl`);
   await page.locator("#pick-calibration").setInputFiles(prompts);
   await page.getByText("speech.train.jsonl").first().waitFor({ state: "attached" });
+  await page.getByLabel("samples", { exact: true }).fill("6");
   await shoot(page, "calibration", one("#about-method"));
 }
 
@@ -91,7 +92,7 @@ async function takeMerges(page: Page): Promise<void> {
   const back = () => page.getByRole("link", { name: "Merge", exact: true }).click();
   await start.click();
   await page.locator("progress").waitFor();
-  await page.getByText(/ of \d+/).first().waitFor();
+  await page.getByText("left of this").waitFor();
   await shoot(page, "running");
   const running = page.url();
   await back();
