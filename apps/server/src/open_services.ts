@@ -66,7 +66,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
   const inspector: InspectionWork = options.inspector ?? thread!;
   const used = () => usedBytes(database);
   const adapters = new AdapterStore({ database, folder, limits, inspector, used, hide });
-  const calibrations = new CalibrationStore(database, folder, limits);
+  const calibrations = new CalibrationStore(database, folder, limits, inspector);
   const results = new Results(folder.merges, hide);
   const workers: readonly Merger[] = options.mergers ??
     Array.from({ length: limits.jobs }, () => new WorkerMerger(options.device ?? "auto"));

@@ -9,6 +9,7 @@ import {
   planMerge,
   type Recipe,
 } from "@lora-loom/merge";
+import { countRows } from "../calibrations/count_rows.ts";
 
 /** How an adapter is to be read, where that is not plain; as in a recipe. */
 export interface ReadingOptions {
@@ -88,6 +89,8 @@ export const INSPECTION = {
   inspect: ({ path, ...options }: AdapterPlace): Promise<Inspection> => inspectAdapter(path, options),
   /** Refuses a merge that cannot be. */
   plan,
+  /** Reads calibration text row by row. */
+  countRows: (bytes: Uint8Array<ArrayBuffer>): Promise<number> => Promise.try(() => countRows(bytes)),
   /** Writes an adapter in another layout. */
   async convert({ input, output, ...options }: ConversionOrder): Promise<void> {
     await convertAdapter(input, output, options);

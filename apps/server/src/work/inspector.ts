@@ -24,6 +24,7 @@ export class Inspector implements InspectionWork {
   readonly describe: InspectionWork["describe"] = (place) => this.#call("describe", place);
   readonly inspect: InspectionWork["inspect"] = (place) => this.#call("inspect", place);
   readonly plan: InspectionWork["plan"] = (recipe) => this.#call("plan", recipe);
+  readonly countRows: InspectionWork["countRows"] = (bytes) => this.#call("countRows", bytes);
   readonly convert: InspectionWork["convert"] = (order) => this.#call("convert", order);
 
   close(): void {
