@@ -181,8 +181,13 @@ async function outcomeOf(
 ): Promise<MethodOutcome> {
   const { report } = merged;
   const experts = session.experts.map(({ deltas }) => deltas);
-  const sum = agreement && await agreementOfSum(job, session, heldOut, 1);
-  const mean = agreement && await agreementOfSum(job, session, heldOut, 1 / experts.length);
+  const compare = async (stage: string, done: number, factor: number) => {
+    job.progress({ stage, done, total: 2 });
+    return await agreementOfSum(job, session, heldOut, factor);
+  };
+  const sum = agreement && await compare("agreement of the sum", 0, 1);
+  const mean = agreement && await compare("agreement of the mean", 1, 1 / experts.length);
+  if (agreement) job.progress({ stage: "agreement", done: 2, total: 2 });
   return {
     figures: {
       passes: report.passes,
