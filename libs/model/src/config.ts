@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { ModelError } from "./errors.ts";
+import { invalid, parseWith, refuseQuantised, unsupported } from "./config_errors.ts";
 import { type RopeConfig, type RopeScaling, unsupportedRope } from "./rope.ts";
 
 /** Sizes and constants of a decoder-only model, in one form for both generations of `config.json`. */
@@ -73,9 +73,7 @@ type RawConfig = v.InferOutput<typeof configSchema>;
  * @throws {ModelError} `invalid_config`; `unsupported_…` for a setting that would change the mathematics
  */
 export function parseDecoderConfig(json: unknown, where: string): DecoderConfig {
-  const result = v.safeParse(configSchema, json);
-  if (!result.success) throw invalid(result.issues.map(describeIssue).join("; "), where);
-  const raw = result.output;
+  const raw = parseWith(configSchema, json, where);
   refuseUnsupported(raw, where);
   const queryHeads = raw.num_attention_heads;
   const keyValueHeads = raw.num_key_value_heads ?? queryHeads;
@@ -114,17 +112,7 @@ export function withinWindow(config: DecoderConfig): DecoderConfig {
 }
 
 function refuseUnsupported(raw: RawConfig, where: string): void {
-  if (raw.quantization_config !== undefined && raw.quantization_config !== null) {
-    const method = (raw.quantization_config as { quant_method?: unknown }).quant_method;
-    throw new ModelError(
-      "unsupported_quantization",
-      `the model is quantised (quantization_config, ${
-        method ?? "method not named"
-      }); expected BF16, F16 or F32 weights`,
-      "use the unquantised base model that the adapters were trained on",
-      where,
-    );
-  }
+  refuseQuantised(raw.quantization_config, where);
   if (raw.hidden_act !== "silu") throw unsupported("hidden_act", raw.hidden_act, "silu", where);
   const partial = raw.rope_parameters?.partial_rotary_factor ?? raw.partial_rotary_factor ?? 1;
   if (partial !== 1) throw unsupported("partial_rotary_factor", `${partial}`, "1", where);
@@ -164,27 +152,4 @@ function parseScaling(
     default:
       throw unsupportedRope(type, where);
   }
-}
-
-function describeIssue(issue: v.BaseIssue<unknown>): string {
-  const path = issue.path?.map((item) => String(item.key)).join(".") ?? "config";
-  return `${path}: expected ${issue.expected ?? "something else"}, found ${issue.received}`;
-}
-
-function invalid(message: string, where: string): ModelError {
-  return new ModelError(
-    "invalid_config",
-    message,
-    "take config.json from the model's original folder",
-    where,
-  );
-}
-
-function unsupported(key: string, found: string, expected: string, where: string): ModelError {
-  return new ModelError(
-    `unsupported_${key}`,
-    `config.json has ${key} ${found}; expected ${expected}`,
-    "use a base model with a supported configuration",
-    where,
-  );
 }

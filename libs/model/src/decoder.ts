@@ -1,15 +1,15 @@
 import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
 import { type Architecture, linearName, type LinearRole } from "./architecture.ts";
-import type { Delta, Deltas } from "./base_model.ts";
+import type { Deltas } from "./base_model.ts";
 import type { DecoderConfig } from "./config.ts";
-import { addBias } from "./ops/add_bias.ts";
+import { applyLinear } from "./linear.ts";
 import { attention } from "./ops/attention.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
 import { rotary } from "./ops/rotary.ts";
 import { gatherRows } from "./ops/rows.ts";
 import { siluMul } from "./ops/silu_mul.ts";
 import { RotaryAngles } from "./rotary_angles.ts";
-import type { DecoderWeights, Linear } from "./weights.ts";
+import type { DecoderWeights } from "./weights.ts";
 
 /** The parts of a decoder's forward pass, from which whole and stage-by-stage passes are put together. */
 export class Decoder implements Disposable {
@@ -91,14 +91,4 @@ export class Decoder implements Disposable {
     using normed = gain ? this.norm(projected, gain) : undefined;
     return rotary(normed ?? projected, positions, this.#angles.table);
   }
-}
-
-function applyLinear(x: Tensor, { weight, bias }: Linear, delta: Delta | undefined, into?: Tensor): Tensor {
-  const y = gemm(x, weight, { transposeB: true, ...(into && { into, beta: 1 }) });
-  if (bias) addBias(bias, y);
-  if (delta) {
-    using inner = gemm(x, delta.a, { transposeB: true });
-    gemm(inner, delta.b, { transposeB: true, into: y, beta: 1 });
-  }
-  return y;
 }

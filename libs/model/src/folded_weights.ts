@@ -1,7 +1,8 @@
-import { add, gemm, type Tensor } from "@lora-loom/tensor";
+import type { Tensor } from "@lora-loom/tensor";
 import { LINEAR_ROLES, linearName, type LinearRole } from "./architecture.ts";
 import type { Deltas } from "./base_model.ts";
 import { Decoder } from "./decoder.ts";
+import { foldDelta } from "./linear.ts";
 import type { DecoderWeights, LayerWeights, Linear } from "./weights.ts";
 
 /**
@@ -47,8 +48,7 @@ class FoldedWeights implements DecoderWeights {
     if (!delta) return linear;
     let weight = this.#folded.get(module);
     if (!weight) {
-      using change = gemm(delta.b, delta.a);
-      weight = add(linear.weight, change);
+      weight = foldDelta(linear, delta);
       this.#folded.set(module, weight);
     }
     return { ...linear, weight };

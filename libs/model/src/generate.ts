@@ -10,7 +10,7 @@ import { gatherRows } from "./ops/rows.ts";
 import { promptGroups, rowLimits } from "./prompt_groups.ts";
 
 const NO_DELTAS: Deltas = new Map();
-const BAD_LOGITS =
+export const BAD_LOGITS =
   "see that the adapter belongs to this base model, and that its scale and weight are sensible";
 
 /** A prompt on its way to a completion. */

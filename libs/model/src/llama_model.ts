@@ -17,7 +17,9 @@ import { checkDelta, checkDeltas } from "./deltas.ts";
 import { ModelError } from "./errors.ts";
 import { generateGreedily } from "./generate.ts";
 import { gatherRows } from "./ops/rows.ts";
+import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
+import { StagedActivations, stateBefore, takenOver, wrongStage } from "./staged_activations.ts";
 
 /** The four stages of every decoder layer: which modules run, and what the stage is called after the layer's prefix. */
 const LAYER_STAGES = [
@@ -26,37 +28,6 @@ const LAYER_STAGES = [
   { kind: "mlp_in", name: "mlp.gate_up", roles: ["gate", "up"] },
   { kind: "mlp_out", name: "mlp.down", roles: ["down"] },
 ] as const satisfies readonly { kind: string; name: string; roles: readonly LinearRole[] }[];
-
-/** State before stage `next`; past the last stage, `next` is their number. */
-class StagedActivations implements Activations {
-  #disposed = false;
-
-  constructor(
-    readonly next: number,
-    readonly lengths: readonly number[],
-    readonly sharedInput: Shared<Tensor>,
-    readonly sharedStream: Shared<Tensor>,
-  ) {}
-
-  get input(): Tensor {
-    return this.sharedInput.value;
-  }
-
-  get stream(): Tensor {
-    return this.sharedStream.value;
-  }
-
-  get tensors(): ReadonlyMap<string, Tensor> {
-    return new Map([["input", this.input], ["stream", this.stream]]);
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.sharedInput[Symbol.dispose]();
-    this.sharedStream[Symbol.dispose]();
-  }
-}
 
 /** A Llama-like decoder: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
 export class LlamaModel implements BaseModel {
@@ -85,7 +56,7 @@ export class LlamaModel implements BaseModel {
   }
 
   advance(stage: Stage, at: Activations, deltas: Deltas): Activations {
-    const state = this.#stateOf(stage, at);
+    const state = stateBefore(this.stages, stage, at);
     for (const site of stage.sites) checkDelta(site, deltas.get(site.module));
     const layer = Math.floor(stage.index / LAYER_STAGES.length);
     switch (LAYER_STAGES[stage.index % LAYER_STAGES.length]!.kind) {
@@ -111,16 +82,7 @@ export class LlamaModel implements BaseModel {
   }
 
   restore(stage: Stage, lengths: readonly number[], tensors: ReadonlyMap<string, Tensor>): Activations {
-    const input = tensors.get("input"), stream = tensors.get("stream");
-    if (!input || !stream) {
-      throw new ModelError(
-        "missing_tensor",
-        `restore got the tensors ${[...tensors.keys()].join(", ") || "(none)"}; expected input and stream`,
-        "pass all of Activations.tensors",
-        stage.name,
-      );
-    }
-    return this.#stateBefore(stage.index, lengths, input, new Shared(stream));
+    return new StagedActivations(stage.index, lengths, takenOver(stage, tensors, ["input", "stream"]));
   }
 
   logits(at: Activations, rows: Rows = "all"): Tensor {
@@ -146,19 +108,7 @@ export class LlamaModel implements BaseModel {
   }
 
   forward(sequences: readonly Uint32Array[], deltas: Deltas, options: ForwardOptions = {}): Tensor {
-    this.checkDeltas(deltas);
-    let state = this.begin(sequences);
-    try {
-      for (const stage of this.stages) {
-        options.observe?.(stage, state.input);
-        const next = this.advance(stage, state, deltas);
-        state[Symbol.dispose]();
-        state = next;
-      }
-      return this.logits(state, options.rows);
-    } finally {
-      state[Symbol.dispose]();
-    }
+    return runForward(this, sequences, deltas, options);
   }
 
   async generate(
@@ -210,19 +160,11 @@ export class LlamaModel implements BaseModel {
   }
 
   #keepStream(state: StagedActivations, input: Tensor): Activations {
-    return this.#stateBefore(state.next + 1, state.lengths, input, state.sharedStream.hold());
+    return this.#stateBefore(state.next + 1, state.lengths, input, state.hold("stream"));
   }
 
   #stateBefore(next: number, lengths: readonly number[], input: Tensor, stream: Shared<Tensor>): Activations {
-    return new StagedActivations(next, lengths, new Shared(input), stream);
-  }
-
-  #stateOf(stage: Stage, at: Activations): StagedActivations {
-    if (this.stages[stage.index] !== stage) throw wrongStage(stage.name, "a stage of this model", at);
-    if (!(at instanceof StagedActivations) || at.next !== stage.index) {
-      throw wrongStage(stage.name, `the state before ${stage.name}`, at);
-    }
-    return at;
+    return new StagedActivations(next, lengths, new Map([["input", new Shared(input)], ["stream", stream]]));
   }
 }
 
@@ -253,16 +195,4 @@ function indexSites({ config }: Decoder, stages: readonly Stage[]) {
     });
   }
   return sites;
-}
-
-function wrongStage(where: string, expected: string, at: Activations): ModelError {
-  const found = at instanceof StagedActivations
-    ? `the state before stage ${at.next}`
-    : "the state of another model";
-  return new ModelError(
-    "wrong_stage",
-    `${where} expected ${expected}, found ${found}`,
-    "advance through model.stages in order",
-    where,
-  );
 }

@@ -1,5 +1,5 @@
-import { cast, type Device, type DType, type Tensor } from "@lora-loom/tensor";
-import type { ModelWeights, StoredTensor } from "@lora-loom/formats";
+import type { Device, Tensor } from "@lora-loom/tensor";
+import type { ModelWeights } from "@lora-loom/formats";
 import {
   type Architecture,
   LINEAR_ROLES,
@@ -9,11 +9,8 @@ import {
   NORM_ROLES,
 } from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";
-import { ModelError } from "./errors.ts";
-import { assertFinite } from "./finite.ts";
+import { WeightLoader } from "./weight_loader.ts";
 import type { DecoderWeights, LayerWeights, Linear } from "./weights.ts";
-
-const DTYPES: Readonly<Record<string, DType>> = { BF16: "bf16", F16: "f16", F32: "f32" };
 
 /**
  * Puts a decoder's weights on a device, one tensor at a time. They cross in their stored 16-bit form and are widened there.
@@ -26,7 +23,7 @@ export async function loadWeights(
   config: DecoderConfig,
   stored: ModelWeights,
 ): Promise<DecoderWeights> {
-  const loader = new Loader(device, stored);
+  const loader = new WeightLoader(device, stored);
   try {
     const embeddings = await loader.load(`${architecture.embeddings}.weight`, [
       config.vocabularySize,
@@ -55,7 +52,7 @@ export async function loadWeights(
 }
 
 async function loadLayer(
-  loader: Loader,
+  loader: WeightLoader,
   architecture: Architecture,
   config: DecoderConfig,
   layer: number,
@@ -77,63 +74,4 @@ async function loadLayer(
     norms[role] = await loader.load(`${architecture.layerPrefix(layer)}${name}.weight`, [width]);
   }
   return { linears: linears as LayerWeights["linears"], norms: norms as unknown as LayerWeights["norms"] };
-}
-
-/** Everything loaded so far, by name. */
-class Loader implements Disposable {
-  readonly #loaded = new Map<string, Tensor>();
-
-  constructor(readonly device: Device, readonly stored: ModelWeights) {}
-
-  /** Loads a tensor as f32. */
-  async load(name: string, shape: readonly number[]): Promise<Tensor> {
-    const tensor = this.#find(name, shape);
-    const bytes = await tensor.read();
-    const raw = this.device.upload(bytes, shape, this.#dtypeOf(tensor));
-    const widened = raw.dtype === "f32" ? raw : cast(raw, "f32");
-    if (widened !== raw) raw.dispose();
-    this.#loaded.set(name, widened);
-    return widened;
-  }
-
-  checkFinite(): Promise<void> {
-    return assertFinite(this.#loaded, `fetch the model again: ${this.stored.path} is damaged`);
-  }
-
-  [Symbol.dispose](): void {
-    for (const tensor of this.#loaded.values()) tensor.dispose();
-  }
-
-  #find(name: string, shape: readonly number[]): StoredTensor {
-    const tensor = this.stored.tensors.get(name);
-    const where = `${this.stored.path} ${name}`;
-    if (!tensor) {
-      throw new ModelError(
-        "missing_weight",
-        `the model's files hold no ${name} of shape [${shape}]`,
-        "fetch all files of the model, and see that config.json belongs to them",
-        where,
-      );
-    }
-    if (tensor.shape.length === shape.length && shape.every((size, axis) => tensor.shape[axis] === size)) {
-      return tensor;
-    }
-    throw new ModelError(
-      "wrong_weight_shape",
-      `${name} has shape [${tensor.shape}], config.json asks for [${shape}]`,
-      "see that config.json belongs to these weights",
-      where,
-    );
-  }
-
-  #dtypeOf(tensor: StoredTensor): DType {
-    const dtype = DTYPES[tensor.dtype];
-    if (dtype) return dtype;
-    throw new ModelError(
-      "unsupported_dtype",
-      `${tensor.name} is stored as ${tensor.dtype}; expected BF16, F16 or F32`,
-      "use the unquantised base model",
-      `${this.stored.path} ${tensor.name}`,
-    );
-  }
 }

@@ -1,25 +1,42 @@
 import type { Architecture } from "../architecture.ts";
+import { decoderFamily } from "../decoder_family.ts";
 import { ModelError } from "../errors.ts";
+import type { ModelFamily } from "../model_family.ts";
+import { t5 } from "../t5/family.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
+/** Decoders, each described by a file beside this one. */
+const DECODERS: readonly Architecture[] = [llama, mistral, qwen2, qwen3];
+
 /** Every family that {@linkcode openModel} can run. */
-export const ARCHITECTURES: readonly Architecture[] = [llama, mistral, qwen2, qwen3];
+export const FAMILIES: readonly ModelFamily[] = [...DECODERS.map(decoderFamily), t5];
 
 /**
  * The family of a parsed `config.json`, by `architectures`, or by `model_type` where that is missing.
  *
  * @throws {ModelError} `unsupported_architecture`
  */
+export function familyOf(json: unknown, where: string): ModelFamily {
+  return foundIn(FAMILIES, json, where);
+}
+
+/** As {@linkcode familyOf}, among decoders. */
 export function architectureOf(json: unknown, where: string): Architecture {
+  return foundIn(DECODERS, json, where);
+}
+
+function foundIn<Named extends Pick<ModelFamily, "modelType" | "className">>(
+  all: readonly Named[],
+  json: unknown,
+  where: string,
+): Named {
   const config = typeof json === "object" && json !== null ? json as Record<string, unknown> : {};
   const classNames = Array.isArray(config.architectures) ? config.architectures.map(String) : [];
-  const found = ARCHITECTURES.find((architecture) =>
-    classNames.length > 0
-      ? classNames.includes(architecture.className)
-      : config.model_type === architecture.modelType
+  const found = all.find(({ className, modelType }) =>
+    classNames.length > 0 ? classNames.includes(className) : config.model_type === modelType
   );
   if (found) return found;
   throw new ModelError(
@@ -27,7 +44,7 @@ export function architectureOf(json: unknown, where: string): Architecture {
     `the model is a ${
       classNames.join(", ") || config.model_type || "model of unnamed type"
     }; supported are ` +
-      ARCHITECTURES.map((architecture) => architecture.className).join(", "),
+      FAMILIES.map(({ className }) => className).join(", "),
     "use a base model of a supported family; the data-free methods need none",
     where,
   );
