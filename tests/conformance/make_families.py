@@ -70,7 +70,6 @@ def phi3_scaling():
         "rope_theta": 10000.0,
         "short_factor": [1.0 + 0.1 * i for i in range(planes)],
         "long_factor": [1.0 + 2.0 * i for i in range(planes)],
-        "original_max_position_embeddings": 64,
     }
 
 
@@ -113,7 +112,7 @@ FAMILIES = {
         },
         {},
     ),
-    "phi3": ("phi3", {**LLAMA_SIZES, "rope_parameters": phi3_scaling(), "sliding_window": None}, {}),
+    "phi3": ("phi3", {**LLAMA_SIZES, "original_max_position_embeddings": 64, "rope_parameters": phi3_scaling(), "sliding_window": None}, {}),
     "gpt2": (
         "gpt2",
         {**SIZES, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 44},
@@ -206,6 +205,13 @@ def adapt(model, generator):
     return wrapped
 
 
+def sort_targets(path):
+    """PEFT writes a set, whose order differs from run to run."""
+    config = json.loads(path.read_text())
+    config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def write(folder, name, number):
     model_type, settings, overwrite = FAMILIES[name]
     generator = torch.Generator().manual_seed(1000 + number)
@@ -232,8 +238,9 @@ def write(folder, name, number):
         references[f"{label}.adapted_logits"] = run(wrapped, ids)
     wrapped.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
-    versions = {package.__name__: package.__version__ for package in (torch, transformers, peft)}
-    save_file(references, folder / "reference.safetensors", metadata=versions)
+    sort_targets(folder / "adapter" / "adapter_config.json")
+    versions = ", ".join(f"{package.__name__} {package.__version__}" for package in (torch, transformers, peft))
+    save_file(references, folder / "reference.safetensors", metadata={"made_with": versions})
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{name}: {type(model).__name__}, {size / 1024:.0f} KiB, |logits| {references['long.logits'].std():.2f}")
 

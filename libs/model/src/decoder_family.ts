@@ -12,10 +12,8 @@ export function decoderFamily(architecture: Architecture): ModelFamily {
     className,
     async open(device, json, where, stored, { rotaryFrequencies = "exact" }) {
       const parsed = architecture.parseConfig(json, where);
-      const config = {
-        ...parsed,
-        rope: { ...parsed.rope, roundToBfloat16: rotaryFrequencies === "bfloat16" },
-      };
+      const rope = parsed.rope && { ...parsed.rope, roundToBfloat16: rotaryFrequencies === "bfloat16" };
+      const config = { ...parsed, rope };
       const weights = await loadWeights(device, architecture, config, stored);
       return new LlamaModel(new Decoder(device, architecture, config, weights));
     },

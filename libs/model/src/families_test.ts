@@ -9,7 +9,7 @@ import { openFamily } from "./test_support/family_fixture.ts";
 import { openSoftwareDevice } from "./test_support/software_device.ts";
 
 const NO_DELTAS: Deltas = new Map();
-const FAMILIES = ["llama3", "mistral", "qwen3", "t5", "t5_v1_1"];
+const FAMILIES = ["llama3", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "t5", "t5_v1_1"];
 
 const DEVICES: Readonly<Record<string, () => Promise<Device>>> = {
   cpu: () => Promise.resolve(new CpuDevice()),

@@ -1,5 +1,5 @@
-import { add, type Tensor } from "@lora-loom/tensor";
-import { linearName, type LinearRole, linearShape } from "./architecture.ts";
+import { concatRows, copy, type Tensor } from "@lora-loom/tensor";
+import { linearName, type LinearRole, moduleShape, rolesOf, sharersOf } from "./architecture.ts";
 import type {
   Activations,
   BaseModel,
@@ -11,8 +11,8 @@ import type {
   Stage,
 } from "./base_model.ts";
 import { causalSpans, checkSequences, concatenated, positionsOf, selectedRows, tokenCount } from "./batch.ts";
-import type { DecoderConfig } from "./config.ts";
-import type { Decoder } from "./decoder.ts";
+import { type DecoderConfig, windowOf } from "./config.ts";
+import type { Decoder, WritingRole } from "./decoder.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
 import { ModelError } from "./errors.ts";
 import { generateGreedily } from "./generate.ts";
@@ -37,6 +37,8 @@ export class LlamaModel implements BaseModel {
     string,
     { readonly site: Site; readonly layer: number; readonly role: LinearRole }
   >;
+  /** Of modules with several roles. */
+  readonly #wholeWeights = new Map<string, Tensor>();
 
   constructor(decoder: Decoder) {
     this.#decoder = decoder;
@@ -51,7 +53,7 @@ export class LlamaModel implements BaseModel {
   begin(sequences: readonly Uint32Array[]): Activations {
     checkSequences(sequences, this.config);
     const lengths = sequences.map((sequence) => sequence.length);
-    const stream = this.#decoder.embed(concatenated(sequences));
+    const stream = this.#decoder.embed(concatenated(sequences), positionsOf(lengths));
     return this.#stateBefore(0, lengths, this.#firstNorm(stream, 0), new Shared(stream));
   }
 
@@ -64,7 +66,7 @@ export class LlamaModel implements BaseModel {
         return this.#keepStream(state, this.#attend(layer, state, deltas));
       case "attention_out": {
         const stream = this.#writeStream(layer, "output", state, deltas);
-        const input = this.#decoder.norm(stream, this.#decoder.weights.layer(layer).norms.mlp);
+        const input = this.#decoder.norm(layer, "mlp", stream);
         return this.#stateBefore(state.next + 1, state.lengths, input, new Shared(stream));
       }
       case "mlp_in":
@@ -98,7 +100,7 @@ export class LlamaModel implements BaseModel {
 
   weight(module: string): Tensor {
     const found = this.#sites.get(module);
-    if (found) return this.#decoder.weights.layer(found.layer).linears[found.role].weight;
+    if (found) return this.#weightOf(found.site, found.layer, found.role);
     throw new ModelError(
       "unknown_module",
       `the model has no adaptable module ${module}`,
@@ -125,6 +127,8 @@ export class LlamaModel implements BaseModel {
   }
 
   dispose(): void {
+    for (const weight of this.#wholeWeights.values()) weight.dispose();
+    this.#wholeWeights.clear();
     this.#decoder[Symbol.dispose]();
   }
 
@@ -137,7 +141,11 @@ export class LlamaModel implements BaseModel {
     const { device } = this.#decoder;
     this.#decoder.reservePositions(Math.max(...lengths));
     using positions = device.upload(positionsOf(lengths), [tokenCount(lengths)], "u32");
-    using spans = device.upload(causalSpans(lengths), [tokenCount(lengths), 2], "u32");
+    using spans = device.upload(
+      causalSpans(lengths, windowOf(this.config, layer)),
+      [tokenCount(lengths), 2],
+      "u32",
+    );
     using queries = this.#decoder.queries(layer, input, positions, deltas);
     using keys = this.#decoder.keys(layer, input, positions, deltas);
     using values = this.#decoder.linear(layer, "value", input, deltas);
@@ -145,18 +153,30 @@ export class LlamaModel implements BaseModel {
   }
 
   /** A new stream: the old one, which an earlier state still holds, plus the module's output. */
-  #writeStream(layer: number, role: "output" | "down", state: StagedActivations, deltas: Deltas): Tensor {
-    const output = this.#decoder.linear(layer, role, state.input, deltas);
-    return add(state.stream, output, { into: output });
+  #writeStream(layer: number, role: WritingRole, state: StagedActivations, deltas: Deltas): Tensor {
+    const stream = copy(state.stream);
+    this.#decoder.write(layer, role, state.input, deltas, stream);
+    return stream;
+  }
+
+  /** A module's whole weight; that of a module with several roles is put together once. */
+  #weightOf({ module }: Site, layer: number, role: LinearRole): Tensor {
+    const { linears } = this.#decoder.weights.layer(layer);
+    const sharers = sharersOf(this.#decoder.architecture, role);
+    if (sharers.length === 1) return linears[role]!.weight;
+    let whole = this.#wholeWeights.get(module);
+    if (!whole) {
+      whole = concatRows(sharers.map((sharer) => linears[sharer]!.weight));
+      this.#wholeWeights.set(module, whole);
+    }
+    return whole;
   }
 
   /** What a layer's first stage reads; past the last layer, the final norm. */
   #firstNorm(stream: Tensor, layer: number): Tensor {
-    const { weights, config } = this.#decoder;
-    return this.#decoder.norm(
-      stream,
-      layer < config.layers ? weights.layer(layer).norms.attention : weights.finalNorm,
-    );
+    return layer < this.config.layers
+      ? this.#decoder.norm(layer, "attention", stream)
+      : this.#decoder.finalNorm(stream);
   }
 
   #keepStream(state: StagedActivations, input: Tensor): Activations {
@@ -168,28 +188,41 @@ export class LlamaModel implements BaseModel {
   }
 }
 
-function makeStages({ architecture, config }: Decoder): Stage[] {
+function makeStages(decoder: Decoder): Stage[] {
   return Array.from(
-    { length: config.layers },
+    { length: decoder.config.layers },
     (_, layer) =>
       LAYER_STAGES.map(({ name, roles }, place): Stage => ({
         index: layer * LAYER_STAGES.length + place,
-        name: architecture.layerPrefix(layer) + name,
-        sites: roles.map((role): Site => {
-          const [outFeatures, inFeatures] = linearShape(config, role);
-          const module = linearName(architecture, layer, role);
-          return { module, inFeatures, outFeatures, writesStream: role === "output" || role === "down" };
-        }),
+        name: decoder.architecture.layerPrefix(layer) + name,
+        sites: firstRoles(decoder, roles).map((role) => makeSite(decoder, layer, role)),
       })),
   ).flat();
 }
 
-function indexSites({ config }: Decoder, stages: readonly Stage[]) {
+/** One role of each module. */
+function firstRoles({ architecture }: Decoder, roles: readonly LinearRole[]): LinearRole[] {
+  const existing = new Set(rolesOf(architecture));
+  return roles.filter((role) => existing.has(role) && sharersOf(architecture, role)[0] === role);
+}
+
+function makeSite(decoder: Decoder, layer: number, role: LinearRole): Site {
+  const { architecture, config } = decoder;
+  const [outFeatures, inFeatures] = moduleShape(architecture, config, role);
+  return {
+    module: linearName(architecture, layer, role),
+    inFeatures,
+    outFeatures,
+    writesStream: (role === "output" || role === "down") && decoder.writesPlainly(role),
+  };
+}
+
+function indexSites(decoder: Decoder, stages: readonly Stage[]) {
   const sites = new Map<string, { site: Site; layer: number; role: LinearRole }>();
-  for (let layer = 0; layer < config.layers; layer++) {
+  for (let layer = 0; layer < decoder.config.layers; layer++) {
     LAYER_STAGES.forEach(({ roles }, place) => {
       const stage = stages[layer * LAYER_STAGES.length + place]!;
-      roles.forEach((role, index) =>
+      firstRoles(decoder, roles).forEach((role, index) =>
         sites.set(stage.sites[index]!.module, { site: stage.sites[index]!, layer, role })
       );
     });

@@ -1,9 +1,29 @@
 import type { ModelWeights, StoredTensor } from "@lora-loom/formats";
-import { cast, type Device, type DType, type Tensor } from "@lora-loom/tensor";
+import {
+  add,
+  cast,
+  type Device,
+  type DType,
+  elementCount,
+  reshape,
+  sliceRows,
+  type Tensor,
+  transpose,
+} from "@lora-loom/tensor";
 import { ModelError } from "./errors.ts";
 import { assertFinite } from "./finite.ts";
 
 const DTYPES: Readonly<Record<string, DType>> = { BF16: "bf16", F16: "f16", F32: "f32" };
+
+/** How a weight is stored. */
+export interface LoadOptions {
+  /** Whether its axes are swapped. */
+  readonly transposed?: boolean;
+  /** The rows to take, of a tensor that several weights share. Default all. */
+  readonly rows?: readonly [start: number, end: number];
+  /** What is added to every element. */
+  readonly offset?: number;
+}
 
 /** Loads weights by name, one at a time. They cross in their stored 16-bit form and are widened on the device. Owns what it loaded. */
 export class WeightLoader implements Disposable {
@@ -18,16 +38,26 @@ export class WeightLoader implements Disposable {
   /**
    * Loads a tensor as f32.
    *
+   * @param shape its shape, before `rows` picks some
    * @throws {ModelError} `missing_weight`, `wrong_weight_shape`, `unsupported_dtype`
    */
-  async load(name: string, shape: readonly number[]): Promise<Tensor> {
-    const tensor = this.#find(name, shape);
-    const bytes = await tensor.read();
-    const raw = this.device.upload(bytes, shape, this.#dtypeOf(tensor));
-    const widened = raw.dtype === "f32" ? raw : cast(raw, "f32");
-    if (widened !== raw) raw.dispose();
-    this.#loaded.set(name, widened);
-    return widened;
+  async load(name: string, shape: readonly number[], options: LoadOptions = {}): Promise<Tensor> {
+    const { transposed = false, rows: [start, end] = [0, shape[0]!], offset = 0 } = options;
+    const storedShape = transposed ? shape.toReversed() : shape;
+    const tensor = this.#find(name, storedShape);
+    const raw = this.device.upload(await tensor.read(), storedShape, this.#dtypeOf(tensor));
+    const steps: ((x: Tensor) => Tensor)[] = [];
+    if (raw.dtype !== "f32") steps.push((x) => cast(x, "f32"));
+    if (transposed) steps.push(transpose);
+    if (end - start < shape[0]!) steps.push((x) => rowsOf(x, start, end));
+    if (offset !== 0) steps.push((x) => shifted(x, offset));
+    let result = raw;
+    for (const step of steps) {
+      using before = result;
+      result = step(before);
+    }
+    this.#loaded.set(end - start < shape[0]! ? `${name} from ${start}` : name, result);
+    return result;
   }
 
   /** @throws {ModelError} `non_finite` naming a loaded weight */
@@ -71,4 +101,17 @@ export class WeightLoader implements Disposable {
       `${this.stored.path} ${tensor.name}`,
     );
   }
+}
+
+/** Rows of a matrix, or elements of a vector. */
+function rowsOf(x: Tensor, start: number, end: number): Tensor {
+  if (x.shape.length === 2) return sliceRows(x, start, end);
+  using column = reshape(x, [x.shape[0]!, 1]);
+  using picked = sliceRows(column, start, end);
+  return reshape(picked, [end - start]);
+}
+
+function shifted(x: Tensor, offset: number): Tensor {
+  using constant = x.device.upload(new Float32Array(elementCount(x.shape)).fill(offset), x.shape);
+  return add(x, constant);
 }

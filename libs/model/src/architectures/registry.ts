@@ -3,13 +3,17 @@ import { decoderFamily } from "../decoder_family.ts";
 import { ModelError } from "../errors.ts";
 import type { ModelFamily } from "../model_family.ts";
 import { t5 } from "../t5/family.ts";
+import { gemma2 } from "./gemma2.ts";
+import { gemma3 } from "./gemma3.ts";
+import { gpt2 } from "./gpt2.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
+import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
 /** Decoders, each described by a file beside this one. */
-const DECODERS: readonly Architecture[] = [llama, mistral, qwen2, qwen3];
+const DECODERS: readonly Architecture[] = [llama, mistral, qwen2, qwen3, gemma2, gemma3, phi3, gpt2];
 
 /** Every family that {@linkcode openModel} can run. */
 export const FAMILIES: readonly ModelFamily[] = [...DECODERS.map(decoderFamily), t5];
