@@ -2,6 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { assertRelativelyClose } from "@lora-loom/testing";
 import { CpuDevice, type Device } from "@lora-loom/tensor";
+import { openSafetensors } from "@lora-loom/formats";
 import type { Deltas } from "./base_model.ts";
 import { disposeDeltas } from "./deltas.ts";
 import { openModel } from "./open_model.ts";
@@ -51,4 +52,47 @@ for (const [deviceName, open] of Object.entries(DEVICES)) {
       disposeDeltas(deltas);
     });
   }
+}
+
+for (const family of FAMILIES) {
+  Deno.test(`generate() picks for ${family} what full recomputation picks`, async () => {
+    const { folder, runs, deltas: loadDeltas } = await openFamily(family);
+    await using device = new CpuDevice();
+    using model = await openModel(device, folder);
+    const deltas = await loadDeltas(device);
+    // Long enough to leave every window behind, and to have a shorter sequence beside it.
+    const prompts = runs.map(({ tokens, answerStart }) => tokens.subarray(0, answerStart));
+    const generated = await model.generate(prompts, deltas, { maxNewTokens: 5, eos: [] });
+    for (const [index, prompt] of prompts.entries()) {
+      const tokens = [...prompt];
+      for (let step = 0; step < 5; step++) {
+        const options = { rows: "last", answerStarts: [prompt.length] } as const;
+        using logits = model.forward([Uint32Array.from(tokens)], deltas, options);
+        const values = [...await device.download(logits)];
+        tokens.push(values.indexOf(Math.max(...values)));
+      }
+      assertEquals([...generated[index]!], tokens.slice(prompt.length));
+    }
+    disposeDeltas(deltas);
+    model.dispose();
+    assertEquals(device.memory.bytes, 0, "every tensor was given back");
+  });
+
+  Deno.test(`weight() gives every module of ${family} as it is stored, [out, in]`, async () => {
+    const { folder } = await openFamily(family);
+    await using device = new CpuDevice();
+    using model = await openModel(device, folder);
+    using file = await openSafetensors(`${folder}/model.safetensors`);
+    for (const { module, inFeatures, outFeatures } of model.stages.flatMap(({ sites }) => sites)) {
+      const weight = model.weight(module);
+      assertEquals(weight.shape, [outFeatures, inFeatures]);
+      const stored = file.tensors.get(`${module}.weight`)!;
+      const values = [...await stored.readFloat32()];
+      // Conv1D keeps its weights the other way round.
+      const expected = family === "gpt2"
+        ? Array.from(values, (_, i) => values[i % inFeatures * outFeatures + Math.floor(i / inFeatures)])
+        : values;
+      assertEquals([...await device.download(weight)], expected, module);
+    }
+  });
 }
