@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { architectureOf } from "./architectures/registry.ts";
+import { architectureOf, familyOf } from "./architectures/registry.ts";
 import { parseDecoderConfig, windowOf } from "./config.ts";
 import { ModelError } from "./errors.ts";
 import { SMALL_CONFIG } from "./test_support/random_model.ts";
@@ -142,4 +142,25 @@ Deno.test("architectureOf() finds a family by class or, without one, by type, an
     assertEquals(error.code, "unsupported_architecture");
     assertStringIncludes(error.message.toLowerCase(), "mamba");
   }
+});
+
+Deno.test("familyOf() refuses mixtures of experts by name, and says how they can be merged all the same", () => {
+  const mixtures = [
+    { architectures: ["MixtralForCausalLM"], num_local_experts: 8 },
+    { architectures: ["Qwen3MoeForCausalLM"], num_experts: 128 },
+    { architectures: ["DeepseekV3ForCausalLM"], n_routed_experts: 256 },
+    // A class that is supported does not make a mixture of experts one that is.
+    { architectures: ["LlamaForCausalLM"], num_local_experts: 4 },
+  ];
+  for (const json of mixtures) {
+    const { code, message, fix } = assertThrows(() => familyOf(json, "m/config.json"), ModelError);
+    assertEquals(code, "unsupported_architecture");
+    const [experts] = Object.values(json).filter((value) => typeof value === "number");
+    assertStringIncludes(message, `${json.architectures[0]}, a mixture of ${experts} experts`);
+    assertStringIncludes(message, "T5ForConditionalGeneration");
+    assertStringIncludes(fix, "capture");
+    assertStringIncludes(fix, "data-free");
+  }
+  assertEquals(familyOf({ ...mixtures[3], num_local_experts: 1 }, "").className, "LlamaForCausalLM");
+  assertEquals(familyOf({ model_type: "t5" }, "").className, "T5ForConditionalGeneration");
 });
