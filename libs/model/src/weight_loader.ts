@@ -45,7 +45,7 @@ export class WeightLoader implements Disposable {
     const { transposed = false, rows: [start, end] = [0, shape[0]!], offset = 0 } = options;
     const storedShape = transposed ? shape.toReversed() : shape;
     const tensor = this.#find(name, storedShape);
-    const raw = this.device.upload(await tensor.read(), storedShape, this.#dtypeOf(tensor));
+    const raw = await this.device.uploadStreamed(await tensor.read(), storedShape, this.#dtypeOf(tensor));
     const steps: ((x: Tensor) => Tensor)[] = [];
     if (raw.dtype !== "f32") steps.push((x) => cast(x, "f32"));
     if (transposed) steps.push(transpose);

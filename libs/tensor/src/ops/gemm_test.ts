@@ -4,6 +4,7 @@ import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
 import { type HostMatrix, products, randomMatrix, transposed, wideMatrix } from "../test_support/matrices.ts";
+import { cast } from "./cast.ts";
 import { gemm } from "./gemm.ts";
 
 interface Case {
@@ -44,6 +45,13 @@ testOnEachDevice("gemm() is exact to rounding when sizes are odd, aligned or one
       await check(device, { a: randomMatrix(m, k, 1), b: randomMatrix(k, n, 2), transposeA, transposeB });
     }
   }
+});
+
+testOnEachDevice("gemm() is exact to rounding when the result is large", async (device) => {
+  const [a, b] = [randomMatrix(260, 12, 15), randomMatrix(12, 132, 16)];
+  await check(device, { a, b, transposeA: false, transposeB: true });
+  const [oddA, oddB] = [randomMatrix(259, 21, 17), randomMatrix(21, 130, 18)];
+  await check(device, { a: oddA, b: oddB, transposeA: true, transposeB: false, beta: 1 });
 });
 
 testOnEachDevice("gemm() applies alpha and beta when it writes into a tensor", async (device) => {
@@ -90,12 +98,31 @@ testOnEachDevice("gemm() writes zeros when the inner axis is empty", async (devi
   assertEquals([...await device.download(c)], [0, 0, 0, 0, 0, 0]);
 });
 
+testOnEachDevice("gemm() takes operands of 16 bits", async (device) => {
+  // Small integers are exact in every format.
+  const [a, b] = [
+    Float32Array.from({ length: 35 }, (_, i) => i % 9 - 4),
+    Float32Array.from({ length: 21 }, (_, i) => i % 5),
+  ];
+  using left = device.upload(a, [5, 7]);
+  using right = device.upload(b, [7, 3]);
+  using exact = gemm(left, right);
+  for (const dtype of ["f16", "bf16"] as const) {
+    using low = cast(left, dtype);
+    using lower = cast(right, dtype);
+    for (const [x, y] of [[low, lower], [low, right], [left, lower]] as const) {
+      using product = gemm(x, y);
+      assertEquals(await device.download(product), await device.download(exact));
+    }
+  }
+});
+
 testOnEachDevice("gemm() refuses operands that do not fit", (device) => {
   using a = device.zeros([2, 3]);
   using b = device.zeros([2, 3]);
-  using half = device.zeros([3, 2], "f16");
+  using indices = device.zeros([3, 2], "u32");
   assertEquals(assertThrows(() => gemm(a, b), TensorError).code, "shape_mismatch");
-  assertEquals(assertThrows(() => gemm(a, half), TensorError).code, "dtype_mismatch");
+  assertEquals(assertThrows(() => gemm(a, indices), TensorError).code, "dtype_mismatch");
   assertEquals(
     assertThrows(() => gemm(a, b, { transposeB: true, into: a }), TensorError).code,
     "shape_mismatch",
@@ -108,13 +135,15 @@ testOnEachDevice("gemm() refuses operands that do not fit", (device) => {
   return Promise.resolve();
 });
 
-Deno.test("gemm() gives the same result when the hardware kernels' template computes it", async () => {
+Deno.test("gemm() gives the same result when another template than this device's computes it", async () => {
   await using device = await openTestGpu();
   // Each form takes a software driver a second to compile; these two meet every branch of the template.
   const forms = [[false, false, 20], [true, true, 19]] as const;
   for (const [transposeA, transposeB, size] of forms) {
     const [a, b] = [randomMatrix(size, 2 * size, 11), randomMatrix(2 * size, size + 8, 12)];
-    await check(device, { a, b, transposeA, transposeB, alpha: 0.5, beta: 2, kernel: "tiled_8x8" });
+    for (const kernel of ["tiled_8x8", "registers_8x4"]) {
+      await check(device, { a, b, transposeA, transposeB, alpha: 0.5, beta: 2, kernel });
+    }
   }
 });
 
