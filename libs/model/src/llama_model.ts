@@ -10,16 +10,14 @@ import type {
   Site,
   Stage,
 } from "./base_model.ts";
-import { causalSpans, checkSequences, concatenated, positionsOf, selectedRows, tokenCount } from "./batch.ts";
+import { causalSpans, checkSequences, concatenated, positionsOf, tokenCount } from "./batch.ts";
 import { type DecoderConfig, windowOf } from "./config.ts";
 import type { Decoder, WritingRole } from "./decoder.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
-import { ModelError } from "./errors.ts";
 import { generateGreedily } from "./generate.ts";
-import { gatherRows } from "./ops/rows.ts";
 import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
-import { StagedActivations, stateBefore, takenOver, wrongStage } from "./staged_activations.ts";
+import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
 
 /** The four stages of every decoder layer: which modules run, and what the stage is called after the layer's prefix. */
 const LAYER_STAGES = [
@@ -88,25 +86,13 @@ export class LlamaModel implements BaseModel {
   }
 
   logits(at: Activations, rows: Rows = "all"): Tensor {
-    if (!(at instanceof StagedActivations) || at.next !== this.stages.length) {
-      throw wrongStage("logits", "the state after the last stage", at);
-    }
-    const selection = selectedRows(rows, at.lengths);
-    if (!selection) return this.#decoder.logits(at.input);
-    using ids = this.#decoder.device.upload(selection, [selection.length], "u32");
-    using selected = gatherRows(at.input, ids);
-    return this.#decoder.logits(selected);
+    return logitsOf(this.stages, at, rows, at.lengths, (output) => this.#decoder.logits(output));
   }
 
   weight(module: string): Tensor {
     const found = this.#sites.get(module);
     if (found) return this.#weightOf(found.site, found.layer, found.role);
-    throw new ModelError(
-      "unknown_module",
-      `the model has no adaptable module ${module}`,
-      "take module names from the model's stages",
-      module,
-    );
+    throw unknownModule(module);
   }
 
   forward(sequences: readonly Uint32Array[], deltas: Deltas, options: ForwardOptions = {}): Tensor {

@@ -1,6 +1,8 @@
 import type { Tensor } from "@lora-loom/tensor";
-import type { Activations, Stage } from "./base_model.ts";
+import type { Activations, Rows, Stage } from "./base_model.ts";
+import { selectedRows } from "./batch.ts";
 import { ModelError } from "./errors.ts";
+import { gatherRows } from "./ops/rows.ts";
 import { Shared } from "./shared.ts";
 
 /** State before stage `next`; past the last stage, `next` is their number. Later states may hold on to its tensors. */
@@ -56,7 +58,41 @@ export function stateBefore(stages: readonly Stage[], stage: Stage, at: Activati
   return at;
 }
 
-export function wrongStage(where: string, expected: string, at: Activations): ModelError {
+/**
+ * Logits of chosen rows, from the state after the last stage.
+ *
+ * @param lengths rows of each sequence
+ * @param head from final-norm outputs to logits
+ * @throws {ModelError} `wrong_stage`, `row_out_of_range`
+ */
+export function logitsOf(
+  stages: readonly Stage[],
+  at: Activations,
+  rows: Rows,
+  lengths: readonly number[],
+  head: (output: Tensor) => Tensor,
+): Tensor {
+  if (!(at instanceof StagedActivations) || at.next !== stages.length) {
+    throw wrongStage("logits", "the state after the last stage", at);
+  }
+  const selection = selectedRows(rows, lengths);
+  if (!selection) return head(at.input);
+  using ids = at.input.device.upload(selection, [selection.length], "u32");
+  using selected = gatherRows(at.input, ids);
+  return head(selected);
+}
+
+/** The refusal of a module that has no site. */
+export function unknownModule(module: string): ModelError {
+  return new ModelError(
+    "unknown_module",
+    `the model has no adaptable module ${module}`,
+    "take module names from the model's stages",
+    module,
+  );
+}
+
+function wrongStage(where: string, expected: string, at: Activations): ModelError {
   const found = at instanceof StagedActivations
     ? `the state before stage ${at.next}`
     : "the state of another model";

@@ -9,13 +9,11 @@ import type {
   Site,
   Stage,
 } from "../base_model.ts";
-import { checkSequences, concatenated, selectedRows } from "../batch.ts";
+import { checkSequences, concatenated } from "../batch.ts";
 import { checkDelta, checkDeltas } from "../deltas.ts";
-import { ModelError } from "../errors.ts";
-import { gatherRows } from "../ops/rows.ts";
 import { runForward } from "../run_forward.ts";
 import { Shared } from "../shared.ts";
-import { StagedActivations, stateBefore, takenOver, wrongStage } from "../staged_activations.ts";
+import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "../staged_activations.ts";
 import { fullSpans, selfSpans, splitAtAnswers, type T5Batch, t5Batch } from "./batch.ts";
 import type { T5Config } from "./config.ts";
 import { generateT5 } from "./generate.ts";
@@ -99,24 +97,16 @@ export class T5Model implements BaseModel {
   }
 
   logits(at: Activations, rows: Rows = "all"): Tensor {
-    if (!(at instanceof StagedActivations) || at.next !== this.stages.length) {
-      throw wrongStage("logits", "the state after the last stage", at);
-    }
-    const selection = selectedRows(rows, t5Batch(at.lengths, at.answerStarts).answerLengths);
-    if (!selection) return this.#layers.logits(at.input);
-    using ids = this.#layers.device.upload(selection, [selection.length], "u32");
-    using selected = gatherRows(at.input, ids);
-    return this.#layers.logits(selected);
+    const { answerLengths } = t5Batch(
+      at.lengths,
+      at instanceof StagedActivations ? at.answerStarts : undefined,
+    );
+    return logitsOf(this.stages, at, rows, answerLengths, (output) => this.#layers.logits(output));
   }
 
   weight(module: string): Tensor {
     if (this.#sites.has(module)) return this.#layers.weights.linear(module).weight;
-    throw new ModelError(
-      "unknown_module",
-      `the model has no adaptable module ${module}`,
-      "take module names from the model's stages",
-      module,
-    );
+    throw unknownModule(module);
   }
 
   forward(sequences: readonly Uint32Array[], deltas: Deltas, options: ForwardOptions = {}): Tensor {
