@@ -1,8 +1,8 @@
 import { type Adapter } from "@lora-loom/formats";
 import {
+  type BaseModel,
   type Deltas,
   disposeDeltas,
-  type LlamaModel,
   loadDeltas,
   openModel,
   openTokenizer,
@@ -25,7 +25,7 @@ export interface Expert {
 
 /** The base model with everything that runs on it. */
 export interface Session extends Disposable {
-  readonly model: LlamaModel;
+  readonly model: BaseModel;
   readonly tokenizer: Tokenizer;
   /** The token that ends an answer. */
   readonly eos: number;
