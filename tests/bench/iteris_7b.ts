@@ -45,7 +45,7 @@ const request = {
   device,
   model,
   tasks: Array.from({ length: tasks }, (_, index) => makeTask(device, index)),
-  memory: { tokensPerChunk: 8192 },
+  memory: { tokensPerChunk: 8192, deviceBytes: 8 * 2 ** 30 },
 };
 // Once for the kernels and the clock.
 await iteris({
@@ -104,6 +104,7 @@ function randomModel(on: Device): BaseModel {
       )
     ),
   );
+  /** Rows from `first` on. The place of a batch travels as the shape of an empty tensor. */
   const at = (
     stage: Stage | undefined,
     first: number,
@@ -114,42 +115,33 @@ function randomModel(on: Device): BaseModel {
     const part = (width: number) => sliceRows(inputs.get(width)!, first, first + rows);
     const input = part(stage?.sites[0]!.inFeatures ?? hidden);
     if (merged) add(input, input, { beta: 0.01, into: input });
-    const stream = part(hidden);
-    return {
+    return wrapped(
       lengths,
-      input,
-      stream,
-      tensors: new Map([["input", input], ["stream", stream], [
-        "first",
-        on.upload(new Float32Array([first, merged ? 1 : 0]), [2]),
-      ]]),
-      [Symbol.dispose]() {
-        input.dispose();
-        stream.dispose();
-      },
-    };
-  };
-  const places = new WeakMap<Activations, readonly [first: number, merged: boolean]>();
-  const placed = (activations: Activations, first: number, merged: boolean) => {
-    places.set(activations, [first, merged]);
-    return activations;
+      new Map([["input", input], ["stream", part(hidden)], ["place", on.zeros([first, 0])]]),
+    );
   };
   return {
     stages,
-    begin(sequences) {
-      const first = sequences[0]![0]!;
-      return placed(at(stages[0], first, sequences.map(({ length }) => length), false), first, false);
-    },
-    advance(stage, activations, deltas) {
-      const [first] = places.get(activations)!;
-      // The experts' deltas of a stage have the adapters' rank, the merged one's more.
+    begin: (sequences) => at(stages[0], sequences[0]![0]!, sequences.map(({ length }) => length), false),
+    advance(stage, { tensors, lengths }, deltas) {
+      // The merged deltas have a higher rank than the experts'.
       const merged = [...deltas.values()].some(({ a }) => a.shape[0]! > rank);
-      return placed(at(stages[stage.index + 1], first, activations.lengths, merged), first, merged);
+      return at(stages[stage.index + 1], tensors.get("place")!.shape[0]!, lengths, merged);
     },
-    restore() {
-      throw new Error("activations of this model stay on the device");
-    },
+    restore: (_stage, lengths, tensors) => wrapped(lengths, tensors),
     weight: (module) => weights.get(module.split(".").at(-1)!)!,
+  };
+}
+
+function wrapped(lengths: readonly number[], tensors: ReadonlyMap<string, Tensor>): Activations {
+  return {
+    lengths,
+    tensors,
+    input: tensors.get("input")!,
+    stream: tensors.get("stream")!,
+    [Symbol.dispose]() {
+      for (const tensor of tensors.values()) tensor.dispose();
+    },
   };
 }
 
