@@ -67,8 +67,10 @@ function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tenso
   queueFactor(device, triangle, pivots, first);
   // The block below is solved in a copy, because a dispatch cannot read one part of a buffer and write another.
   using below = copyOf(device, block(lower, second, first));
-  const panel = wholeMatrix(below, "factorCholesky");
-  queueTriangularSolve(device, triangle, panel, { side: "right", transpose: true }, first, first[0]);
+  using solved = device.empty(below.shape);
+  const panel = wholeMatrix(solved, "factorCholesky");
+  const unknowns = { rest: wholeMatrix(below, "factorCholesky"), solved: panel };
+  queueTriangularSolve(device, triangle, unknowns, { side: "right", transpose: true }, first, first[0]);
   queueCopyRectangle(device, panel, block(lower, second, first));
   const rest = block(lower, second, second);
   queueProduct(device, {
