@@ -112,7 +112,7 @@ FAMILIES = {
         },
         {},
     ),
-    "phi3": ("phi3", {**LLAMA_SIZES, "original_max_position_embeddings": 64, "rope_parameters": phi3_scaling(), "sliding_window": None}, {}),
+    "phi3": ("phi3", {**LLAMA_SIZES, "original_max_position_embeddings": 24, "rope_parameters": phi3_scaling(), "sliding_window": None}, {}),
     "gpt2": (
         "gpt2",
         {**SIZES, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 44},

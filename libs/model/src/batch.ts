@@ -6,12 +6,20 @@ export function tokenCount(lengths: readonly number[]): number {
   return lengths.reduce((sum, length) => sum + length, 0);
 }
 
-/** The position of each row in its own sequence, `[tokens]`. */
-export function positionsOf(lengths: readonly number[]): Uint32Array<ArrayBuffer> {
+/**
+ * The position of each row in its own sequence, `[tokens]`.
+ *
+ * @param firstOf where positions begin, by the sequence's length; default at 0
+ */
+export function positionsOf(
+  lengths: readonly number[],
+  firstOf: (length: number) => number = () => 0,
+): Uint32Array<ArrayBuffer> {
   const positions = new Uint32Array(tokenCount(lengths));
   let row = 0;
   for (const length of lengths) {
-    for (let position = 0; position < length; position++) positions[row++] = position;
+    const first = firstOf(length);
+    for (let position = 0; position < length; position++) positions[row++] = first + position;
   }
   return positions;
 }

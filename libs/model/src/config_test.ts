@@ -100,7 +100,7 @@ Deno.test("parseConfig() reads Gemmas whose files leave out what is usual", () =
   assertEquals(parseConfig(older, "").attentionSoftCap, undefined);
 });
 
-Deno.test("parseConfig() takes a Phi-3 up to the length its short factors are for", () => {
+Deno.test("parseConfig() reads the two sets of factors of a Phi-3", () => {
   const json = {
     ...SMALL_CONFIG,
     architectures: ["Phi3ForCausalLM"],
@@ -109,11 +109,12 @@ Deno.test("parseConfig() takes a Phi-3 up to the length its short factors are fo
   };
   const { parseConfig } = architectureOf(json, "");
   const config = parseConfig(json, "");
-  assertEquals(config.maxPositions, 16);
+  assertEquals(config.maxPositions, 64);
   const attentionFactor = Math.sqrt(1 + Math.log(4) / Math.log(16));
   assertEquals(config.rope!.scaling, {
     type: "longrope",
     shortFactors: [1, 1, 1, 2, 2, 2],
+    longFactors: [1, 2, 3, 4, 5, 6],
     attentionFactor,
     originalLength: 16,
   });

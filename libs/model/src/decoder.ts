@@ -87,6 +87,11 @@ export class Decoder implements Disposable {
     add(stream, normed, { into: stream });
   }
 
+  /** What to add to positions before they are rotated to, in a sequence of so many tokens; after {@linkcode reservePositions}. */
+  firstAngle(length: number): number {
+    return this.#angles?.firstRow(length) ?? 0;
+  }
+
   /** Rotated queries `[rows, queryHeads·headDim]`, at the given position of each row (u32 `[rows]`). */
   queries(layer: number, x: Tensor, positions: Tensor, deltas: Deltas): Tensor {
     return this.#rotated(layer, "query", x, positions, deltas);

@@ -1,10 +1,11 @@
 /** Every family against what Transformers and PEFT compute with a small model of random weights. */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { assertRelativelyClose } from "@lora-loom/testing";
 import { CpuDevice, type Device } from "@lora-loom/tensor";
 import { openSafetensors } from "@lora-loom/formats";
 import type { Deltas } from "./base_model.ts";
 import { disposeDeltas } from "./deltas.ts";
+import { ModelError } from "./errors.ts";
 import { openModel } from "./open_model.ts";
 import { openFamily } from "./test_support/family_fixture.ts";
 import { openSoftwareDevice } from "./test_support/software_device.ts";
@@ -96,3 +97,14 @@ for (const family of FAMILIES) {
     }
   });
 }
+
+Deno.test("generate() refuses a Phi-3 sequence that would outgrow its short factors on the way", async () => {
+  const { folder } = await openFamily("phi3");
+  await using device = new CpuDevice();
+  using model = await openModel(device, folder);
+  const generate = (length: number, maxNewTokens: number) =>
+    model.generate([new Uint32Array(length).fill(5)], NO_DELTAS, { maxNewTokens, eos: [] });
+  assertEquals((await generate(20, 4))[0]!.length, 4);
+  assertEquals((await generate(25, 4))[0]!.length, 4);
+  assertEquals((await assertRejects(() => generate(20, 5), ModelError)).code, "sequence_too_long");
+});

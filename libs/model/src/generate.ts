@@ -1,8 +1,9 @@
 import type { Tensor } from "@lora-loom/tensor";
 import type { Deltas, GenerateOptions } from "./base_model.ts";
 import { checkSequences, windowed } from "./batch.ts";
-import { windowOf } from "./config.ts";
+import { type DecoderConfig, windowOf } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
+import { ModelError } from "./errors.ts";
 import { assertFinite } from "./finite.ts";
 import { foldDeltas } from "./folded_weights.ts";
 import { KeyValueCache } from "./key_value_cache.ts";
@@ -38,6 +39,7 @@ export async function generateGreedily(
 ): Promise<Uint32Array[]> {
   const { maxNewTokens } = options;
   checkSequences(prompts, decoder.config, maxNewTokens);
+  checkRotaryLengths(prompts, decoder.config, maxNewTokens);
   using folded = foldDeltas(decoder, deltas);
   folded.reservePositions(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens);
   const completions: Uint32Array[] = [];
@@ -45,6 +47,31 @@ export async function generateGreedily(
     completions.push(...await completeGroup(folded, group, options));
   }
   return completions;
+}
+
+/**
+ * With `longrope`, a sequence that outgrows the length first trained on gets other angles from its first token on, so what is cached
+ * of it would no longer hold.
+ */
+function checkRotaryLengths(
+  prompts: readonly Uint32Array[],
+  { rope }: DecoderConfig,
+  maxNewTokens: number,
+): void {
+  if (rope?.scaling.type !== "longrope") return;
+  const { originalLength } = rope.scaling;
+  prompts.forEach(({ length }, index) => {
+    if (length > originalLength || length + maxNewTokens <= originalLength) return;
+    throw new ModelError(
+      "sequence_too_long",
+      `sequence ${index} may grow from ${length} to ${
+        length + maxNewTokens
+      } tokens; the model's rotary embedding ` +
+        `changes beyond ${originalLength}`,
+      "shorten the text, or ask for fewer new tokens",
+      `sequence ${index}`,
+    );
+  });
 }
 
 async function completeGroup(
@@ -101,6 +128,8 @@ async function nextTokens(
 interface Row {
   readonly token: number;
   readonly position: number;
+  /** The row of the table of rotary angles. */
+  readonly angle: number;
   readonly firstRow: number;
 }
 
@@ -117,18 +146,22 @@ class Pass implements Disposable {
   readonly #spans = new Map<number | undefined, { readonly all: Tensor; readonly last: Tensor }>();
 
   constructor(readonly decoder: Decoder, active: readonly Completion[], readonly cache: KeyValueCache) {
-    const rows = active.flatMap(({ pending, cached, firstRow }) =>
-      Array.from(pending, (token, index): Row => ({ token, position: cached + index, firstRow }))
-    );
+    const rows = active.flatMap(({ pending, cached, firstRow }) => {
+      const firstAngle = decoder.firstAngle(cached + pending.length);
+      return Array.from(pending, (token, index): Row => {
+        const position = cached + index;
+        return { token, position, angle: firstAngle + position, firstRow };
+      });
+    });
     let end = 0;
     const last = active.map(({ pending }) => (end += pending.length) - 1);
     const lastOnes = last.map((row) => rows[row]!);
     this.#tokens = Uint32Array.from(rows, ({ token }) => token);
     this.#places = Uint32Array.from(rows, ({ position }) => position);
-    this.#positions = this.#upload([...this.#places], [rows.length]);
+    this.#positions = this.#upload(rows.map(({ angle }) => angle), [rows.length]);
     this.#cacheRows = this.#upload(rows.map(({ firstRow, position }) => firstRow + position), [rows.length]);
     this.#lastRows = this.#upload(last, [last.length]);
-    this.#lastPositions = this.#upload(lastOnes.map(({ position }) => position), [last.length]);
+    this.#lastPositions = this.#upload(lastOnes.map(({ angle }) => angle), [last.length]);
     const { config } = decoder;
     const spans = (seeing: readonly Row[], window: number | undefined) =>
       this.#upload(seeing.flatMap(({ firstRow, position }) => windowed(firstRow, position + 1, window)), [

@@ -126,7 +126,8 @@ export class LlamaModel implements BaseModel {
   #attend(layer: number, { input, lengths }: StagedActivations, deltas: Deltas): Tensor {
     const { device } = this.#decoder;
     this.#decoder.reservePositions(Math.max(...lengths));
-    using positions = device.upload(positionsOf(lengths), [tokenCount(lengths)], "u32");
+    const angles = positionsOf(lengths, (length) => this.#decoder.firstAngle(length));
+    using positions = device.upload(angles, [tokenCount(lengths)], "u32");
     using spans = device.upload(
       causalSpans(lengths, windowOf(this.config, layer)),
       [tokenCount(lengths), 2],

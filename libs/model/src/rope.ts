@@ -13,8 +13,9 @@ export type RopeScaling =
   }
   | {
     readonly type: "longrope";
-    /** Divisor of each plane's frequency, for sequences of at most `originalLength` tokens. */
+    /** Divisor of each plane's frequency, for sequences of at most `originalLength` tokens, and for longer ones. */
     readonly shortFactors: readonly number[];
+    readonly longFactors: readonly number[];
     /** Factor of cosines and sines. */
     readonly attentionFactor: number;
     readonly originalLength: number;
@@ -32,12 +33,18 @@ export interface RopeConfig {
  * Radians per position of each of the `headDim / 2` planes: θ^(−2i/headDim), RoFormer (arXiv 2104.09864) §3.2.2, then
  * scaled. `llama3` is the rule of Llama 3.1: wavelengths beyond `originalLength / lowFrequencyFactor` are divided by
  * `factor`, those below `originalLength / highFrequencyFactor` kept, and those between blended. `longrope` divides each plane
- * by its own factor (LongRoPE, arXiv 2402.13753).
+ * by its own factor, another one in long sequences (LongRoPE, arXiv 2402.13753).
+ *
+ * @param long whether for sequences beyond `originalLength`; only `longrope` tells them apart
  */
-export function rotaryFrequencies(rope: RopeConfig, headDim: number): Float64Array<ArrayBuffer> {
+export function rotaryFrequencies(
+  rope: RopeConfig,
+  headDim: number,
+  long = false,
+): Float64Array<ArrayBuffer> {
   const frequencies = Float64Array.from(
     { length: headDim / 2 },
-    (_, plane) => scaled(rope.theta ** (-2 * plane / headDim), plane, rope.scaling),
+    (_, plane) => scaled(rope.theta ** (-2 * plane / headDim), plane, rope.scaling, long),
   );
   return rope.roundToBfloat16 ? frequencies.map(roundedToBfloat16) : frequencies;
 }
@@ -49,7 +56,7 @@ function roundedToBfloat16(value: number): number {
   return new Float32Array(bits.buffer)[0]!;
 }
 
-function scaled(frequency: number, plane: number, scaling: RopeScaling): number {
+function scaled(frequency: number, plane: number, scaling: RopeScaling, long: boolean): number {
   switch (scaling.type) {
     case "default":
       return frequency;
@@ -62,7 +69,7 @@ function scaled(frequency: number, plane: number, scaling: RopeScaling): number 
       return kept * frequency + (1 - kept) * frequency / scaling.factor;
     }
     case "longrope":
-      return frequency / scaling.shortFactors[plane]!;
+      return frequency / (long ? scaling.longFactors : scaling.shortFactors)[plane]!;
   }
 }
 

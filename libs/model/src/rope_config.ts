@@ -14,6 +14,7 @@ export const ropeSchema = v.looseObject({
   low_freq_factor: v.optional(positive),
   high_freq_factor: v.optional(positive),
   short_factor: v.optional(v.array(positive)),
+  long_factor: v.optional(v.array(positive)),
   attention_factor: v.nullish(positive),
   original_max_position_embeddings: v.optional(size),
   partial_rotary_factor: v.optional(positive),
@@ -71,7 +72,8 @@ function parseScaling(
     case "su":
       return {
         type: "longrope",
-        shortFactors: shortFactors(raw, headDim, where),
+        shortFactors: planeFactors(raw, "short_factor", headDim, where),
+        longFactors: planeFactors(raw, "long_factor", headDim, where),
         attentionFactor: raw.attention_factor ??
           stretch(raw.factor ?? maxPositions / originalLength, originalLength),
         originalLength,
@@ -86,11 +88,16 @@ function stretch(factor: number, originalLength: number): number {
   return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalLength));
 }
 
-function shortFactors(raw: v.InferOutput<typeof ropeSchema>, headDim: number, where: string): number[] {
-  const factors = raw.short_factor ?? [];
+function planeFactors(
+  raw: v.InferOutput<typeof ropeSchema>,
+  key: "short_factor" | "long_factor",
+  headDim: number,
+  where: string,
+): number[] {
+  const factors = raw[key] ?? [];
   if (factors.length === headDim / 2) return factors;
   throw invalid(
-    `rotary scaling "longrope" needs ${headDim / 2} values of short_factor, found ${factors.length}`,
+    `rotary scaling "longrope" needs ${headDim / 2} values of ${key}, found ${factors.length}`,
     where,
   );
 }

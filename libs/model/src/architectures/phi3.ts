@@ -4,7 +4,7 @@ import { llama } from "./llama.ts";
 
 /**
  * Phi-3, Phi-3.5 and Phi-4 mini (arXiv 2404.14219): a Llama with one module for queries, keys and values, and one for the MLP's
- * two inputs. Long-context variants are run up to the length they were first trained on.
+ * two inputs.
  */
 export const phi3: Architecture = {
   ...llama,
@@ -20,12 +20,5 @@ export const phi3: Architecture = {
     down: "mlp.down_proj",
   },
   hasBias: () => false,
-  parseConfig(json, where) {
-    const config = slidingThroughout(parseDecoderConfig(json, where));
-    const { scaling } = config.rope!;
-    // Beyond that length other factors hold, for whole sequences.
-    return scaling.type === "longrope"
-      ? { ...config, maxPositions: Math.min(config.maxPositions, scaling.originalLength) }
-      : config;
-  },
+  parseConfig: (json, where) => slidingThroughout(parseDecoderConfig(json, where)),
 };
