@@ -13,6 +13,8 @@ export interface InnerProducts {
   readonly sum: number;
   /** ‖ΔW_t‖², by adapter. */
   readonly sources: readonly number[];
+  /** ⟨ΔW_s, ΔW_t⟩, by adapter and adapter. */
+  readonly between: readonly (readonly number[])[];
   /** ⟨ΔW', Σ ΔW_t⟩. */
   readonly mergedSum: number;
   /** ⟨ΔW', ΔW_t⟩, by adapter. */
@@ -20,18 +22,18 @@ export interface InnerProducts {
 }
 
 /** The inner products of the adapters' deltas alone. */
-export function sourceProducts(pool: UnitPool): Pick<InnerProducts, "sum" | "sources"> {
+export function sourceProducts(pool: UnitPool): Pick<InnerProducts, "sum" | "sources" | "between"> {
   const { n, gramA, gramB, owners, factors } = pool;
-  const sources = new Array<number>(pool.adapters).fill(0);
+  const between = Array.from({ length: pool.adapters }, () => new Array<number>(pool.adapters).fill(0));
   let sum = 0;
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < n; j++) {
       const term = factors[i]! * factors[j]! * gramA[i * n + j]! * gramB[i * n + j]!;
       sum += term;
-      if (owners[i] === owners[j]) sources[owners[i]!]! += term;
+      between[owners[i]!]![owners[j]!]! += term;
     }
   }
-  return { sum: Math.max(0, sum), sources: sources.map((x) => Math.max(0, x)) };
+  return { sum: Math.max(0, sum), sources: between.map((row, t) => Math.max(0, row[t]!)), between };
 }
 
 /** All inner products of the delta that `pairs` over the units make. */

@@ -50,7 +50,7 @@ function comparisonTable(merges: readonly ScoredMerge[], columns: readonly Colum
     );
     return `<tr><td>${escapeHtml(merge.label)}</td>${cells.join("")}</tr>`;
   });
-  return `<div class="scroll"><table><thead><tr><th>merge</th>${header}</tr></thead><tbody>${
+  return `<div class="scroll" tabindex="0"><table><thead><tr><th>merge</th>${header}</tr></thead><tbody>${
     rows.join("")
   }</tbody></table></div>`;
 }

@@ -109,6 +109,7 @@ function deltaFigures({ left, sources }: CoreSpace, merged: Matrix, rank: number
       squares: inner(core, core),
       inner: inner(merged, core),
     })),
+    between: sources.map((one) => sources.map((other) => inner(one.core, other.core))),
     squares: inner(merged, merged),
     sumSquares: inner(sum, sum),
     sumInner: inner(merged, sum),

@@ -38,14 +38,36 @@ export function deltaEntries({ a, b, scale, rank, inFeatures, outFeatures }: Hos
       for (let i = from; i < to; i++) {
         const row = out.subarray((i - from) * inFeatures, (i - from + 1) * inFeatures);
         row.fill(0);
-        for (let r = 0; r < rank; r++) addScaled(row, scale * b[i * rank + r]!, a, r * inFeatures);
+        for (let r = 0; r < rank; r += ROWS_AT_ONCE) {
+          if (r + ROWS_AT_ONCE <= rank) addFour(row, scale, b, i * rank + r, a, r * inFeatures);
+          else for (let q = r; q < rank; q++) addScaled(row, scale * b[i * rank + q]!, a, q * inFeatures);
+        }
       }
     },
   };
 }
 
+/** Rows that are added together, so that the result is read and written once for all of them. */
+const ROWS_AT_ONCE = 4;
+
+/** row += Σ scale · b[at + r] · (row r of `from`, which begins at `offset`), in this order, r < 4. */
+function addFour(
+  row: Float64Array,
+  scale: number,
+  b: Float64Array,
+  at: number,
+  from: Float64Array,
+  offset: number,
+): void {
+  const length = row.length;
+  const f0 = scale * b[at]!, f1 = scale * b[at + 1]!, f2 = scale * b[at + 2]!, f3 = scale * b[at + 3]!;
+  const o1 = offset + length, o2 = o1 + length, o3 = o2 + length;
+  for (let j = 0; j < length; j++) {
+    row[j] = row[j]! + f0 * from[offset + j]! + f1 * from[o1 + j]! + f2 * from[o2 + j]! + f3 * from[o3 + j]!;
+  }
+}
+
 function addScaled(row: Float64Array, factor: number, from: Float64Array, offset: number): void {
-  if (factor === 0) return;
   for (let j = 0; j < row.length; j++) row[j]! += factor * from[offset + j]!;
 }
 

@@ -105,19 +105,69 @@ export function keepByMagnitude(
   density: number,
   epsilon: number,
 ): Sparsifier {
-  const order = Array.from({ length: columns }, (_, j) => j);
+  const magnitudes = new MagnitudeRanks(columns);
   const lowest = density - epsilon;
   const step = columns > 1 ? 2 * epsilon / (columns - 1) : 0;
   return {
     apply(values, start) {
       for (let row = 0; row < values.length; row += columns) {
-        order.sort((i, j) => Math.abs(values[row + i]!) - Math.abs(values[row + j]!) || i - j);
-        order.forEach((j, rank) => {
-          const probability = columns > 1 ? lowest + step * rank : density;
+        magnitudes.rank(values.subarray(row, row + columns));
+        for (let j = 0; j < columns; j++) {
+          const probability = columns > 1 ? lowest + step * magnitudes.ranks[j]! : density;
           const kept = random.at(start + row + j) < probability;
           values[row + j] = kept ? values[row + j]! / probability : 0;
-        });
+        }
       }
     },
   };
+}
+
+/** Bits of a float64's magnitude that one pass of the sort looks at, and the passes that see all 64. */
+const DIGIT_BITS = 11;
+const DIGITS = [0, 1].flatMap((word) => [0, 1, 2].map((digit) => ({ word, shift: digit * DIGIT_BITS })));
+
+/**
+ * For each value how many magnitudes come before its own, equal ones in the order of their places: a radix sort, since the bits of
+ * positive floats are in the order of the numbers.
+ */
+class MagnitudeRanks {
+  readonly ranks: Uint32Array;
+  readonly #counts = new Uint32Array(1 << DIGIT_BITS);
+  #order: Uint32Array;
+  #next: Uint32Array;
+
+  constructor(length: number) {
+    this.ranks = new Uint32Array(length);
+    this.#order = new Uint32Array(length);
+    this.#next = new Uint32Array(length);
+  }
+
+  /** Fills `ranks`. */
+  rank(values: Float64Array): void {
+    const words = new Uint32Array(values.buffer, values.byteOffset, 2 * values.length);
+    for (let i = 0; i < this.#order.length; i++) this.#order[i] = i;
+    for (const { word, shift } of DIGITS) this.#sortBy(words, word, shift);
+    for (let i = 0; i < this.#order.length; i++) this.ranks[this.#order[i]!] = i;
+  }
+
+  #sortBy(words: Uint32Array, word: number, shift: number): void {
+    const order = this.#order, next = this.#next, counts = this.#counts;
+    // The sign is no part of the magnitude.
+    const mask = word === 1 ? 0x7fffffff : 0xffffffff;
+    const last = counts.length - 1;
+    counts.fill(0);
+    for (let i = 0; i < order.length; i++) counts[((words[2 * i + word]! & mask) >>> shift) & last]!++;
+    let sum = 0;
+    for (let digit = 0; digit < counts.length; digit++) {
+      const count = counts[digit]!;
+      counts[digit] = sum;
+      sum += count;
+    }
+    for (let i = 0; i < order.length; i++) {
+      const place = order[i]!;
+      next[counts[((words[2 * place + word]! & mask) >>> shift) & last]!++] = place;
+    }
+    this.#order = next;
+    this.#next = order;
+  }
 }

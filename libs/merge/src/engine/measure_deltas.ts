@@ -84,6 +84,12 @@ function figuresOf(
         inner: factor * inner(grams, merged, range),
       };
     }),
+    between: sources.map((one, s) =>
+      sources.map((other, t) => {
+        const factor = one.weight * other.weight;
+        return factor === 0 ? 0 : inner(grams, ranges[s]!, ranges[t]!) / factor;
+      })
+    ),
     squares: Math.max(0, inner(grams, merged, merged)),
     sumSquares: Math.max(0, inner(grams, pool, pool)),
     sumInner: inner(grams, merged, pool),

@@ -20,6 +20,12 @@ export function deltasOf(
       squares: weight === 0 ? 0 : products.sources[index]! / weight ** 2,
       inner: weight === 0 ? 0 : products.mergedSources[index]! / weight,
     })),
+    between: sources.map(({ weight }, s) =>
+      sources.map((other, t) => {
+        const factor = weight * other.weight;
+        return factor === 0 ? 0 : products.between[s]![t]! / factor;
+      })
+    ),
     squares: products.merged,
     sumSquares: products.sum,
     sumInner: products.mergedSum,

@@ -19,6 +19,8 @@ export interface MeasuredQuality {
 export interface DeltaFigures {
   /** Of each adapter that has the module: ‖ΔW_t‖² and ⟨ΔW', ΔW_t⟩, the weights not included. */
   readonly sources: readonly { readonly adapter: number; readonly squares: number; readonly inner: number }[];
+  /** ⟨ΔW_s, ΔW_t⟩ of the adapters in `sources`, in their order. */
+  readonly between: readonly (readonly number[])[];
   /** ‖ΔW'‖² of the merged delta. */
   readonly squares: number;
   /** ‖S‖² of the weighted sum S = Σ w_t ΔW_t. */
@@ -64,6 +66,19 @@ function cosine(inner: number, left: number, right: number): number {
 /** √(1 − cos²), clamped against rounding. */
 function lossOf(cos: number): number {
   return Math.sqrt(Math.max(0, 1 - cos * cos));
+}
+
+/** cos(ΔW_s, ΔW_t) of two adapters over all modules that both have; null where there is none. */
+export function similarity(deltas: readonly DeltaFigures[], first: number, second: number): number | null {
+  let [inner, left, right] = [0, 0, 0];
+  for (const { sources, between } of deltas) {
+    const [s, t] = [first, second].map((wanted) => sources.findIndex(({ adapter }) => adapter === wanted));
+    if (s! < 0 || t! < 0) continue;
+    inner += between[s!]![t!]!;
+    left += sources[s!]!.squares;
+    right += sources[t!]!.squares;
+  }
+  return left * right === 0 ? null : cosine(inner, left, right);
 }
 
 /** Quality of one module, or of several taken as one long vector. */

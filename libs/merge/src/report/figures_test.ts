@@ -1,5 +1,5 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { type DeltaFigures, qualityOf } from "./figures.ts";
+import { type DeltaFigures, qualityOf, similarity } from "./figures.ts";
 
 /** Figures of explicit vectors: merged m, sources x and y with weights 1 and −2. */
 function figures(m: number[], x: number[], y: number[], bestSquares: number | null): DeltaFigures {
@@ -11,6 +11,7 @@ function figures(m: number[], x: number[], y: number[], bestSquares: number | nu
       squares: dot(y, y),
       inner: dot(m, y),
     }],
+    between: [[dot(x, x), dot(x, y)], [dot(y, x), dot(y, y)]],
     squares: dot(m, m),
     sumSquares: dot(s, s),
     sumInner: dot(m, s),
@@ -38,4 +39,12 @@ Deno.test("qualityOf() is free of loss when the merge is a multiple of the sum, 
 Deno.test("qualityOf() gives zeros, not NaN, when nothing is left", () => {
   const { cosine_to_sum, norm_ratio, loss } = qualityOf([figures([0, 0], [0, 0], [0, 0], 0)], ["x", "y"]);
   assertEquals([cosine_to_sum, norm_ratio, loss], [0, 0, 1]);
+});
+
+Deno.test("similarity() is the cosine of two adapters over the modules that both have", () => {
+  const parts = [figures([1, 2], [3, 1], [0, 1], 4), figures([0, 5], [1, 1], [2, -1], 3)];
+  assertAlmostEquals(similarity(parts, 0, 1)!, 2 / Math.sqrt(12 * 6), 1e-15);
+  const alone = { ...parts[1]!, sources: [parts[1]!.sources[0]!], between: [[2]] };
+  assertAlmostEquals(similarity([parts[0]!, alone], 1, 0)!, 1 / Math.sqrt(10), 1e-15);
+  assertEquals(similarity([alone], 0, 1), null);
 });

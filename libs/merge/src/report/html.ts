@@ -1,6 +1,6 @@
 import { ENGINE_TITLES, ENGINES } from "@lora-loom/formats";
 import { METHODS } from "../methods/registry.ts";
-import type { ModuleFigures, Quality } from "./figures.ts";
+import { type ModuleFigures, type Quality, similarity } from "./figures.ts";
 import { type MergeRecord, moduleQuality } from "./record.ts";
 import { COLOURS, htmlPage } from "./page.ts";
 import { escapeHtml, rangeOf, type Series, svgPlot } from "./svg.ts";
@@ -46,8 +46,31 @@ function inputsTable({ recipe, quality, inputs }: MergeRecord): string {
     return `<tr><td>${escapeHtml(name)}</td><td class="n">${weight}</td>` +
       `<td class="n">${quality.cosine_to_sources[name]!.toFixed(4)}</td><td>${hash}</td></tr>`;
   });
-  return `<div class="scroll"><table><thead><tr><th>adapter</th><th class="n">weight</th><th class="n">cosine</th><th>sha256</th></tr></thead>` +
+  return `<div class="scroll" tabindex="0"><table><thead><tr><th>adapter</th><th class="n">weight</th><th class="n">cosine</th><th>sha256</th></tr></thead>` +
     `<tbody>${rows.join("")}</tbody></table></div>`;
+}
+
+/** How alike the adapters are: cosines of their deltas over all modules. */
+function similarityTable({ recipe, modules }: MergeRecord): string {
+  const { adapters } = recipe;
+  if (adapters.length < 2) return "";
+  const deltas = modules.map((module) => module.deltas);
+  const head = adapters.map(({ name }) => `<th class="n">${escapeHtml(name)}</th>`).join("");
+  const rows = adapters.map(({ name }, s) => {
+    const cells = adapters.map((_, t) => {
+      const cosine = s === t ? 1 : similarity(deltas, s, t);
+      const strength = Math.round(100 * Math.min(1, Math.abs(cosine ?? 0)));
+      const shade = `background: color-mix(in srgb, ${(cosine ?? 0) < 0 ? "#d1495b" : "#2f6fde"} ${
+        strength / 2
+      }%, transparent)`;
+      return `<td class="n" style="${shade}">${cosine === null ? "–" : cosine.toFixed(3)}</td>`;
+    });
+    return `<tr><th>${escapeHtml(name)}</th>${cells.join("")}</tr>`;
+  });
+  return `<h3>How alike they are</h3><p>Cosine of two adapters' deltas over all modules: 0 is unrelated, 1 the same direction, below 0 contrary.</p>` +
+    `<div class="scroll" tabindex="0"><table><thead><tr><th></th>${head}</tr></thead><tbody>${
+      rows.join("")
+    }</tbody></table></div>`;
 }
 
 function cosinePlot(record: MergeRecord, qualities: readonly Quality[]): string {
@@ -108,12 +131,15 @@ function methodPlots({ modules }: MergeRecord): string {
   }).join("");
 }
 
+/** Lists that may happen to have one entry for each adapter, and what has a plot of its own. */
+const NOT_OF_ADAPTERS = ["spectrum", "cluster_sizes", "output_error_of_sum", "output_error_of_mean"];
+
 /** Figures that every module has once for each adapter, such as output errors: a plot each, a line an adapter. */
 function adapterPlots({ modules, recipe }: MergeRecord): string {
   const isPerAdapter = (figure: unknown): figure is readonly number[] =>
     Array.isArray(figure) && figure.length === recipe.adapters.length;
   const keys = Object.keys(modules[0]?.method ?? {}).filter((key) =>
-    key !== "spectrum" && modules.every(({ method }) => isPerAdapter(method[key]))
+    !NOT_OF_ADAPTERS.includes(key) && modules.every(({ method }) => isPerAdapter(method[key]))
   );
   return keys.map((key) => {
     const series = recipe.adapters.map(({ name }, adapter): Series => ({
@@ -133,6 +159,84 @@ function adapterPlots({ modules, recipe }: MergeRecord): string {
 /** What a module's name ends in, such as `q_proj`. */
 function kindOf(name: string): string {
   return name.slice(name.lastIndexOf(".") + 1);
+}
+
+/** The number of the layer that a module is in: the first number in its name. */
+function layerOf(name: string): number | undefined {
+  const match = /(?:^|[._])(\d+)(?=[._])/.exec(name);
+  return match ? Number(match[1]) : undefined;
+}
+
+/** What is lost, or the output error where it was measured, as a mean over the modules of each layer. */
+function layerPlot({ modules }: MergeRecord, qualities: readonly Quality[]): string {
+  const layers = [...new Set(modules.flatMap(({ name }) => layerOf(name) ?? []))].sort((x, y) => x - y);
+  if (layers.length < 2) return "";
+  const isMeasured = modules.every(({ method }) => Array.isArray(method.output_error));
+  const valueOf = (index: number) =>
+    isMeasured ? meanOf(modules[index]!.method.output_error as readonly number[]) : qualities[index]!.loss;
+  const values = layers.map((layer) =>
+    meanOf([...modules.keys()].filter((index) => layerOf(modules[index]!.name) === layer).map(valueOf))
+  );
+  return svgPlot({
+    title: `${
+      isMeasured ? "Output error" : "Part of the weighted sum's direction that is lost"
+    }, mean of each layer's modules`,
+    positions: layers.map((layer) => `layer ${layer}`),
+    series: [{ label: "this merge", style: "s1", values }],
+    range: [0, Math.max(0.05, rangeOf(values, 0.01)[1])],
+    ends: [`layer ${layers[0]}`, `layer ${layers.at(-1)}`],
+  });
+}
+
+function meanOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** Output errors on the calibration inputs, mean over the adapters: before, as sum and mean of the deltas, and after. */
+function beforeAndAfterPlot({ modules }: MergeRecord): string {
+  const figures = [["this merge", "output_error"], ["sum of the deltas", "output_error_of_sum"], [
+    "their mean",
+    "output_error_of_mean",
+  ]] as const;
+  if (!modules.every(({ method }) => figures.every(([, key]) => Array.isArray(method[key])))) return "";
+  const series = figures.map(([label, key], index): Series => ({
+    label,
+    style: `s${[0, 1, 8][index]}`,
+    values: modules.map(({ method }) => meanOf(method[key] as readonly number[])),
+  }));
+  return svgPlot({
+    title:
+      "Relative output error on the calibration inputs, mean over the adapters, by module: 1 is no adapter",
+    positions: names(modules),
+    series,
+    range: [0, Math.max(1, rangeOf(series.flatMap(({ values }) => values), 0.05)[1])],
+  });
+}
+
+/** How many units LEGO's clusters hold, largest first, by kind of module: the mean over its modules. */
+function clusterPlot({ modules }: MergeRecord): string {
+  const sizes = modules.flatMap(({ name, method: { cluster_sizes: own } }) =>
+    Array.isArray(own) ? [{ kind: kindOf(name), sizes: [...own as number[]].sort((x, y) => y - x) }] : []
+  );
+  if (sizes.length === 0) return "";
+  const length = Math.max(...sizes.map(({ sizes }) => sizes.length));
+  const kinds = [...new Set(sizes.map(({ kind }) => kind))];
+  const series = kinds.map((label, index): Series => {
+    const own = sizes.filter(({ kind }) => kind === label);
+    const mean = (i: number) => meanOf(own.map(({ sizes }) => sizes[i] ?? 0));
+    return {
+      label,
+      style: `s${index % COLOURS.length}`,
+      values: Array.from({ length }, (_, i) => mean(i)),
+    };
+  });
+  return svgPlot({
+    title: "Units in each cluster, largest first, by kind of module",
+    positions: Array.from({ length }, (_, i) => `cluster ${i + 1}`),
+    series,
+    range: [0, rangeOf(series.flatMap(({ values }) => values), 1)[1]],
+    ends: ["largest", `number ${length}`],
+  });
 }
 
 /** Singular values relative to the first, by kind of module: the mean over its modules, where the method reports them. */
@@ -170,7 +274,7 @@ function agreementSection({ quality: { agreement } }: MergeRecord): string {
     row(name, kinds.map(({ tasks }) => tasks[name]!))
   );
   return `<h2>Agreement</h2><p>How often a prompt that no calibration saw is answered exactly as by the adapter itself.</p>` +
-    `<div class="scroll"><table><thead><tr><th>adapter</th><th class="n">this merge</th><th class="n">sum of the deltas</th>` +
+    `<div class="scroll" tabindex="0"><table><thead><tr><th>adapter</th><th class="n">this merge</th><th class="n">sum of the deltas</th>` +
     `<th class="n">their mean</th></tr></thead><tbody>${rows.join("")}${
       row("mean", kinds.map(({ mean }) => mean))
     }</tbody></table></div>`;
@@ -184,7 +288,7 @@ function servingTable({ serving }: MergeRecord): string {
       escapeHtml([...reasons, ...notes].join("; "))
     }</td></tr>`;
   });
-  return `<h2>Where it loads</h2><div class="scroll"><table><thead><tr><th>program</th><th>loads it</th><th></th></tr></thead>` +
+  return `<h2>Where it loads</h2><div class="scroll" tabindex="0"><table><thead><tr><th>program</th><th>loads it</th><th></th></tr></thead>` +
     `<tbody>${rows.join("")}</tbody></table></div>`;
 }
 
@@ -210,7 +314,7 @@ function modulesTable({ modules }: MergeRecord, qualities: readonly Quality[]): 
   const header = ["shape", "rank", "cosine to sum", "lost", "best", "seconds"].map((text) =>
     `<th class="n">${text}</th>`
   ).join("");
-  return `<div class="scroll"><table><thead><tr><th>module</th>${header}</tr></thead><tbody>${
+  return `<div class="scroll" tabindex="0"><table><thead><tr><th>module</th>${header}</tr></thead><tbody>${
     rows.join("")
   }</tbody></table></div>`;
 }
@@ -225,12 +329,16 @@ export function htmlReport(record: MergeRecord): string {
   const body = `${overview(record)}
 <h2>Adapters</h2>
 ${inputsTable(record)}
+${similarityTable(record)}
 ${agreementSection(record)}
 ${warnings ? `<h2>Warnings</h2><ul>${warnings}</ul>` : ""}
 <h2>Modules</h2>
 ${cosinePlot(record, qualities)}
 ${record.quality.output_error ? "" : lossPlot(record, qualities)}
+${layerPlot(record, qualities)}
+${beforeAndAfterPlot(record)}
 ${spectrumPlot(record)}
+${clusterPlot(record)}
 ${adapterPlots(record)}
 ${methodPlots(record)}
 ${modulesTable(record, qualities)}

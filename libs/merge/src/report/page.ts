@@ -25,7 +25,7 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2re
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; width: 100%; overflow-wrap: normal; }
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; } td.n, th.n { text-align: right;
   font-variant-numeric: tabular-nums; } td.text { white-space: normal; min-width: 14rem; }
-figure { margin: 1.5rem 0; } figcaption { margin-bottom: .3rem; } figcaption span::before { content: "● "; } figcaption span { margin-right: .6rem; }
+figure { margin: 1.5rem 0; } figcaption { margin-bottom: .3rem; } figcaption span::before { content: "● "; } figcaption span { margin-right: .6rem; } figcaption b { color: var(--ink); font-weight: normal; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
 .grid { stroke: var(--line); stroke-width: 1; } polyline { fill: none; stroke: currentColor; stroke-width: 1; opacity: .5; } circle { fill: currentColor; }
 @media print { :root { color-scheme: light; --ground: #fff; --ink: #000; --soft: #444; --line: #bbb; } body { max-width: none; padding: 0; font-size: 11pt; }

@@ -73,9 +73,10 @@ export function svgPlot({ title, positions, series, range: [low, high], ends }: 
     ).join("");
     return `<g class="${style}"><polyline points="${line}"/>${dots}</g>`;
   }).join("");
-  const legend = series.map(({ label, style }) => `<span class="${style}">${escapeHtml(label)}</span>`).join(
-    " ",
-  );
+  const legend = series.map(({ label, style }) => `<span class="${style}"><b>${escapeHtml(label)}</b></span>`)
+    .join(
+      " ",
+    );
   return `<figure><figcaption>${escapeHtml(title)}<br><small>${legend}</small></figcaption>` +
     `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${
       escapeHtml(title)

@@ -1,0 +1,116 @@
+/** `report.html` in a real browser: on a phone, on a wide screen, in the dark and printed. */
+import axe from "axe-core";
+import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
+import type { Page } from "playwright-core";
+import { browserForTests, visit } from "../support/browser.ts";
+import { captureSafetensors, gramOf, type HostMatrix } from "../support/captures.ts";
+import { runJson } from "../support/cli.ts";
+import { repositoryPath, withFolder } from "../support/paths.ts";
+import { openSafetensors } from "@lora-loom/formats";
+
+const ADAPTERS = repositoryPath("examples/tiny-llama/adapters");
+const program = await browserForTests();
+
+async function merge(folder: string, recipe: Record<string, unknown>): Promise<string> {
+  await Deno.writeTextFile(
+    `${folder}/recipe.yaml`,
+    JSON.stringify({ device: "cpu", output: { path: "out" }, ...recipe }),
+  );
+  await runJson(["merge", `${folder}/recipe.yaml`, "--force"]);
+  return `${folder}/out/report.html`;
+}
+
+/** Inputs of one adapter's layer, as the fixtures have them, under both adapters' names: what they are is all the same here. */
+async function writeCapture(path: string): Promise<void> {
+  using file = await openSafetensors(repositoryPath("tests/fixtures/tiny-llama/forward.safetensors"));
+  const front = "language.inputs.";
+  const grams = new Map<string, HostMatrix>();
+  for (const [name, tensor] of file.tensors) {
+    if (!name.startsWith(front) || !/layers\.[01]\.self_attn\.[qo]_proj/.test(name)) continue;
+    const values = Float64Array.from(await tensor.readFloat32());
+    const columns = tensor.shape.at(-1)!;
+    grams.set(`${name.slice(front.length)}.gram`, gramOf({ rows: values.length / columns, columns, values }));
+  }
+  await Deno.writeFile(path, captureSafetensors(grams));
+}
+
+async function seriousProblems(page: Page): Promise<string[]> {
+  await page.evaluate(axe.source);
+  return await page.evaluate(async () => {
+    const { axe } = globalThis as unknown as {
+      axe: { run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }> };
+    };
+    const { violations } = await axe.run();
+    return violations.filter(({ impact }) => impact === "serious" || impact === "critical")
+      .map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`);
+  });
+}
+
+/** Opens the report at each size and checks what a reader needs; gives its text. */
+async function readReport(path: string): Promise<string> {
+  return await visit(program!, "file://", {}, async ({ page, complaints }) => {
+    let text = "";
+    for (const [width, height, colorScheme] of [[360, 740, "dark"], [1280, 900, "light"]] as const) {
+      await page.setViewportSize({ width, height });
+      await page.emulateMedia({ colorScheme, media: "screen" });
+      await page.goto(`file://${path}`);
+      text = await page.locator("body").innerText();
+      const wider = await page.evaluate<number>("document.documentElement.scrollWidth - innerWidth");
+      assert(wider <= 0, `the page is ${wider} px wider than a screen of ${width}`);
+      const plots = await page.evaluate<number[]>(
+        "[...document.querySelectorAll('svg')].map((svg) => svg.getBoundingClientRect().width)",
+      );
+      assertGreater(plots.length, 2);
+      assert(plots.every((own) => own > 200 && own <= width), plots.join());
+      assertEquals(await seriousProblems(page), [], `at ${width}, ${colorScheme}`);
+    }
+    await page.emulateMedia({ colorScheme: "dark", media: "print" });
+    const ground = await page.evaluate<string>("getComputedStyle(document.body).backgroundColor");
+    assertEquals(ground, "rgb(255, 255, 255)", "paper is white in the dark too");
+    const pdf = await page.pdf({ format: "A4" });
+    assertStringIncludes(new TextDecoder("latin1").decode(pdf.slice(0, 8)), "%PDF-");
+    assertEquals(complaints, []);
+    return text;
+  });
+}
+
+if (program) {
+  Deno.test("report.html of a LEGO merge shows similarity, losses, clusters and where it loads, on every screen and on paper", () =>
+    withFolder(async (folder) => {
+      const adapters = ["language", "category", "speech"].map((name) => ({ path: `${ADAPTERS}/${name}` }));
+      const text = await readReport(
+        await merge(folder, { method: "lego", adapters, include: ["*.self_attn.*"] }),
+      );
+      for (
+        const part of [
+          "How alike they are",
+          "Units in each cluster",
+          "mean of each layer",
+          "Where it loads",
+          "ComfyUI",
+        ]
+      ) assertStringIncludes(text, part);
+    }));
+
+  Deno.test("report.html of an IterIS merge shows output errors before and after, by module and by layer", () =>
+    withFolder(async (folder) => {
+      await writeCapture(`${folder}/inputs.safetensors`);
+      const adapters = ["language", "category"].map((name) => ({
+        path: `${ADAPTERS}/${name}`,
+        capture: "inputs.safetensors",
+      }));
+      const include = ["*.layers.{0,1}.self_attn.{q,o}_proj"];
+      const text = await readReport(await merge(folder, { method: "iteris", adapters, include }));
+      for (const part of ["Relative output error", "sum of the deltas", "Output error, mean of each layer"]) {
+        assertStringIncludes(text, part);
+      }
+    }));
+
+  Deno.test("report.html of an elementwise merge shows the spectrum before the cut", () =>
+    withFolder(async (folder) => {
+      const adapters = ["language", "category"].map((name) => ({ path: `${ADAPTERS}/${name}` }));
+      const include = ["*.layers.{0,1}.self_attn.k_proj"];
+      const text = await readReport(await merge(folder, { method: "ties", adapters, include }));
+      assertStringIncludes(text, "Singular values of the result before it was cut");
+    }));
+}
