@@ -27,6 +27,17 @@ export function causalSpans(lengths: readonly number[]): Uint32Array<ArrayBuffer
   return spans;
 }
 
+/** What sees each row under causal attention: itself and all later rows of its sequence, as first and number, `[tokens, 2]`. */
+export function causalViewers(lengths: readonly number[]): Uint32Array<ArrayBuffer> {
+  const viewers = new Uint32Array(2 * tokenCount(lengths));
+  let row = 0;
+  for (const length of lengths) {
+    const end = row + length;
+    for (; row < end; row++) viewers.set([row, end - row], 2 * row);
+  }
+  return viewers;
+}
+
 /** The row of each sequence's last token. */
 export function lastRows(lengths: readonly number[]): Uint32Array<ArrayBuffer> {
   let row = 0;

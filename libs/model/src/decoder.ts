@@ -5,7 +5,7 @@ import type { DecoderConfig } from "./config.ts";
 import { addBias } from "./ops/add_bias.ts";
 import { attention } from "./ops/attention.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
-import { rotary } from "./ops/rotary.ts";
+import { rotary, type RotaryOptions } from "./ops/rotary.ts";
 import { gatherRows } from "./ops/rows.ts";
 import { siluMul } from "./ops/silu_mul.ts";
 import { RotaryAngles } from "./rotary_angles.ts";
@@ -58,6 +58,11 @@ export class Decoder implements Disposable {
     );
   }
 
+  /** Rotates the heads of `x` to the given position of each row (u32 `[rows]`), or back. */
+  rotate(x: Tensor, positions: Tensor, options: RotaryOptions = {}): Tensor {
+    return rotary(x, positions, this.#angles.table, options);
+  }
+
   /** Attention of query rows to the spans of key and value rows they see (u32 `[rows, 2]`). */
   attend(queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor): Tensor {
     return attention(queries, keys, values, spans, this.config);
@@ -89,7 +94,7 @@ export class Decoder implements Disposable {
   #rotated(x: Tensor, gain: Tensor | undefined, positions: Tensor): Tensor {
     using projected = x;
     using normed = gain ? this.norm(projected, gain) : undefined;
-    return rotary(normed ?? projected, positions, this.#angles.table);
+    return this.rotate(normed ?? projected, positions);
   }
 }
 

@@ -1,8 +1,7 @@
-import { add, type Tensor } from "@lora-loom/tensor";
+import { add, gemm, type Tensor } from "@lora-loom/tensor";
 import { linearName, type LinearRole, linearShape } from "./architecture.ts";
 import type {
   Activations,
-  BaseModel,
   Deltas,
   ForwardOptions,
   GenerateOptions,
@@ -14,6 +13,8 @@ import { causalSpans, checkSequences, concatenated, positionsOf, selectedRows, t
 import type { DecoderConfig } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
+import { DecoderTrace } from "./backward/decoder_trace.ts";
+import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
 import { ModelError } from "./errors.ts";
 import { generateGreedily } from "./generate.ts";
 import { gatherRows } from "./ops/rows.ts";
@@ -59,7 +60,7 @@ class StagedActivations implements Activations {
 }
 
 /** A Llama-like decoder: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
-export class LlamaModel implements BaseModel {
+export class LlamaModel implements DifferentiableModel {
   readonly stages: readonly Stage[];
   readonly #decoder: Decoder;
   readonly #sites: ReadonlyMap<
@@ -168,6 +169,35 @@ export class LlamaModel implements BaseModel {
   ): Promise<Uint32Array[]> {
     this.checkDeltas(deltas);
     return await generateGreedily(this.#decoder, prompts, deltas, options);
+  }
+
+  get layerCount(): number {
+    return this.config.layers;
+  }
+
+  trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {
+    checkSequences(sequences, this.config);
+    this.checkDeltas(deltas);
+    const sites = [...this.#sites.values()];
+    return new DecoderTrace(
+      this.#decoder,
+      sequences,
+      deltas,
+      (layer, role) => sites.find((found) => found.layer === layer && found.role === role)!.site,
+      options,
+    );
+  }
+
+  normalise(stream: Tensor): Tensor {
+    return this.#decoder.norm(stream, this.#decoder.weights.finalNorm);
+  }
+
+  readOut(output: Tensor): Tensor {
+    return this.#decoder.logits(output);
+  }
+
+  readOutBackward(gradient: Tensor): Tensor {
+    return gemm(gradient, this.#decoder.weights.head);
   }
 
   checkDeltas(deltas: Deltas): void {

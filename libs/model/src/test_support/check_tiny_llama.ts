@@ -1,10 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { assertRelativelyClose, relativeError } from "@lora-loom/testing";
 import type { Device } from "@lora-loom/tensor";
+import { FactorGradients } from "../backward/factor_gradients.ts";
 import type { Deltas } from "../base_model.ts";
 import { disposeDeltas } from "../deltas.ts";
 import { openModel } from "../open_model.ts";
-import { adapterDeltas, BASE, openReference, TASKS } from "./tiny_llama.ts";
+import { ADAPTER_SCALE, adapterDeltas, BASE, openGradients, openReference, TASKS } from "./tiny_llama.ts";
 
 const NO_DELTAS: Deltas = new Map();
 
@@ -110,5 +111,36 @@ export function checkTinyLlama(deviceName: string, open: () => Promise<Device>, 
     const values = await device.download(first);
     assert(values.some((value) => value !== 0));
     assertEquals(await device.download(second), values);
+  });
+
+  Deno.test(`LlamaModel.trace() gives PyTorch's gradients at an adapter's factors on ${deviceName}`, async () => {
+    await using device = await open();
+    using model = await openModel(device, BASE);
+    const { tokens, gradients } = await openGradients();
+    const deltas = await adapterDeltas(device, "language");
+    using trace = model.trace([tokens], deltas);
+    const pattern = ({ shape }: { readonly shape: readonly number[] }, seed: number) =>
+      device.upload(
+        Float64Array.from({ length: shape[0]! * shape[1]! }, (_, i) => Math.sin(0.7 * i + seed)),
+        shape,
+      );
+    using sums = new FactorGradients(deltas);
+    const streams = trace.streams.map(pattern);
+    using output = pattern(trace.output, streams.length);
+    trace.backward({ streams, output }, sums.observe);
+    assertEquals(sums.sums.size, 28);
+    for (const [module, { a, b }] of sums.sums) {
+      // PEFT's B does not hold the scale, ours does.
+      const scaled = (await device.download(b)).map((value) => value * ADAPTER_SCALE);
+      assertRelativelyClose(
+        await device.download(a),
+        gradients.get(`${module}.lora_A`)!,
+        10 * tolerance,
+        module,
+      );
+      assertRelativelyClose(scaled, gradients.get(`${module}.lora_B`)!, 10 * tolerance, module);
+    }
+    streams.forEach((tensor) => tensor.dispose());
+    disposeDeltas(deltas);
   });
 }

@@ -49,3 +49,16 @@ export async function openReference(): Promise<Reference> {
     languageInputs: new Map(inputs.map(([name, tensor]) => [name.slice(prefix.length), tensor])),
   };
 }
+
+/** lora_alpha / r of the example's adapters. */
+export const ADAPTER_SCALE = 2;
+
+/** What PyTorch computed for the language adapter, by `tests/conformance/write_gradients.py`. */
+export async function openGradients(): Promise<
+  { readonly tokens: Uint32Array; readonly gradients: ReadonlyMap<string, Float32Array> }
+> {
+  using file = await openSafetensors(`${ROOT}tests/fixtures/tiny-llama/gradients.safetensors`);
+  const gradients = new Map<string, Float32Array>();
+  for (const [name, tensor] of file.tensors) gradients.set(name, await tensor.readFloat32());
+  return { tokens: Uint32Array.from(gradients.get("input_ids")!), gradients };
+}
