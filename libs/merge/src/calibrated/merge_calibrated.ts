@@ -216,8 +216,9 @@ async function outcomeOf(
   };
 }
 
-async function agreementOfSum(
-  { signal }: ModelJob,
+/** Agreement of factor · Σ W_i: of the sum of the deltas, or of their mean. */
+export async function agreementOfSum(
+  { signal }: Pick<ModelJob, "signal">,
   session: Session,
   heldOut: readonly HeldOutTask[],
   factor: number,

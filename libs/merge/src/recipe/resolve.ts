@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { MergeError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
 import { parameterSchema } from "../methods/parameters.ts";
+import { REFINE_PARAMETERS } from "../refine/parameters.ts";
 import { didYouMean, nearest } from "./nearest.ts";
 import { keyName, type KeyPath, type RecipeDocument } from "./document.ts";
 import { DEVICE_CHOICES, OUTPUT_DTYPES, type ParameterValue, type Recipe } from "./recipe.ts";
@@ -49,6 +50,7 @@ const recipeEntries = {
     v.minLength(1, "expected at least one adapter, found none"),
   ),
   parameters: v.optional(v.nullable(parameterMap)),
+  refine: v.optional(v.nullable(parameterMap)),
   include: v.optional(globs, []),
   exclude: v.optional(globs, []),
   output: outputSchema,
@@ -129,15 +131,16 @@ function findMethod(name: string, context: ResolveContext, document: RecipeDocum
   );
 }
 
-/** Checks a method's parameters against their declarations and fills in fixed defaults. */
+/** Checks parameters of a method, or of `refine`, against their declarations and fills in fixed defaults. */
 function resolveParameters(
-  method: Method,
+  method: Pick<Method, "name" | "parameters">,
   given: Readonly<Record<string, unknown>>,
   document: RecipeDocument,
+  key = "parameters",
 ): Record<string, ParameterValue> {
   const names = method.parameters.map(({ name }) => name);
-  for (const key of Object.keys(given)) {
-    if (!names.includes(key)) throw unknownKey(["parameters", key], names, document);
+  for (const name of Object.keys(given)) {
+    if (!names.includes(name)) throw unknownKey([key, name], names, document);
   }
   const parameters: Record<string, ParameterValue> = {};
   for (const spec of method.parameters) {
@@ -151,7 +154,7 @@ function resolveParameters(
           show(value)
         }`,
         `choose another ${spec.name}: ${spec.help}`,
-        document.locate(["parameters", spec.name]),
+        document.locate([key, spec.name]),
       );
     }
     parameters[spec.name] = result.output;
@@ -182,19 +185,22 @@ function checkNeeds(
   recipe: v.InferOutput<typeof recipeSchema>,
   document: RecipeDocument,
 ): void {
-  if (method.needs.baseModel && recipe.base_model === undefined) {
+  const refines = recipe.refine ? "refine" : undefined;
+  const runs = method.needs.baseModel ? method.name : refines;
+  const calibrates = method.needs.calibration ? method.name : refines;
+  if (runs && recipe.base_model === undefined) {
     throw new MergeError(
       "missing_key",
-      `${method.name} runs the base model, but the recipe names none`,
+      `${runs} runs the base model, but the recipe names none`,
       "add base_model: path/to/the/model/folder",
       document.locate([]),
     );
   }
   recipe.adapters.forEach((adapter, index) => {
-    if (!method.needs.calibration || adapter.calibration !== undefined) return;
+    if (!calibrates || adapter.calibration !== undefined) return;
     throw new MergeError(
       "missing_key",
-      `${method.name} needs calibration prompts for every adapter, but ${adapter.path} has none`,
+      `${calibrates} needs calibration prompts for every adapter, but ${adapter.path} has none`,
       'add calibration: path/to/prompts.jsonl, with a row such as {"prompt": "…"} per example',
       document.locate(["adapters", index]),
     );
@@ -233,6 +239,16 @@ export function resolveRecipe(document: RecipeDocument, context: ResolveContext)
       ...(expand === undefined ? {} : { expand }),
     })),
     parameters: resolveParameters(method, input.parameters ?? {}, document),
+    ...(input.refine
+      ? {
+        refine: resolveParameters(
+          { name: "refine", parameters: REFINE_PARAMETERS },
+          input.refine,
+          document,
+          "refine",
+        ),
+      }
+      : {}),
     include: input.include,
     exclude: input.exclude,
     output: { ...input.output, path: absolute(input.output.path) },
