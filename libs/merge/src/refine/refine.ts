@@ -85,7 +85,7 @@ class Run implements AsyncDisposable {
   }
 
   static async open(request: RefineRequest): Promise<Run> {
-    const { device, model, session, tasks, start, settings, progress } = request;
+    const { device, model, session, tasks, start, progress } = request;
     const checkpoints = request.checkpoints(fingerprintOf(request));
     const saved = await checkpoints.load();
     if (saved === "foreign") {
