@@ -8,6 +8,8 @@ export interface OutputMetrics {
   /**
    * F_i at a module, `[out, out]`, as symmetric blocks along its diagonal whose sizes add up to `out`; what lies outside of them counts as
    * zero. The scale does not matter. The blocks are on the request's device, and whoever asks disposes them.
+   *
+   * @param outputs `out`
    */
-  blocks(task: number, module: string): Promise<readonly Tensor[]>;
+  blocks(task: number, module: string, outputs: number): Promise<readonly Tensor[]>;
 }

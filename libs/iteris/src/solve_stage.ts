@@ -1,6 +1,6 @@
 import { add, type Device, gemm, type Tensor } from "@lora-loom/tensor";
 import { copyTo, weightedSum } from "./algebra.ts";
-import type { Stage } from "./base_model.ts";
+import type { Site, Stage } from "./base_model.ts";
 import {
   type AdaptedSite,
   type Moments,
@@ -144,7 +144,7 @@ async function solveInMetric(
   });
   const damped: BlockMatrix[] = [];
   for (const task of weights.keys()) {
-    damped.push(owned.use(await dampedBlocks(metrics, task, site.site.module, damping)));
+    damped.push(owned.use(await dampedBlocks(metrics, task, site.site, damping)));
   }
   const terms: MetricTerm[] = [];
   for (const [task, weight] of weights.entries()) {
@@ -188,10 +188,10 @@ function denseRightHandSide(
 async function dampedBlocks(
   metrics: OutputMetrics,
   task: number,
-  module: string,
+  { module, outFeatures }: Site,
   damping: number,
 ): Promise<BlockMatrix> {
-  const blocks = await metrics.blocks(task, module);
+  const blocks = await metrics.blocks(task, module, outFeatures);
   try {
     return await dampedMetric(blocks, damping);
   } finally {

@@ -13,6 +13,7 @@ export * from "./load_deltas.ts";
 export * from "./open_model.ts";
 export * from "./ops/adam.ts";
 export { type Divergence, divergence } from "./ops/divergence.ts";
+export { drawnScores } from "./ops/drawn_scores.ts";
 export { gatherRows, scatterRows } from "./ops/rows.ts";
 export type { RopeConfig, RopeScaling } from "./rope.ts";
 export * from "./tokenizer.ts";

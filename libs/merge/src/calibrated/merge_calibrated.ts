@@ -8,7 +8,7 @@ import {
 } from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
-import type { MethodFigures, MethodOutcome, ModelJob, Parameters } from "../methods/method.ts";
+import type { MethodFigures, MethodOutcome, ModelJob } from "../methods/method.ts";
 import { seededRandom } from "./seeded_random.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
@@ -22,7 +22,8 @@ import { summedDeltas } from "./summed_deltas.ts";
 export type Solve = (
   request: MergeRequest<never>,
   candidate: Candidate,
-  parameters: Parameters,
+  job: ModelJob,
+  session: Session,
 ) => Promise<Merged>;
 
 /** Calibration data of one expert. */
@@ -128,7 +129,8 @@ async function attempt(
       ...(job.signal ? { signal: job.signal } : {}),
     },
     candidate,
-    job.parameters,
+    job,
+    session,
   );
   try {
     job.progress({ stage: `${label}agreement`, done: 0, total: 1 });
@@ -240,6 +242,7 @@ function siteFigures({ sites }: MergeReport, module: string): MethodFigures {
     backward_error: site.backwardError,
     solved_rank: site.rank.solved,
     kept_rank: site.rank.kept,
+    ...(site.metric ? { metric_steps: site.metric.steps, metric_residual: site.metric.residual } : {}),
     truncation_loss: site.rank.loss,
     plain_truncation_loss: site.rank.plainLoss,
     adaptive_weight: site.tasks.map(({ adaptiveWeight }) => adaptiveWeight),

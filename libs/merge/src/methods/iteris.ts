@@ -42,7 +42,7 @@ export const iteris: ModelMethod = {
   ],
   outputRank: calibratedRank,
   merge: (job) =>
-    mergeCalibrated(job, (request, { alpha }, parameters) => {
+    mergeCalibrated(job, (request, { alpha }, { parameters }) => {
       const options: IterisOptions = {
         alpha,
         schedule: parameters.schedule as "sweep" | "jacobi",

@@ -1,6 +1,6 @@
 /** Every kernel of the backward operations on the software driver against its float64 twin, and the twins against finite differences. */
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
+import { assertRelativelyClose, gaussians, seeded } from "@lora-loom/testing";
 import { CpuDevice, type Device, type GpuDevice, type Tensor } from "@lora-loom/tensor";
 import { causalSpans, causalViewers } from "../batch.ts";
 import { openSoftwareDevice } from "../test_support/software_device.ts";
@@ -8,6 +8,7 @@ import { adam } from "./adam.ts";
 import { attention } from "./attention.ts";
 import { attentionBackward } from "./attention_backward.ts";
 import { dispatchDivergence, divergence } from "./divergence.ts";
+import { dispatchDrawnScores, drawnScores } from "./drawn_scores.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { dispatchRmsNormBackward, rmsNormBackward } from "./rms_norm_backward.ts";
 import { siluMul } from "./silu_mul.ts";
@@ -195,6 +196,35 @@ gpuTest("divergence() gives loss and gradient in both variants", async (gpu) => 
       new Float64Array(rows).fill(1),
       (moved) => divergence(...operands(cpu, moved), 2).losses,
     );
+  }
+});
+
+gpuTest("drawnScores() draws what the running sum of the shares holds, in both variants", async (gpu) => {
+  for (const [rows, width] of [[1, 1], [40, 300], [5, 1037]] as const) {
+    const logits = noise([rows, width], 36, 3);
+    const random = seeded(5);
+    const draws = Float64Array.from({ length: rows }, () => Math.fround(0.999 * random()));
+    const operands = (device: Device) =>
+      [device.upload(logits, [rows, width]), device.upload(draws, [rows]), 3] as const;
+    const expected = await read(drawnScores(...operands(cpu)));
+    // By the definition, on the host.
+    for (let row = 0; row < rows; row++) {
+      const raised = Array.from(
+        logits.subarray(row * width, (row + 1) * width),
+        (value) => Math.exp(value / 3),
+      );
+      const total = raised.reduce((sum, value) => sum + value, 0);
+      const running = raised.map((_, c) =>
+        raised.slice(0, c + 1).reduce((sum, value) => sum + value, 0) / total
+      );
+      const drawn = running.findIndex((share) => share > draws[row]!);
+      raised.forEach((value, c) =>
+        assertAlmostEquals(expected[row * width + c]!, (c === drawn ? 1 : 0) - value / total, 1e-12)
+      );
+    }
+    const found = [drawnScores(...operands(gpu))];
+    for (const variant of VARIANTS) found.push(dispatchDrawnScores(gpu, variant, ...operands(gpu)));
+    for (const actual of found) assertRelativelyClose(await read(actual), expected, 1e-5);
   }
 });
 
