@@ -35,6 +35,15 @@ const TABLES: readonly { readonly title: string; readonly tasks: readonly string
   { title: "language + category", tasks: ["language", "category"] },
 ];
 
+const metric = (label: string, parameters: Values = {}, refine?: Values): Variant => ({
+  label: `iteris+, metric: output${label}`,
+  method: "iteris+",
+  parameters: { metric: "output", ...parameters },
+  ...(refine ? { refine } : {}),
+});
+/** What the experiments behind these options chose for this example by agreement. */
+const CHOSEN = { alpha: 3e-3, token_weight: 0.3, splices: 150, metric_damping: 0.03 };
+
 const VARIANTS: readonly Variant[] = [
   { label: "svd", method: "svd" },
   { label: "svd, refine", method: "svd", refine: {} },
@@ -43,6 +52,15 @@ const VARIANTS: readonly Variant[] = [
   { label: "iteris+", method: "iteris+" },
   { label: "iteris+, refine without splices", method: "iteris+", refine: { splices: 0 } },
   { label: "iteris+, refine", method: "iteris+", refine: {} },
+  { label: "iteris+, refine: learning_rate 2e-3", method: "iteris+", refine: { learning_rate: 2e-3 } },
+  metric(", one sweep", { metric_sweeps: 1 }),
+  metric(""),
+  metric(", alpha: 1e-3", { alpha: 1e-3 }),
+  metric(", metric_damping: 0.03", { metric_damping: 0.03 }),
+  metric(", splices: 150", { splices: 150 }),
+  metric(", chosen", CHOSEN),
+  metric(", refine", {}, {}),
+  metric(", chosen, refine", CHOSEN, {}),
 ];
 
 /** What one merge came to. */
