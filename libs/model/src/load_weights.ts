@@ -89,7 +89,7 @@ class Loader implements Disposable {
   async load(name: string, shape: readonly number[]): Promise<Tensor> {
     const tensor = this.#find(name, shape);
     const bytes = await tensor.read();
-    const raw = this.device.upload(bytes, shape, this.#dtypeOf(tensor));
+    const raw = await this.device.uploadStreamed(bytes, shape, this.#dtypeOf(tensor));
     const widened = raw.dtype === "f32" ? raw : cast(raw, "f32");
     if (widened !== raw) raw.dispose();
     this.#loaded.set(name, widened);

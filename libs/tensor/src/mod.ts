@@ -1,6 +1,7 @@
 /** Tensors and linear algebra on a GPU through WebGPU, with the same operations in float64 on the CPU. */
 export * from "./device.ts";
 export * from "./errors.ts";
+export * from "./kernel_times.ts";
 export * from "./open_device.ts";
 export * from "./operation.ts";
 export * from "./shapes.ts";
@@ -12,6 +13,7 @@ export { findSoftwareDriver, type SoftwareDriver } from "./gpu/software_driver.t
 export { foldGrid } from "./gpu/grid.ts";
 export * from "./gpu/gpu_device.ts";
 export * from "./gpu/kernel.ts";
+export type { KernelTime } from "./gpu/kernel_timer.ts";
 export type { Profile, Toggles } from "./gpu/dawn.ts";
 export * from "./ops/add.ts";
 export * from "./ops/cast.ts";

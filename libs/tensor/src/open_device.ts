@@ -18,6 +18,8 @@ export interface OpenDeviceOptions {
   readonly profile?: Profile;
   /** The most GPU memory that tensors and buffers kept for reuse may take. Default: what the driver allows. */
   readonly memoryBudgetBytes?: number;
+  /** Time every dispatch, for `kernelTimes()` of the device; dispatches then never overlap. For profiles and benchmarks. */
+  readonly timeKernels?: boolean;
   /** Fill new tensors of undefined contents with NaN, to find kernels that read them. For tests. */
   readonly poison?: boolean;
   /** Bind at most this many bytes at once, as if the adapter allowed no more, to find errors in windows. For tests. */

@@ -97,6 +97,80 @@ async function checkFamily(kernel: string): Promise<void> {
   );
 }
 
+/**
+ * Checks the kernels for matrix units: all transposes, aligned and odd sizes, runs and slices of the inner index, both block sizes,
+ * rows that are huge, tiny or zero, results that are added to, both precisions and 16-bit operands.
+ */
+async function checkMatrixUnits(): Promise<void> {
+  await using device = await openDevice({ device: choice, poison: true });
+  if (device.info.class !== "tensor") return note("matrix units", true, "none on this adapter");
+  const sizes = [[132, 260, 1100], [131, 259, 1071], [5, 300, 33], [300, 64, 5000], [
+    1300,
+    3500,
+    130,
+  ]] as const;
+  for (const precision of ["f32", "f16"] as const) {
+    let [worst, cases] = [0, 0];
+    for (const [m, n, k] of sizes) {
+      for (
+        const [transposeA, transposeB] of [[false, false], [false, true], [true, false], [
+          true,
+          true,
+        ]] as const
+      ) {
+        const exponents = (count: number, seed: number) =>
+          Array.from({ length: count }, (_, i) => ((i * 37 + seed) % 7 - 3) * 9);
+        const [ea, eb] = [exponents(m, 1), exponents(n, 2)];
+        const [va, vb, vc] = [values(m * k, 1), values(k * n, 2), values(m * n, 3)];
+        // In f16, factors that 11 bits hold, so that the same bound applies.
+        const kept = precision === "f16" ? Math.f16round : Math.fround;
+        const a = new Float32Array(m * k), b = new Float32Array(k * n);
+        for (let i = 0; i < m; i++) {
+          for (let p = 0; p < k; p++) {
+            a[transposeA ? p * m + i : i * k + p] = i === 3 ? 0 : kept(va[i * k + p]!) * 2 ** ea[i]!;
+          }
+        }
+        for (let p = 0; p < k; p++) {
+          for (let j = 0; j < n; j++) {
+            b[transposeB ? j * k + p : p * n + j] = kept(vb[p * n + j]!) * 2 ** eb[j]!;
+          }
+        }
+        using left = device.upload(a, transposeA ? [k, m] : [m, k]);
+        using right = device.upload(b, transposeB ? [n, k] : [k, n]);
+        using into = device.upload(vc, [m, n]);
+        gemm(left, right, {
+          transposeA,
+          transposeB,
+          kernel: "matrix_units",
+          precision,
+          alpha: -0.75,
+          beta: 0.5,
+          into,
+        });
+        const result = await device.download(into);
+        for (let t = 0; t < 400; t++) {
+          const [i, j] = [(t * 131) % m, (t * 577 + 3) % n];
+          let [sum, magnitude] = [0.5 * vc[i * n + j]!, Math.abs(0.5 * vc[i * n + j]!)];
+          for (let p = 0; p < k; p++) {
+            const term = -0.75 * a[transposeA ? p * m + i : i * k + p]! *
+              b[transposeB ? j * k + p : p * n + j]!;
+            sum += term;
+            magnitude += Math.abs(term);
+          }
+          const error = Math.abs(result[i * n + j]! - sum) / (2 * Math.sqrt(k) * 2 ** -24 * magnitude);
+          worst = Math.max(worst, Number.isNaN(error) ? Infinity : error);
+          cases++;
+        }
+      }
+    }
+    note(
+      `matrix units, ${precision}`,
+      worst <= 1,
+      `largest error ${worst.toFixed(3)} of its bound in ${cases} entries`,
+    );
+  }
+}
+
 /** Gram matrices at sizes that the adapter's own kernels take, weighted and split. */
 async function checkGram(): Promise<void> {
   await using device = await openDevice({ device: choice, poison: true });
@@ -145,6 +219,7 @@ const families = kernelFamilies().filter((family) =>
   !(software && flags.quick && /^tiled_(32|64|128)$/.test(family))
 );
 for (const family of families) await checkFamily(family);
+await checkMatrixUnits();
 await checkGram();
 const folder = new URL("..", import.meta.url).pathname;
 await runProgram("tests of libs/tensor", ["test", "-A", `${folder}src`]);

@@ -1,4 +1,5 @@
 import type { PooledBuffer } from "./buffer_pool.ts";
+import { KernelTimer } from "./kernel_timer.ts";
 
 /** Bytes between the parameters of two dispatches: the largest alignment that WebGPU may ask for. */
 const SLOT_BYTES = 256;
@@ -10,6 +11,8 @@ const SLOTS = 64;
  */
 export class CommandQueue {
   readonly #device: GPUDevice;
+  /** Times every dispatch, where that was asked for. */
+  readonly timer: KernelTimer | undefined;
   readonly #parameters: GPUBuffer;
   readonly #parameterBytes = new Uint8Array(SLOTS * SLOT_BYTES);
   #encoder: GPUCommandEncoder | undefined;
@@ -19,8 +22,13 @@ export class CommandQueue {
   #serial = 0;
   #afterSubmit: (() => void)[] = [];
 
-  constructor(device: GPUDevice, usage: { readonly UNIFORM: number; readonly COPY_DST: number }) {
+  constructor(
+    device: GPUDevice,
+    usage: { readonly UNIFORM: number; readonly COPY_DST: number },
+    timed = false,
+  ) {
     this.#device = device;
+    this.timer = timed ? new KernelTimer(device, SLOTS) : undefined;
     this.#parameters = device.createBuffer({
       size: SLOTS * SLOT_BYTES,
       usage: usage.UNIFORM | usage.COPY_DST,
@@ -44,7 +52,8 @@ export class CommandQueue {
     params: ArrayBuffer | undefined,
     [x, y, z]: readonly [number, number, number],
   ): void {
-    const pass = this.#pass ??= this.#encode().beginComputePass();
+    if (this.timer) this.#endPass();
+    const pass = this.#pass ??= this.#encode().beginComputePass(this.timer?.pass(pipeline.label));
     pass.setPipeline(pipeline);
     if (params) {
       const offset = this.#slots * SLOT_BYTES;
@@ -59,9 +68,13 @@ export class CommandQueue {
 
   /** Records commands outside compute passes, such as copies. */
   record(commands: (encoder: GPUCommandEncoder) => void): void {
+    this.#endPass();
+    commands(this.#encode());
+  }
+
+  #endPass(): void {
     this.#pass?.end();
     this.#pass = undefined;
-    commands(this.#encode());
   }
 
   /** True when commands that use the buffer are recorded but not submitted. */
@@ -83,8 +96,8 @@ export class CommandQueue {
   /** Submits what was recorded. */
   submit(): void {
     if (!this.#encoder) return;
-    this.#pass?.end();
-    this.#pass = undefined;
+    this.#endPass();
+    const readTimes = this.timer?.resolve(this.#encoder);
     if (this.#slots > 0) {
       this.#device.queue.writeBuffer(
         this.#parameters,
@@ -96,6 +109,7 @@ export class CommandQueue {
     this.#encoder = undefined;
     this.#slots = 0;
     this.#serial++;
+    readTimes?.();
     for (const action of this.#afterSubmit.splice(0)) action();
   }
 

@@ -254,3 +254,19 @@ Deno.test("every profile's toggles show the experimental features", async () => 
     assert(features.has("chromium-experimental-subgroup-matrix"), "allow_unsafe_apis had no effect");
   }
 });
+
+Deno.test("uploadStreamed() and downloadBytes() carry more than all staging buffers hold", async () => {
+  await using device = await openTestGpu();
+  const bytes = new Uint8Array(150 * 2 ** 20);
+  new Uint32Array(bytes.buffer).forEach((_, i, words) => words[i] = Math.imul(i, 2654435761));
+  using tensor = await device.uploadStreamed(bytes, [bytes.length / 4], "u32");
+  using other = await device.uploadStreamed(bytes.subarray(0, 6), [3], "f16");
+  const into = new Uint8Array(bytes.length);
+  assert(await device.downloadBytes(tensor, into) === into);
+  assert(into.every((byte, i) => byte === bytes[i]));
+  assertEquals(await device.downloadBytes(other, new Uint8Array(6)), bytes.slice(0, 6));
+  assertEquals(
+    (await assertRejects(() => device.downloadBytes(tensor, new Uint8Array(4)), TensorError)).code,
+    "shape_mismatch",
+  );
+});

@@ -1,9 +1,9 @@
 import type { Kernel } from "../gpu/kernel.ts";
 
-/** Rows and columns of a diagonal block: as large as the workgroup memory that every adapter has. */
-export const CHOLESKY_BLOCK = 64;
+/** Rows and columns of a diagonal block that one invocation factors. */
+export const SERIAL_BLOCK = 64;
 
-const N = CHOLESKY_BLOCK;
+const N = SERIAL_BLOCK;
 
 const BUFFERS: Kernel["buffers"] = [
   { name: "l", element: "f32", access: "read_write" },
@@ -23,7 +23,7 @@ const PARAMS: Kernel["params"] = [
  * The root of a pivot, or 1 for one that has none, so that nothing after it overflows; the host finds it in `pivots`. Positive
  * finite numbers are told by their bits, because drivers may assume that there are no others.
  */
-const ROOT = /* wgsl */ `
+export const ROOT = /* wgsl */ `
 fn root(pivot: f32) -> f32 {
   let bits = bitcast<u32>(pivot);
   if (bits == 0u || bits >= 0x7f800000u) { return 1.0; }
@@ -33,56 +33,7 @@ fn root(pivot: f32) -> f32 {
 }
 `;
 
-/**
- * Factors one diagonal block and inverts the factor. Invocation i owns row i of the block while it is factored, and column i of
- * the inverse. Columns of the block lie one after the other in workgroup memory, so that neighbours read neighbouring words.
- */
-export const CHOLESKY_DIAGONAL: Kernel = {
-  name: "cholesky_diagonal",
-  buffers: BUFFERS,
-  params: PARAMS,
-  requires: { workgroupStorageBytes: 4 * N * N, invocationsPerWorkgroup: N },
-  code: /* wgsl */ `
-var<workgroup> tile: array<f32, ${N * N}>;
-${ROOT}
-@compute @workgroup_size(${N})
-fn main(@builtin(local_invocation_index) i: u32) {
-  let size = params.size;
-  if (i < size) {
-    for (var j = 0u; j <= i; j++) { tile[j * ${N}u + i] = l[params.base + i * params.stride + j]; }
-  }
-  workgroupBarrier();
-  for (var j = 0u; j < size; j++) {
-    var sum = 0.0;
-    if (i >= j && i < size) {
-      sum = tile[j * ${N}u + i];
-      for (var k = 0u; k < j; k++) { sum = fma(-tile[k * ${N}u + i], tile[k * ${N}u + j], sum); }
-    }
-    if (i == j) {
-      pivots[params.pivotStart + j] = sum;
-      tile[j * ${N}u + j] = root(sum);
-    }
-    workgroupBarrier();
-    if (i > j && i < size) { tile[j * ${N}u + i] = sum / tile[j * ${N}u + j]; }
-    workgroupBarrier();
-  }
-  if (i >= size) { return; }
-  for (var j = 0u; j <= i; j++) { l[params.base + i * params.stride + j] = tile[j * ${N}u + i]; }
-  for (var row = 0u; row < size; row++) {
-    var value = 0.0;
-    if (row == i) { value = 1.0 / tile[i * ${N}u + i]; }
-    if (row > i) {
-      for (var k = i; k < row; k++) {
-        value = fma(-tile[k * ${N}u + row], inverses[params.inverseBase + k * ${N}u + i], value);
-      }
-      value /= tile[row * ${N}u + row];
-    }
-    inverses[params.inverseBase + row * ${N}u + i] = value;
-  }
-}`,
-};
-
-/** The same by a single invocation without workgroup memory, for drivers that run on the CPU. */
+/** Factors one diagonal block and inverts the factor, by a single invocation without workgroup memory: for drivers that run on the CPU. */
 export const CHOLESKY_DIAGONAL_SERIAL: Kernel = {
   name: "cholesky_diagonal_serial",
   buffers: BUFFERS,

@@ -2,12 +2,12 @@ import type { CpuDevice, CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { block, forEachRowWindow, type MatrixView, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
+import { CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL } from "../kernels/cholesky.ts";
 import {
-  CHOLESKY_BLOCK,
-  CHOLESKY_DIAGONAL,
-  CHOLESKY_DIAGONAL_SERIAL,
-  CLEAR_ABOVE_DIAGONAL,
-} from "../kernels/cholesky.ts";
+  CHOLESKY_FACTOR_BLOCK,
+  INVERSE_COLUMNS,
+  INVERT_TRIANGULAR_BLOCK,
+} from "../kernels/cholesky_block.ts";
 import { cholesky } from "../linalg/mod.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape, requireF32 } from "../shapes.ts";
@@ -17,6 +17,7 @@ import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
 import { queueCopyRectangle } from "./rectangles.ts";
 import {
   type BlockedTriangle,
+  blockSize,
   copyOf,
   halves,
   inverseOf,
@@ -28,7 +29,7 @@ import {
 export interface CholeskyFactor extends Disposable {
   /** L, `[n, n]`, zero above the diagonal. */
   readonly lower: Tensor;
-  /** On a GPU, `[⌈n / 64⌉, 64, 64]`: the inverses of the diagonal blocks of L, which turn solving into products. */
+  /** On a GPU, `[⌈n / block⌉, block, block]`: the inverses of the diagonal blocks of L, which turn solving into products. */
   readonly inverses: Tensor | undefined;
   /** The pivots, that is the squares of the diagonal of L; how small they get says how near to singular A is. */
   readonly pivots: Float64Array<ArrayBuffer>;
@@ -49,12 +50,12 @@ function squareSize(a: Tensor): number {
 /** Factors the rows and columns of `range` in place: one half, the block below it, then what that leaves of the other half. */
 function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tensor, range: Range): void {
   const { lower, inverses } = triangle;
-  const parts = halves(range);
+  const parts = halves(range, inverses.shape[1]!);
   if (!parts) {
     const { window, base } = windowOf(device, block(lower, range, range));
     const inverse = inverseOf(inverses, range);
     device.dispatch(
-      device.info.class === "software" ? CHOLESKY_DIAGONAL_SERIAL : CHOLESKY_DIAGONAL,
+      CHOLESKY_DIAGONAL_SERIAL,
       [window, inverses, pivots],
       [inverse.rows, lower.stride, base, inverse.offset, range[0]],
       [1],
@@ -81,6 +82,41 @@ function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tenso
   queueFactor(device, triangle, pivots, second);
 }
 
+/**
+ * Factors block by block: one diagonal block, the panel below it, then what both leave of the rest. Unlike halving, it takes few
+ * dispatches, each of which costs a GPU's host more than the GPU.
+ */
+function queueFactorByPanels(device: GpuDevice, { lower, inverses }: BlockedTriangle, pivots: Tensor): void {
+  const [n, size] = [lower.rows, inverses.shape[1]!];
+  for (let start = 0; start < n; start += size) {
+    const range = [start, Math.min(start + size, n)] as const;
+    const { window, base } = windowOf(device, block(lower, range, range));
+    const inverse = inverseOf(inverses, range);
+    device.dispatch(CHOLESKY_FACTOR_BLOCK, [window, pivots], [inverse.rows, lower.stride, base, start], [1]);
+    device.dispatch(
+      INVERT_TRIANGULAR_BLOCK,
+      [window, inverses],
+      [inverse.rows, lower.stride, base, inverse.offset],
+      [size / INVERSE_COLUMNS],
+    );
+    if (range[1] === n) return;
+    const below = [range[1], n] as const;
+    using solved = device.empty([n - range[1], size]);
+    const panel = wholeMatrix(solved, "factorCholesky");
+    queueProduct(device, { a: block(lower, below, range), b: inverse, c: panel, transposeB: true });
+    queueCopyRectangle(device, panel, block(lower, below, range));
+    queueProduct(device, {
+      a: panel,
+      b: panel,
+      c: block(lower, below, below),
+      transposeB: true,
+      alpha: -1,
+      beta: 1,
+      lowerOnly: true,
+    });
+  }
+}
+
 function queueClearing(device: GpuDevice, lower: MatrixView): void {
   forEachRowWindow(device, lower, "factorCholesky", (rows, rowStart) => {
     const { window, base } = windowOf(device, rows);
@@ -92,12 +128,15 @@ function queueClearing(device: GpuDevice, lower: MatrixView): void {
 async function factorOnGpu(device: GpuDevice, a: Tensor): Promise<CholeskyFactor> {
   const n = squareSize(a);
   const lower = copy(a);
-  const inverses = device.empty([Math.ceil(n / CHOLESKY_BLOCK), CHOLESKY_BLOCK, CHOLESKY_BLOCK]);
+  const size = blockSize(device);
+  const inverses = device.empty([Math.ceil(n / size), size, size]);
   const dispose = () => [lower, inverses].forEach((tensor) => tensor.dispose());
   using found = device.empty([n]);
   try {
     const whole = wholeMatrix(lower, "factorCholesky");
-    if (n > 0) queueFactor(device, { lower: whole, inverses }, found, [0, n]);
+    const triangle = { lower: whole, inverses };
+    if (device.info.class !== "software") queueFactorByPanels(device, triangle, found);
+    else if (n > 0) queueFactor(device, triangle, found, [0, n]);
     queueClearing(device, whole);
     const pivots = Float64Array.from(await device.download(found));
     const index = pivots.findIndex((pivot) => !(pivot > 0 && pivot < Infinity));
@@ -141,7 +180,13 @@ export const factorCholesky: (a: Tensor) => Promise<CholeskyFactor> = defineOper
   Promise<CholeskyFactor>
 >({
   name: "factorCholesky",
-  kernels: [CHOLESKY_DIAGONAL, CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL, ...PRODUCT_KERNELS],
+  kernels: [
+    CHOLESKY_DIAGONAL_SERIAL,
+    CHOLESKY_FACTOR_BLOCK,
+    INVERT_TRIANGULAR_BLOCK,
+    CLEAR_ABOVE_DIAGONAL,
+    ...PRODUCT_KERNELS,
+  ],
   gpu: factorOnGpu,
   cpu: (device, a) => Promise.try(() => factorOnCpu(device, a)),
 });

@@ -1,11 +1,14 @@
 import { gemmFloat64 } from "../cpu/gemm.ts";
 import type { CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
-import { wholeMatrix } from "../gpu/matrix_view.ts";
+import type { GpuDevice } from "../gpu/gpu_device.ts";
+import { fitsBinding, wholeMatrix } from "../gpu/matrix_view.ts";
 import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
-import { FAMILIES, PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import { cast } from "./cast.ts";
+import { FAMILIES, MATRIX_UNITS, PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import { type ProductPrecision, suitsMatrixUnits } from "./matrix_unit_product.ts";
 
 /** Options of {@linkcode gemm}. */
 export interface GemmOptions {
@@ -19,6 +22,11 @@ export interface GemmOptions {
   readonly beta?: number;
   /** Where the result goes, `[m, n]`, neither A nor B; absent: a new tensor. */
   readonly into?: Tensor;
+  /**
+   * `f16` lets devices with matrix units round the operands to 11 significant bits, which is faster; sums stay in f32. Default
+   * `f32`, unless both operands are stored in 16 bits anyway. Other devices compute in f32 all the same.
+   */
+  readonly precision?: ProductPrecision;
   /** Name of the kernel family to use in place of the one that the device's table picks; for benchmarks. */
   readonly kernel?: string;
 }
@@ -36,19 +44,36 @@ function sizes(a: Tensor, b: Tensor, options: GemmOptions) {
       "gemm",
     );
   }
-  requireF32([a, b, options.into], "gemm");
+  for (const operand of [a, b]) if (!is16Bit(operand)) requireF32([operand], "gemm");
+  requireF32([options.into], "gemm");
   if (options.into) requireShape(options.into, [m, n], "into", "gemm");
   return { m, n, k };
 }
 
-/** Names for {@linkcode GemmOptions.kernel}. */
+function is16Bit({ dtype }: Tensor): boolean {
+  return dtype === "f16" || dtype === "bf16";
+}
+
+/** Names for {@linkcode GemmOptions.kernel}; `matrix_units` besides, on devices of class `tensor`. */
 export function kernelFamilies(): string[] {
   return Object.keys(FAMILIES);
 }
 
+/** Whether 16-bit operands can be used as they are, which only the kernels for matrix units do. */
+function reads16Bit(
+  device: GpuDevice,
+  operands: readonly Tensor[],
+  sizes: readonly number[],
+  kernel?: string,
+): boolean {
+  const [m, n, k] = sizes as [number, number, number];
+  const units = kernel === undefined ? suitsMatrixUnits(device, m, n, k) : kernel === MATRIX_UNITS;
+  return units && operands.every((operand) => fitsBinding(device, wholeMatrix(operand, "gemm")));
+}
+
 /**
  * Matrix product `alpha · op(A) op(B) + beta · into`, `[m, k] × [k, n] → [m, n]`, op being the transpose where asked.
- * Accumulates in f32 (GPU) or float64 (CPU).
+ * Operands are f32, f16 or bf16, the result is f32. Accumulates in f32 (GPU) or float64 (CPU).
  *
  * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`, `aliased_output`
  */
@@ -59,18 +84,22 @@ export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = def
   name: "gemm",
   kernels: PRODUCT_KERNELS,
   gpu(device, a, b, options = {}) {
-    const { m, n } = sizes(a, b, options);
+    const { m, n, k } = sizes(a, b, options);
     const { into } = options;
     if (into && (device.sameMemory(a, into) || device.sameMemory(b, into))) throw aliasedOutput("gemm");
     const c = into ?? device.empty([m, n]);
+    const asTheyAre = reads16Bit(device, [a, b, c], [m, n, k], options.kernel);
+    using left = is16Bit(a) && !asTheyAre ? cast(a, "f32") : undefined;
+    using right = is16Bit(b) && !asTheyAre ? cast(b, "f32") : undefined;
     queueProduct(device, {
-      a: wholeMatrix(a, "gemm"),
-      b: wholeMatrix(b, "gemm"),
+      a: wholeMatrix(left ?? a, "gemm"),
+      b: wholeMatrix(right ?? b, "gemm"),
       c: wholeMatrix(c, "gemm"),
       transposeA: options.transposeA ?? false,
       transposeB: options.transposeB ?? false,
       alpha: options.alpha ?? 1,
       beta: into ? options.beta ?? 0 : 0,
+      precision: options.precision ?? (is16Bit(a) && is16Bit(b) ? "f16" : "f32"),
       family: options.kernel,
     });
     return c;

@@ -4,6 +4,7 @@ import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
 import { type HostMatrix, products, randomMatrix, transposed, wideMatrix } from "../test_support/matrices.ts";
+import { cast } from "./cast.ts";
 import { gemm } from "./gemm.ts";
 
 interface Case {
@@ -90,12 +91,31 @@ testOnEachDevice("gemm() writes zeros when the inner axis is empty", async (devi
   assertEquals([...await device.download(c)], [0, 0, 0, 0, 0, 0]);
 });
 
+testOnEachDevice("gemm() takes operands of 16 bits", async (device) => {
+  // Small integers are exact in every format.
+  const [a, b] = [
+    Float32Array.from({ length: 35 }, (_, i) => i % 9 - 4),
+    Float32Array.from({ length: 21 }, (_, i) => i % 5),
+  ];
+  using left = device.upload(a, [5, 7]);
+  using right = device.upload(b, [7, 3]);
+  using exact = gemm(left, right);
+  for (const dtype of ["f16", "bf16"] as const) {
+    using low = cast(left, dtype);
+    using lower = cast(right, dtype);
+    for (const [x, y] of [[low, lower], [low, right], [left, lower]] as const) {
+      using product = gemm(x, y);
+      assertEquals(await device.download(product), await device.download(exact));
+    }
+  }
+});
+
 testOnEachDevice("gemm() refuses operands that do not fit", (device) => {
   using a = device.zeros([2, 3]);
   using b = device.zeros([2, 3]);
-  using half = device.zeros([3, 2], "f16");
+  using indices = device.zeros([3, 2], "u32");
   assertEquals(assertThrows(() => gemm(a, b), TensorError).code, "shape_mismatch");
-  assertEquals(assertThrows(() => gemm(a, half), TensorError).code, "dtype_mismatch");
+  assertEquals(assertThrows(() => gemm(a, indices), TensorError).code, "dtype_mismatch");
   assertEquals(
     assertThrows(() => gemm(a, b, { transposeB: true, into: a }), TensorError).code,
     "shape_mismatch",

@@ -11,6 +11,12 @@ import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import { gemmRegisters } from "../kernels/gemm_registers.ts";
 import { gemmTiled } from "../kernels/gemm_tiled.ts";
 import type { Tensor } from "../tensor.ts";
+import {
+  MATRIX_UNIT_KERNELS,
+  type ProductPrecision,
+  queueMatrixUnitProduct,
+  suitsMatrixUnits,
+} from "./matrix_unit_product.ts";
 
 /** One kernel template in all its forms. */
 type Family = ReadonlyMap<string, GemmKernel>;
@@ -74,6 +80,7 @@ export const PRODUCT_KERNELS: readonly Kernel[] = [
     kernels,
   ) => [...kernels.values()].map(({ kernel }) => kernel)),
   GEMM_REDUCE,
+  ...MATRIX_UNIT_KERNELS,
 ];
 
 /** C = alpha · op(A) op(B) + beta · C on rectangles of tensors. C may share no memory with A or B. */
@@ -91,6 +98,8 @@ export interface Product {
   readonly weights?: Tensor | undefined;
   /** First of the weights that are used. */
   readonly weightsStart?: number;
+  /** How exact the product has to be on devices with matrix units. Default `f32`. */
+  readonly precision?: ProductPrecision;
   /** Take this family in place of the table's choice; for tests and benchmarks. */
   readonly family?: string | undefined;
 }
@@ -102,6 +111,9 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   const cut = (part: Partial<Product>) => queueProduct(device, { ...product, ...part });
   if (c.rows === 0 || c.columns === 0) return;
   const tooLarge = [a, b, c].filter((view) => !fitsBinding(device, view));
+  if (tooLarge.length === 0 && usesMatrixUnits(device, product, k)) {
+    return queueMatrixUnitProduct(device, product, k);
+  }
   const { tileRows, tileColumns } = chooseFamily(device, product).values().next().value!;
   const cutsRows = tooLarge.includes(c) || (tooLarge.includes(a) && !transposeA) ||
     c.rows > MAX_WORKGROUPS * tileRows;
@@ -151,6 +163,13 @@ export function queueProduct(device: GpuDevice, product: Product): void {
       "gemm",
     );
   }
+}
+
+/** Name for {@linkcode Product.family} of products on matrix units. */
+export const MATRIX_UNITS = "matrix_units";
+
+function usesMatrixUnits(device: GpuDevice, { c, family }: Product, k: number): boolean {
+  return family === undefined ? suitsMatrixUnits(device, c.rows, c.columns, k) : family === MATRIX_UNITS;
 }
 
 function chooseFamily(device: GpuDevice, { c, family }: Product): Family {

@@ -1,6 +1,7 @@
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { block, type MatrixView, wholeMatrix } from "../gpu/matrix_view.ts";
-import { CHOLESKY_BLOCK } from "../kernels/cholesky.ts";
+import { SERIAL_BLOCK } from "../kernels/cholesky.ts";
+import { WIDE_BLOCK } from "../kernels/cholesky_block.ts";
 import type { Tensor } from "../tensor.ts";
 import { queueProduct } from "./matrix_product.ts";
 import { queueCopyRectangle } from "./rectangles.ts";
@@ -8,8 +9,13 @@ import { queueCopyRectangle } from "./rectangles.ts";
 /** A lower triangular matrix on a GPU whose diagonal blocks were inverted. */
 export interface BlockedTriangle {
   readonly lower: MatrixView;
-  /** `[⌈n / 64⌉, 64, 64]` */
+  /** `[⌈n / block⌉, block, block]` */
   readonly inverses: Tensor;
+}
+
+/** Rows and columns of the diagonal blocks that are factored and inverted at once. */
+export function blockSize(device: GpuDevice): number {
+  return device.info.class === "software" ? SERIAL_BLOCK : WIDE_BLOCK;
 }
 
 /** Rows, columns or unknowns [start, end). */
@@ -22,21 +28,22 @@ export interface TriangularForm {
 }
 
 /** The two halves of a range that spans several diagonal blocks; undefined for a single block. */
-export function halves([start, end]: Range): readonly [Range, Range] | undefined {
-  const blocks = Math.ceil((end - start) / CHOLESKY_BLOCK);
+export function halves([start, end]: Range, block: number): readonly [Range, Range] | undefined {
+  const blocks = Math.ceil((end - start) / block);
   if (blocks === 1) return undefined;
-  const middle = start + Math.ceil(blocks / 2) * CHOLESKY_BLOCK;
+  const middle = start + Math.ceil(blocks / 2) * block;
   return [[start, middle], [middle, end]];
 }
 
 /** The inverse of the diagonal block that covers `range`. */
 export function inverseOf(inverses: Tensor, [start, end]: Range): MatrixView {
+  const block = inverses.shape[1]!;
   return {
     tensor: inverses,
-    offset: start * CHOLESKY_BLOCK,
+    offset: start * block,
     rows: end - start,
     columns: end - start,
-    stride: CHOLESKY_BLOCK,
+    stride: block,
   };
 }
 
@@ -66,7 +73,7 @@ export function queueTriangularSolve(
     const part = [start - origin, end - origin] as const;
     return left ? block(x, part, [0, x.columns]) : block(x, [0, x.rows], part);
   };
-  const parts = halves(range);
+  const parts = halves(range, triangle.inverses.shape[1]!);
   if (!parts) return solveBlock(device, unknowns(range), inverseOf(triangle.inverses, range), form);
 
   // L X = B and X Lᵀ = B begin with the first unknowns, the other two with the last.

@@ -1,0 +1,185 @@
+import type { Kernel, KernelBuffer } from "../gpu/kernel.ts";
+import type { DType } from "../tensor.ts";
+import { lines, range } from "./gemm_interface.ts";
+
+/** Rows of a packed tile. */
+export const PACKED_ROWS = 128;
+/** Inner length of a packed tile. */
+export const PACKED_K = 16;
+/** Rows that a workgroup of {@linkcode largestOfRows} covers where they run along memory, and how far it goes along the inner index. */
+export const LARGEST_LINES = 64;
+export const LARGEST_RUN = { inner: 1024, outer: 128 };
+
+/** vec4us of eight values in a row of a packed tile. */
+const VECTORS = PACKED_K / 8;
+
+/** How the operand lies in memory, and what its values are. */
+export interface PackSource {
+  readonly dtype: Exclude<DType, "u32">;
+  /** The inner index runs along memory (A, or Bᵀ); otherwise the rows of the packed operand do (Aᵀ, or B). */
+  readonly alongInner: boolean;
+  /** Multiply by weights of the inner index first. */
+  readonly weighted: boolean;
+}
+
+/** What distinguishes the variants of {@linkcode packHalves}. */
+export interface PackForm extends PackSource {
+  /** 2: x = high + low, both f16, about 22 bits; 1: x rounded to f16. */
+  readonly parts: 1 | 2;
+}
+
+/** Every source there is a kernel for: weights go with f32 only. */
+export const PACK_SOURCES: readonly PackSource[] = (["f32", "f16", "bf16"] as const).flatMap((dtype) =>
+  [true, false].flatMap((alongInner) =>
+    [false, true].filter((weighted) => !weighted || (dtype === "f32" && !alongInner))
+      .map((weighted) => ({ dtype, alongInner, weighted }))
+  )
+);
+
+/** Every form there is a kernel for. */
+export const PACK_FORMS: readonly PackForm[] = PACK_SOURCES.flatMap((source) =>
+  ([1, 2] as const).map((parts) => ({ ...source, parts }))
+);
+
+/** `f32_inner`, `f32_outer_weighted` and so on. */
+export function packSourceName({ dtype, alongInner, weighted }: PackSource): string {
+  return `${dtype}_${alongInner ? "inner" : "outer"}${weighted ? "_weighted" : ""}`;
+}
+
+const PARAMS: Kernel["params"] = [
+  ["rows", "u32"],
+  ["inner", "u32"],
+  ["stride", "u32"],
+  ["base", "u32"],
+  ["chunks", "u32"], // of the packed operand
+  ["firstWeight", "u32"],
+];
+
+function buffersOf({ dtype, weighted }: PackSource, others: readonly KernelBuffer[]): KernelBuffer[] {
+  return [
+    { name: "x", element: dtype === "f32" ? "f32" : "u32", access: "read" },
+    ...weighted ? [{ name: "weights", element: "f32", access: "read" } as const] : [],
+    ...others,
+  ];
+}
+
+/** Reads element `index` of x. */
+const ELEMENT: Readonly<Record<PackSource["dtype"], string>> = {
+  f32: "return x[index];",
+  f16: "return unpack2x16float(x[index / 2u])[index % 2u];",
+  bf16: "return bitcast<f32>((x[index / 2u] >> (16u * (index % 2u))) << 16u);",
+};
+
+function valueAt({ dtype, alongInner, weighted }: PackSource): string {
+  return /* wgsl */ `
+fn element(index: u32) -> f32 { ${ELEMENT[dtype]} }
+fn valueAt(row: u32, k: u32) -> f32 {
+  return element(params.base + ${alongInner ? "row * params.stride + k" : "k * params.stride + row"})${
+    weighted ? " * weights[params.firstWeight + k]" : ""
+  };
+}`;
+}
+
+/**
+ * Largest magnitude of each row of an operand, as bits, by atomic maximum: those of floats without sign are ordered like the
+ * floats. `largest` starts as zeros.
+ */
+export function largestOfRows(source: PackSource): Kernel {
+  return {
+    name: `pack_largest_${packSourceName(source)}`,
+    buffers: buffersOf(source, [{ name: "largest", element: "atomic<u32>", access: "read_write" }]),
+    params: PARAMS,
+    code: /* wgsl */ `
+${valueAt(source)}
+@compute @workgroup_size(${LARGEST_LINES})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let kStart = group.y * ${source.alongInner ? LARGEST_RUN.inner : LARGEST_RUN.outer}u;
+  let kEnd = min(kStart + ${source.alongInner ? LARGEST_RUN.inner : LARGEST_RUN.outer}u, params.inner);
+  var found = 0u;
+  ${
+      source.alongInner
+        ? `let row = group.x + group.z * ${GRID_ROWS}u;
+  if (row >= params.rows) { return; }
+  for (var k = kStart + lane; k < kEnd; k += ${LARGEST_LINES}u) {`
+        : `let row = group.x * ${LARGEST_LINES}u + lane;
+  if (row >= params.rows) { return; }
+  for (var k = kStart; k < kEnd; k++) {`
+    }
+    found = max(found, bitcast<u32>(valueAt(row, k)) & 0x7fffffffu);
+  }
+  atomicMax(&largest[row], found);
+}`,
+  };
+}
+
+/** Rows along the first axis of the dispatch of {@linkcode largestOfRows} where the inner index runs along memory. */
+export const GRID_ROWS = 32768;
+
+/** Powers of two by which rows are divided, so that their largest element lies between 2¹⁴ and 2¹⁵; 1 for rows of zeros. */
+export const PACK_SCALES: Kernel = {
+  name: "pack_scales",
+  buffers: [
+    { name: "largest", element: "u32", access: "read" },
+    { name: "scales", element: "f32", access: "read_write" },
+  ],
+  params: [["rows", "u32"]],
+  code: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x >= params.rows) { return; }
+  let bits = largest[id.x];
+  let exponent = clamp(bits >> 23u, 15u, 254u) - 14u;
+  scales[id.x] = select(bitcast<f32>(exponent << 23u), 1.0, bits == 0u);
+}`,
+};
+
+/**
+ * Brings an operand into tiles of f16 for the matrix units, `[tile of 128 rows][chunk of 16][part][half of the chunk][row][8]`,
+ * filled up with zeros. An invocation makes the eight values of a vec4u, in both parts. NaN and infinity become NaN.
+ */
+export function packHalves(form: PackForm): Kernel {
+  const { parts } = form;
+  const values = range(8).map((i) =>
+    `let v${i} = select(0.0, valueAt(line, min(k + ${i}u, last)) * down, inside && k + ${i}u < params.inner);`
+  );
+  const words = (name: string) =>
+    range(4).map((i) => `bitcast<u32>(vec2<f16>(${name}${2 * i}, ${name}${2 * i + 1}))`).join(", ");
+  return {
+    name: `pack_halves_${packSourceName(form)}_${parts}`,
+    buffers: buffersOf(form, [
+      { name: "scales", element: "f32", access: "read" },
+      { name: "packed", element: "vec4u", access: "read_write" },
+    ]),
+    params: PARAMS,
+    enables: ["enable f16;"],
+    requires: { features: ["shader-f16"] },
+    code: /* wgsl */ `
+${valueAt(form)}
+/** 1 / scale for a power of two; by bits, so that it is exact. */
+fn reciprocal(scale: f32) -> f32 { return bitcast<f32>((254u << 23u) - bitcast<u32>(scale)); }
+/** x to 11 significant bits. By bits, because compilers may take a conversion to f16 and back for the identity. */
+fn rounded(x: f32) -> f32 { return bitcast<f32>((bitcast<u32>(x) + 0x1000u) & 0xffffe000u); }
+
+@compute @workgroup_size(${PACKED_ROWS}, ${VECTORS})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+  let row = group.y * ${PACKED_ROWS}u + local.x;
+  let inside = row < params.rows;
+  let line = min(row, params.rows - 1u);
+  let last = params.inner - 1u;
+  let down = reciprocal(scales[line]);
+  let k = group.x * ${PACKED_K}u + local.y * 8u;
+  ${lines(values)}
+  ${lines(range(8).map((i) => `let r${i} = rounded(v${i}); let high${i} = f16(r${i});`))}
+  let at = (group.y * params.chunks + group.x) * ${
+      parts * VECTORS * PACKED_ROWS
+    }u + local.y * ${PACKED_ROWS}u + local.x;
+  packed[at] = vec4u(${words("high")});
+  ${
+      parts === 2
+        ? `${lines(range(8).map((i) => `let low${i} = f16(v${i} - r${i});`))}
+  packed[at + ${VECTORS * PACKED_ROWS}u] = vec4u(${words("low")});`
+        : ""
+    }
+}`,
+  };
+}

@@ -1,0 +1,290 @@
+import { foldGrid } from "../gpu/grid.ts";
+import type { GpuDevice } from "../gpu/gpu_device.ts";
+import type { Kernel } from "../gpu/kernel.ts";
+import { isVec4Aligned, type MatrixView, windowOf } from "../gpu/matrix_view.ts";
+import {
+  gemmMatrixUnits,
+  type MatrixUnitKernel,
+  type MatrixUnitShape,
+} from "../kernels/gemm_matrix_units.ts";
+import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
+import {
+  GRID_ROWS,
+  LARGEST_LINES,
+  LARGEST_RUN,
+  largestOfRows,
+  PACK_FORMS,
+  PACK_SCALES,
+  PACK_SOURCES,
+  PACKED_K,
+  PACKED_ROWS,
+  type PackForm,
+  packHalves,
+  type PackSource,
+  packSourceName,
+} from "../kernels/pack_halves.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Product } from "./matrix_product.ts";
+
+/** How exact a product on matrix units is: `f32` as exact as plain f32, `f16` with operands rounded to 11 bits. */
+export type ProductPrecision = "f32" | "f16";
+
+/** The block of C of a workgroup: `wide` where there are enough of them to keep a large GPU busy, else `square`. */
+type BlockSize = "wide" | "square";
+
+const SHAPES: Readonly<Record<ProductPrecision, Readonly<Record<BlockSize, Omit<MatrixUnitShape, "vec4">>>>> =
+  {
+    f32: {
+      wide: { rows: 128, columns: 256, chunks: 1, subgroupRows: 2, subgroupColumns: 4, parts: 2 },
+      square: { rows: 128, columns: 128, chunks: 2, subgroupRows: 2, subgroupColumns: 4, parts: 2 },
+    },
+    f16: {
+      wide: { rows: 128, columns: 256, chunks: 2, subgroupRows: 2, subgroupColumns: 4, parts: 1 },
+      square: { rows: 128, columns: 128, chunks: 4, subgroupRows: 2, subgroupColumns: 4, parts: 1 },
+    },
+  };
+
+interface Variants {
+  readonly vec4: MatrixUnitKernel;
+  readonly scalar: MatrixUnitKernel;
+}
+
+function variants(shape: Omit<MatrixUnitShape, "vec4">): Variants {
+  return {
+    vec4: gemmMatrixUnits({ ...shape, vec4: true }),
+    scalar: gemmMatrixUnits({ ...shape, vec4: false }),
+  };
+}
+
+const KERNELS: Readonly<Record<ProductPrecision, Readonly<Record<BlockSize, Variants>>>> = {
+  f32: { wide: variants(SHAPES.f32.wide), square: variants(SHAPES.f32.square) },
+  f16: { wide: variants(SHAPES.f16.wide), square: variants(SHAPES.f16.square) },
+};
+
+const LARGEST = new Map(PACK_SOURCES.map((source) => [packSourceName(source), largestOfRows(source)]));
+const PACK = new Map(PACK_FORMS.map((form) => [packFormName(form), packHalves(form)]));
+
+function packFormName(form: PackForm): string {
+  return `${packSourceName(form)}_${form.parts}`;
+}
+
+/** Every kernel of products on matrix units, for the registry. */
+export const MATRIX_UNIT_KERNELS: readonly Kernel[] = [
+  ...Object.values(KERNELS).flatMap((sizes) =>
+    Object.values(sizes).flatMap(({ vec4, scalar }) => [vec4.kernel, scalar.kernel])
+  ),
+  ...LARGEST.values(),
+  PACK_SCALES,
+  ...PACK.values(),
+];
+
+/**
+ * Inner length that the matrix units sum before the sum is added to C. They round towards zero, three times for every 16 of it, so
+ * the error grows with this length; at 512 it is that of sums in plain f32.
+ */
+const RUN: Readonly<Record<ProductPrecision, number>> = { f32: 512, f16: 2 ** 16 };
+
+/** Shorter inner lengths, fewer rows or columns, and products of less work than this are left to other kernels: packing would cost more than it saves. */
+const LEAST = { inner: 128, side: 64, work: 2 ** 31 };
+
+/** Workgroups that keep the largest GPUs with such units busy. */
+const BUSY = 132;
+
+/** Time of a wide block, with twice the work of a square one, in units of that one's, as measured. */
+const WIDE_BLOCK_COST = 1.8;
+
+/** The most bytes that a packed operand may take; longer inner axes are packed and multiplied in turn. */
+const PACK_BYTES = 2 ** 28;
+
+/** Whether a product is worth the matrix units, and the device has them. */
+export function suitsMatrixUnits(device: GpuDevice, m: number, n: number, k: number): boolean {
+  return device.info.class === "tensor" && device.features.has("chromium-experimental-subgroup-matrix") &&
+    k >= LEAST.inner && Math.min(m, n) >= LEAST.side && m * n * k >= LEAST.work;
+}
+
+/** An operand that is to be packed: its rows are those of op(A), or the columns of op(B). */
+interface Operand {
+  readonly view: MatrixView;
+  readonly source: PackSource;
+  readonly rows: number;
+  readonly weights: Tensor | undefined;
+  readonly weightsStart: number;
+}
+
+function operandsOf({ a, b, transposeA = false, transposeB = false, weights, weightsStart = 0 }: Product) {
+  const operand = (view: MatrixView, alongInner: boolean, weighted: Tensor | undefined): Operand => ({
+    view,
+    source: {
+      dtype: view.tensor.dtype as PackSource["dtype"],
+      alongInner,
+      weighted: weighted !== undefined,
+    },
+    rows: alongInner ? view.rows : view.columns,
+    weights: weighted,
+    weightsStart,
+  });
+  return { left: operand(a, !transposeA, undefined), right: operand(b, transposeB, weights) };
+}
+
+function sameOperand(x: Operand, y: Operand): boolean {
+  return x.view.tensor === y.view.tensor && x.view.offset === y.view.offset && x.rows === y.rows &&
+    x.source.alongInner === y.source.alongInner && !x.source.weighted && !y.source.weighted;
+}
+
+/** Queues a product on matrix units, of matrices that each fit one binding. */
+export function queueMatrixUnitProduct(device: GpuDevice, product: Product, k: number): void {
+  const { c, precision = "f32", beta = 0 } = product;
+  const { left, right } = operandsOf(product);
+  const same = sameOperand(left, right);
+  using scalesA = scalesOf(device, left, k);
+  using scalesB = same ? undefined : scalesOf(device, right, k);
+  const { vec4, scalar } = KERNELS[precision][cheaperBlocks(product)];
+  const { shape } = vec4;
+  const bytesPerInner = 2 * shape.parts * (Math.max(left.rows, right.rows) + PACKED_ROWS);
+  const most = Math.max(
+    RUN.f32,
+    Math.floor(Math.min(PACK_BYTES, device.limits.maxBindingBytes) / bytesPerInner / RUN.f32) * RUN.f32,
+  );
+  for (let start = 0; start < k; start += most) {
+    const inner = Math.min(most, k - start);
+    const chunks = Math.ceil(inner / (PACKED_K * shape.chunks)) * shape.chunks;
+    using packedA = pack(device, left, scalesA, start, inner, chunks, shape);
+    using packedB = scalesB && pack(device, right, scalesB, start, inner, chunks, shape);
+    multiply(device, { ...product, beta: start === 0 ? beta : 1 }, isVec4Aligned(c) ? vec4 : scalar, {
+      a: packedA,
+      b: packedB ?? packedA,
+      scalesA,
+      scalesB: scalesB ?? scalesA,
+      chunks,
+    });
+  }
+}
+
+/** Workgroups that have something to do. */
+function countBlocks(
+  { c, lowerOnly = false }: Product,
+  { rows, columns }: Omit<MatrixUnitShape, "vec4">,
+): number {
+  const [tileRows, tileColumns] = [Math.ceil(c.rows / rows), Math.ceil(c.columns / columns)];
+  if (!lowerOnly) return tileRows * tileColumns;
+  return Array.from(
+    { length: tileRows },
+    (_, i) => Math.min(tileColumns, Math.ceil((i + 1) * rows / columns)),
+  )
+    .reduce((sum, count) => sum + count, 0);
+}
+
+/** Which blocks take fewer rounds of all workgroups that run at once, weighted with what a round costs. */
+function cheaperBlocks(product: Product): BlockSize {
+  const shapes = SHAPES[product.precision ?? "f32"];
+  const cost = (size: BlockSize, perBlock: number) =>
+    Math.ceil(countBlocks(product, shapes[size]) / BUSY) * perBlock;
+  return cost("wide", WIDE_BLOCK_COST) < cost("square", 1) ? "wide" : "square";
+}
+
+/** Tiles of 128 rows that cover an operand, whole blocks of the kernel's. */
+function packedTiles({ rows }: Operand, shape: Omit<MatrixUnitShape, "vec4">): number {
+  const perBlock = Math.max(shape.rows, shape.columns) / PACKED_ROWS;
+  return Math.ceil(rows / (PACKED_ROWS * perBlock)) * perBlock;
+}
+
+function scalesOf(device: GpuDevice, operand: Operand, k: number): Tensor {
+  const { source, rows } = operand;
+  using largest = device.zeros([rows], "u32");
+  const scales = device.empty([rows]);
+  // What is in f16 already needs no other scale than 1, which is that of zeros.
+  if (source.dtype !== "f16") queueLargest(device, operand, k, largest);
+  device.dispatch(PACK_SCALES, [largest, scales], [rows], [Math.ceil(rows / 64)]);
+  return scales;
+}
+
+function queueLargest(device: GpuDevice, operand: Operand, k: number, largest: Tensor): void {
+  const { view, source, rows, weights, weightsStart } = operand;
+  const { window, base } = windowOf(device, view);
+  const grid = source.alongInner
+    ? [Math.min(rows, GRID_ROWS), Math.ceil(k / LARGEST_RUN.inner), Math.ceil(rows / GRID_ROWS)] as const
+    : [Math.ceil(rows / LARGEST_LINES), Math.ceil(k / LARGEST_RUN.outer)] as const;
+  device.dispatch(
+    LARGEST.get(packSourceName(source))!,
+    [window, ...weights ? [weights] : [], largest],
+    [rows, k, view.stride, base, 0, weightsStart],
+    grid,
+  );
+}
+
+function pack(
+  device: GpuDevice,
+  operand: Operand,
+  scales: Tensor,
+  start: number,
+  inner: number,
+  chunks: number,
+  shape: MatrixUnitShape,
+): Tensor {
+  const { view, source, rows, weights, weightsStart } = operand;
+  const { window, base } = windowOf(device, view);
+  const tiles = packedTiles(operand, shape);
+  const packed = device.empty([tiles * chunks * shape.parts * PACKED_ROWS * PACKED_K / 2], "u32");
+  device.dispatch(
+    PACK.get(packFormName({ ...source, parts: shape.parts }))!,
+    [window, ...weights ? [weights] : [], scales, packed],
+    [
+      rows,
+      inner,
+      view.stride,
+      base + start * (source.alongInner ? 1 : view.stride),
+      chunks,
+      weightsStart + start,
+    ],
+    [chunks, tiles],
+  );
+  return packed;
+}
+
+interface Packed {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly scalesA: Tensor;
+  readonly scalesB: Tensor;
+  readonly chunks: number;
+}
+
+function multiply(
+  device: GpuDevice,
+  { c, alpha = 1, beta = 0, lowerOnly = false, precision = "f32" }: Product,
+  { kernel, shape }: MatrixUnitKernel,
+  { a, b, scalesA, scalesB, chunks }: Packed,
+): void {
+  const [m, n] = [c.rows, c.columns];
+  const tileRows = Math.ceil(m / shape.rows);
+  const tileColumns = Math.ceil(n / shape.columns);
+  const run = RUN[precision] / PACKED_K;
+  const wanted = Math.floor(BUSY / (tileRows * tileColumns));
+  // Slices are whole runs of f32, so that splitting does not change how sums are rounded much.
+  const slices = Math.max(1, Math.min(wanted, Math.floor(chunks / (RUN.f32 / PACKED_K))));
+  const perSlice = Math.ceil(chunks / slices / shape.chunks) * shape.chunks;
+  using partial = slices > 1 ? device.empty([slices, m, n]) : undefined;
+  const window = windowOf(device, c);
+  device.dispatch(kernel, [a, b, scalesA, scalesB, partial ?? window.window], [
+    m,
+    n,
+    tileRows,
+    tileColumns,
+    chunks,
+    perSlice,
+    partial ? m * n : 0,
+    run,
+    partial ? n : c.stride,
+    partial ? 0 : window.base,
+    lowerOnly ? 1 : 0,
+    partial ? 1 : alpha,
+    partial ? 0 : beta,
+  ], [...foldGrid(tileRows * tileColumns), slices]);
+  if (!partial) return;
+  device.dispatch(
+    GEMM_REDUCE,
+    [partial, window.window],
+    [m, n, Math.ceil(chunks / perSlice), c.stride, window.base, lowerOnly ? 1 : 0, alpha, beta],
+    foldGrid(Math.ceil(m * n / 64)),
+  );
+}
