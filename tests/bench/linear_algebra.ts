@@ -51,13 +51,22 @@ await using device = await openDevice({
   profile: flags.profile as Profile,
 });
 
-/** Values around 0 with a long period. */
+/** Values in (-1, 1) with a long period. */
 function values(count: number, seed: number): Float32Array<ArrayBuffer> {
+  const result = new Float32Array(count);
   let state = seed;
-  return Float32Array.from({ length: count }, () => {
+  for (let i = 0; i < count; i++) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
+    result[i] = state / 2 ** 31 - 1;
+  }
+  return result;
+}
+
+/** The identity matrix. */
+function unit(n: number): Float32Array<ArrayBuffer> {
+  const result = new Float32Array(n * n);
+  for (let i = 0; i < n; i++) result[i * (n + 1)] = 1;
+  return result;
 }
 
 /** Largest error of 200 entries of Σ_k left(i, k) right(k, j), by float64. */
@@ -136,10 +145,7 @@ function* grams(rows: number, columns: number): Generator<Case> {
 function* factorisations(n: number, columns: number): Generator<Case> {
   using x = device.upload(values(n * n, 4), [n, n]);
   // Diagonally dominant enough to be far from singular.
-  using identity = device.upload(Float32Array.from({ length: n * n }, (_, i) => i % (n + 1) === 0 ? 1 : 0), [
-    n,
-    n,
-  ]);
+  using identity = device.upload(unit(n), [n, n]);
   using matrix = gram(x, { of: "columns", alpha: 1 / n, beta: 1, into: identity });
   using rhs = device.upload(values(n * columns, 5), [n, columns]);
   yield {

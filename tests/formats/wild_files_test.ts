@@ -42,19 +42,23 @@ Deno.test("published adapters are read, inspected and converted without a change
     }
   }));
 
-Deno.test("published adapters of two layouts merge into one file", () =>
+Deno.test("published adapters of two layouts merge into one file, and what was dropped is recorded", () =>
   withFolder(async (folder) => {
     const found = filesAtHand();
     if (found.length < FILES.length) return;
     const recipe = {
       method: "lego",
-      adapters: found.slice(0, 2).map(([file]) => ({ path: `${FOLDER}/${file}` })),
+      adapters: found.map(([file, , , , drop]) => ({ path: `${FOLDER}/${file}`, drop })),
       parameters: { rank: 4 },
       output: { path: "merged", format: "diffusers" },
       device: "cpu",
     };
     await Deno.writeTextFile(`${folder}/recipe.yaml`, JSON.stringify(recipe));
-    await runJson(["merge", `${folder}/recipe.yaml`]);
+    const { warnings } = await runJson<{ warnings: { code: string; message: string }[] }>([
+      "merge",
+      `${folder}/recipe.yaml`,
+    ]);
+    assert(warnings.some(({ code, message }) => code === "dropped" && message.includes("<s1>")));
     using merged = await openAdapter(`${folder}/merged`);
     assertEquals([merged.format, merged.modules.size], ["diffusers", 192]);
   }));

@@ -13,6 +13,7 @@ export type {
 export { openAdapter } from "./open_adapter.ts";
 export type { OpenOptions } from "./layouts/layout.ts";
 export { type BaseModel, readBaseModel } from "./base/base_model.ts";
+export { type BaseWeights, openBaseWeights } from "./base/base_weights.ts";
 export {
   createAdapterWriter,
   isSingleFile,

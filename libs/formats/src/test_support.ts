@@ -1,11 +1,12 @@
 /** Helpers of this library's tests: temporary folders, and safetensors bytes put together without the writer. */
-import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertLessOrEqual, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { gaussians } from "@lora-loom/testing";
 import type { Adapter, LoraModule } from "./adapter.ts";
 import { FormatError } from "./errors.ts";
 import type { OpenOptions } from "./layouts/layout.ts";
 import { openAdapter } from "./open_adapter.ts";
+import { REFUSALS } from "./refusals_for_tests.ts";
 
 /** The repository's root, whatever folder the tests are started from. */
 export const REPOSITORY = new URL("../../../", import.meta.url).pathname;
@@ -84,11 +85,15 @@ export function factors(
   };
 }
 
-/** Asserts a rejection with this code, with all four fields filled, and returns the error. */
+/** Asserts a rejection with this code, and the message and fix that {@linkcode REFUSALS} expects of it, and returns the error. */
 export async function assertRefused(body: () => PromiseLike<unknown>, code: string): Promise<FormatError> {
   const error = await assertRejects(body, FormatError);
   assertEquals(error.code, code, `${error.code}: ${error.message}`);
-  assertEquals([error.message, error.fix, error.where].filter((text) => text === ""), []);
+  const expected = REFUSALS[code];
+  assert(expected, `refusals_for_tests.ts has no ${code}`);
+  assertMatch(error.message, expected[0], `${code} says ${JSON.stringify(error.message)}`);
+  assertMatch(error.fix, expected[1], `${code} advises ${JSON.stringify(error.fix)}`);
+  assert(error.where !== "", code);
   return error;
 }
 

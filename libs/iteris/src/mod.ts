@@ -1,5 +1,7 @@
 /** IterIS: merging adapters by what the base model sees. */
 export * from "./base_model.ts";
+export * from "./captures/captured_site.ts";
+export { type CapturedOptions, solveCaptured, type SolvedCapture } from "./captures/solve_captured.ts";
 export * from "./errors.ts";
 export * from "./iteris.ts";
 export * from "./iteris_plus.ts";

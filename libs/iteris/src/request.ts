@@ -37,7 +37,9 @@ export interface Progress {
 export interface MemoryLimits {
   /** Tokens that go through the model together. Default 1024. */
   readonly tokensPerChunk?: number;
-  /** Bytes of stream states that may wait in host memory; the rest waits in a temporary file. Default 64 MiB. */
+  /** Bytes of stream states that may wait on the device. Default 2 GiB on a hardware GPU, otherwise none. */
+  readonly deviceBytes?: number;
+  /** Bytes of further stream states that may wait in host memory; the rest waits in a temporary file. Default 64 MiB. */
   readonly hostBytes?: number;
   /**
    * Modules with at most so many inputs are solved on the CPU in float64, larger ones on the GPU. Default 512, or 1024 where the

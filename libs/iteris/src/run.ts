@@ -7,7 +7,7 @@ import { makePlan, type Plan } from "./plan.ts";
 import { type PassResult, runPass } from "./pass.ts";
 import type { MergeReport, SiteReport } from "./report.ts";
 import type { MergeRequest } from "./request.ts";
-import type { Run } from "./run_context.ts";
+import { defaultHostSolverLimit, type Run } from "./run_context.ts";
 import { StateStore } from "./streams/state_store.ts";
 
 /** A merged adapter. */
@@ -20,16 +20,20 @@ export interface Merged {
 const DEFAULT_TOKENS_PER_CHUNK = 1024;
 const DEFAULT_HOST_BYTES = 64 * 2 ** 20;
 
-/** Up to so many inputs, a float64 factorisation on the CPU costs less than it gains to do it elsewhere. */
-function defaultHostSolverLimit({ info }: Device): number {
-  return info.class === "software" || info.class === "cpu" ? 1024 : 512;
+/** A software driver's memory is the host's: nothing is gained by keeping states there. */
+function defaultDeviceBytes({ info }: Device): number {
+  return info.class === "tensor" || info.class === "gpu" ? 2 ** 31 : 0;
 }
 
 /** Runs the schedule that `settings` ask for. */
 export async function run(request: MergeRequest<unknown>, settings: Settings): Promise<Merged> {
   const { device, model, memory, signal } = request;
   using plan = await makePlan(model, request.tasks, settings);
-  await using store = new StateStore(device, memory?.hostBytes ?? DEFAULT_HOST_BYTES);
+  await using store = new StateStore(
+    device,
+    memory?.hostBytes ?? DEFAULT_HOST_BYTES,
+    memory?.deviceBytes ?? defaultDeviceBytes(device),
+  );
   const passes = settings.schedule === "sweep" ? 1 : settings.iterations;
   let done = 0;
   const context: Run = {

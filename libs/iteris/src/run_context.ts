@@ -24,6 +24,11 @@ export interface Run {
   readonly signal: AbortSignal | undefined;
 }
 
+/** Up to so many inputs, a float64 factorisation on the CPU costs less than it gains to do it elsewhere. */
+export function defaultHostSolverLimit({ info }: Device): number {
+  return info.class === "software" || info.class === "cpu" ? 1024 : 512;
+}
+
 /** Where a stage is solved. */
 export function solvingDevice({ device, host, hostSolverLimit }: Run, stage: Stage): Device {
   return stage.sites[0]!.inFeatures <= hostSolverLimit ? host : device;

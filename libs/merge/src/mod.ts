@@ -20,5 +20,6 @@ export * from "./report/figures.ts";
 export * from "./report/summary.ts";
 export * from "./analysis/distance.ts";
 export * from "./analysis/inspect.ts";
+export * from "./analysis/inspect_capture.ts";
 export { methodReference } from "./docs/method_reference.ts";
 export { VERSIONS } from "./versions.ts";

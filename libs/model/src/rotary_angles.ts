@@ -1,6 +1,5 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
-import type { DecoderConfig } from "./config.ts";
-import { rotaryFrequencies, rotaryTable } from "./rope.ts";
+import { type RopeConfig, rotaryFrequencies, rotaryTable } from "./rope.ts";
 
 const FIRST_SIZE = 256;
 
@@ -9,8 +8,8 @@ export class RotaryAngles implements Disposable {
   readonly #frequencies: Float64Array;
   #table: Tensor | undefined;
 
-  constructor(readonly device: Device, readonly config: Pick<DecoderConfig, "rope" | "headDim">) {
-    this.#frequencies = rotaryFrequencies(config.rope, config.headDim);
+  constructor(readonly device: Device, readonly rope: RopeConfig, readonly headDim: number) {
+    this.#frequencies = rotaryFrequencies(rope, headDim);
   }
 
   /** `[positions, headDim]`, for at least as many positions as {@linkcode upTo} was told. */
@@ -23,7 +22,9 @@ export class RotaryAngles implements Disposable {
     if (this.#table && this.#table.shape[0]! >= positions) return this.#table;
     const size = 2 ** Math.ceil(Math.log2(Math.max(positions, FIRST_SIZE)));
     this.#table?.dispose();
-    this.#table = this.device.upload(rotaryTable(this.#frequencies, size), [size, this.config.headDim]);
+    const { scaling } = this.rope;
+    const factor = scaling.type === "longrope" ? scaling.attentionFactor : 1;
+    this.#table = this.device.upload(rotaryTable(this.#frequencies, size, factor), [size, this.headDim]);
     return this.#table;
   }
 

@@ -1,5 +1,18 @@
-import { ENGINE_TITLES, ENGINES, readBaseModel, type ServingVerdict } from "@lora-loom/formats";
-import { inspectAdapter, type Inspection } from "@lora-loom/merge";
+import {
+  ENGINE_TITLES,
+  ENGINES,
+  type OpenOptions,
+  readBaseModel,
+  type ServingVerdict,
+} from "@lora-loom/formats";
+import {
+  type CaptureInspection,
+  inspectAdapter,
+  inspectCapture,
+  type Inspection,
+  isCapturePath,
+  tryInspectCapture,
+} from "@lora-loom/merge";
 import type { Command } from "../command.ts";
 import { short, table } from "../text.ts";
 
@@ -37,9 +50,45 @@ function inspectionText(inspection: Inspection): string {
   ].join("\n");
 }
 
+function captureText({ path, bytes, modules }: CaptureInspection): string {
+  const rows = modules.map(({ name, kind, rows, features, dtype }) => [
+    name,
+    kind === "gram" ? "XᵀX" : "X",
+    rows ?? "–",
+    features,
+    dtype,
+  ]);
+  const grams = modules.filter(({ kind }) => kind === "gram").length;
+  return [
+    path,
+    "  format       capture: what modules of a base model read, for method: iteris",
+    `  modules      ${modules.length}, ${grams} of them as Gram matrices`,
+    `  size         ${(bytes / 2 ** 20).toFixed(1)} MiB`,
+    "",
+    table(["module", "form", "rows", "features", "type"], rows),
+  ].join("\n");
+}
+
+/** An adapter, or a capture where it is none. */
+async function inspectPath(path: string, options: OpenOptions): Promise<Inspection | CaptureInspection> {
+  if (isCapturePath(path)) return await inspectCapture(path);
+  try {
+    return await inspectAdapter(path, options);
+  } catch (error) {
+    const capture = await tryInspectCapture(path);
+    if (capture) return capture;
+    throw error;
+  }
+}
+
+function isCapture(inspection: Inspection | CaptureInspection): inspection is CaptureInspection {
+  return inspection.format === "capture";
+}
+
 export const inspect: Command = {
   name: "inspect",
-  summary: "Says what an adapter is: format, modules, ranks, scales, norms, spectrum, problems.",
+  summary:
+    "Says what an adapter is: format, modules, ranks, scales, norms, spectrum, problems; or what a capture holds.",
   usage: "PATH",
   arity: [1, 1],
   flags: [
@@ -63,8 +112,9 @@ export const inspect: Command = {
     const directory = flags.string("base");
     const base = directory === undefined ? undefined : await readBaseModel(directory);
     const options = { base, drop: flags.list("drop"), expand: flags.boolean("expand") };
-    const inspection = await inspectAdapter(args[0]!, options);
-    terminal.out(flags.boolean("json") ? JSON.stringify(inspection) : inspectionText(inspection));
+    const inspection = await inspectPath(args[0]!, options);
+    if (flags.boolean("json")) terminal.out(JSON.stringify(inspection));
+    else terminal.out(isCapture(inspection) ? captureText(inspection) : inspectionText(inspection));
     return 0;
   },
 };

@@ -31,11 +31,9 @@ function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
       terminal.status("writing reports");
       return;
     }
-    const line = event.type === "stage"
-      ? `${event.stage} ${event.done} of ${event.total}, ${secondsText(event.elapsed)}`
-      : `module ${event.done} of ${event.total}, ${secondsText(event.elapsed)}, about ${
-        secondsText(event.remaining)
-      } left`;
+    const what = event.type === "stage" ? event.stage : "module";
+    const left = event.remaining === null ? "" : `, about ${secondsText(event.remaining)} left`;
+    const line = `${what} ${event.done} of ${event.total}, ${secondsText(event.elapsed)}${left}`;
     if (terminal.isInteractive) terminal.status(line);
     else if (event.elapsed >= nextLine) {
       terminal.note(line);

@@ -17,7 +17,7 @@ export interface BaseModel {
 }
 
 /** Components of a pipeline that may lie in subfolders of their own. */
-const COMPONENT_FOLDERS = [
+export const COMPONENT_FOLDERS = [
   "unet",
   "transformer",
   "transformer_2",
@@ -25,8 +25,10 @@ const COMPONENT_FOLDERS = [
   "text_encoder_2",
   "text_encoder_3",
 ];
-const WEIGHT_STEMS = ["model", "diffusion_pytorch_model"];
-const WEIGHT = ".weight";
+/** What files of weights are called, but for the number of a shard. */
+export const WEIGHT_STEMS = ["model", "diffusion_pytorch_model"];
+/** What the name of a module's weight ends in. */
+export const WEIGHT = ".weight";
 
 /**
  * Reads what a model's folder says about it: its `config.json` and the names of its weights, no values. Of a diffusers

@@ -28,6 +28,8 @@ export interface Capture {
 }
 
 const GRAM = ".gram";
+/** Names of a model's weights and an adapter's factors. */
+const OF_WEIGHTS = /\.(weight|bias|alpha)$|\.(lora|hada|lokr|oft)_/;
 
 /**
  * Opens a capture: a `.npz` or `.safetensors` file with an array for each module, named by the module's path. The array
@@ -71,6 +73,7 @@ async function openFile(path: string): Promise<TensorFile> {
 }
 
 function toModule(tensor: StoredTensor, path: string): CapturedModule {
+  if (OF_WEIGHTS.test(tensor.name)) throw weightInstead(tensor.name, path);
   const isGram = tensor.name.endsWith(GRAM);
   const name = isGram ? tensor.name.slice(0, -GRAM.length) : tensor.name;
   const features = tensor.shape.at(-1) ?? 0;
@@ -87,6 +90,15 @@ function invalid({ name, dtype, shape }: StoredTensor, isGram: boolean, path: st
     "capture_invalid",
     `${name} is ${dtype} [${shape.join(", ")}], ${expected} were expected`,
     "Record the module's input as a matrix, a row for each token.",
+    `${path} ${name}`,
+  );
+}
+
+function weightInstead(name: string, path: string): FormatError {
+  return new FormatError(
+    "capture_invalid",
+    `${name} is the name of a weight or a factor; a capture names modules, and holds what they read`,
+    "Record the inputs of the modules, each under the module's path.",
     `${path} ${name}`,
   );
 }

@@ -79,6 +79,14 @@ Deno.test("openCapture() reads safetensors", () =>
     ]);
   }));
 
+/** The archive with one byte of its central directory's first entry changed. */
+function changed(archive: Uint8Array, at: number, value: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(archive);
+  const start = bytes.findIndex((_, i) => bytes.subarray(i, i + 4).join() === "80,75,1,2");
+  bytes[start + at] = value;
+  return bytes;
+}
+
 const sound = npy(dict("<f4", "(6, 4)"), bytesOf(X));
 const gram = npy(dict("<f4", "(4, 4)"), new Uint8Array(64));
 const REFUSED:
@@ -103,6 +111,7 @@ const REFUSED:
       { "x.npy": sound, "x.gram.npy": gram },
       "one of the two",
     ],
+    ["an array is a weight", "capture_invalid", { "x.weight.npy": sound }, "inputs of the modules"],
     ["there are no arrays", "no_modules", {}, "Record"],
     [
       "an array holds objects",
@@ -144,6 +153,13 @@ const REFUSED:
       "the archive is cut short",
       "zip_invalid",
       new Uint8Array(zipSync({ "x.npy": sound })).slice(0, 200),
+      "savez",
+    ],
+    ["an array is encrypted", "zip_unsupported", changed(zipSync({ "x.npy": sound }), 8, 1), "numpy.savez"],
+    [
+      "an array is compressed by LZMA",
+      "zip_unsupported",
+      changed(zipSync({ "x.npy": sound }), 10, 14),
       "savez",
     ],
     ["the file is no archive", "zip_invalid", new Uint8Array(100), "savez"],

@@ -190,3 +190,7 @@ Deno.test("stageDirectory() names the problem when the target's parent is a file
     await Deno.writeTextFile(join(folder, "file"), "");
     await assertRefused(() => stageDirectory(join(folder, "file/merged")), "not_a_directory");
   }));
+
+Deno.test("stageDirectory() refuses the root of the file system", async () => {
+  await assertRefused(() => stageDirectory("/", { force: true }), "invalid_path");
+});

@@ -1,14 +1,7 @@
-import {
-  type Merged,
-  type MergeReport,
-  type MergeRequest,
-  type Sequence,
-  splice,
-  type Task,
-} from "@lora-loom/iteris";
+import { type Merged, type MergeRequest, type Sequence, splice, type Task } from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
-import type { MethodFigures, MethodOutcome, ModelJob } from "../methods/method.ts";
+import type { MethodOutcome, ModelJob } from "../methods/method.ts";
 import { seededRandom } from "./seeded_random.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
@@ -16,6 +9,7 @@ import { answeredSequences, calibrationSequences } from "./answers.ts";
 import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
 import { type Expert, openSession, type Session } from "./session.ts";
+import { siteFigures } from "./site_figures.ts";
 import { summedDeltas } from "./summed_deltas.ts";
 
 /** Solves for one merged adapter under given settings; the only thing in which `iteris` and `iteris+` differ here. */
@@ -53,8 +47,9 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
     : await attempt(job, session, tasks, heldOut, solve, givenCandidate(parameters));
   try {
     const outcome = await outcomeOf(job, session, heldOut, best);
-    for (const [module, { a, b }] of best.merged.deltas) {
-      await job.write(module, { a, b, figures: siteFigures(best.merged.report, module) });
+    for (const site of best.merged.report.sites) {
+      const { a, b } = best.merged.deltas.get(site.module)!;
+      await job.write(site.module, { a, b, figures: siteFigures(site) });
     }
     return outcome;
   } finally {
@@ -188,8 +183,13 @@ async function outcomeOf(
 ): Promise<MethodOutcome> {
   const { report } = merged;
   const experts = session.experts.map(({ deltas }) => deltas);
-  const sum = agreement && await agreementOfSum(job, session, heldOut, 1);
-  const mean = agreement && await agreementOfSum(job, session, heldOut, 1 / experts.length);
+  const compare = async (stage: string, done: number, factor: number) => {
+    job.progress({ stage, done, total: 2 });
+    return await agreementOfSum(job, session, heldOut, factor);
+  };
+  const sum = agreement && await compare("agreement of the sum", 0, 1);
+  const mean = agreement && await compare("agreement of the mean", 1, 1 / experts.length);
+  if (agreement) job.progress({ stage: "agreement", done: 2, total: 2 });
   return {
     figures: {
       passes: report.passes,
@@ -231,23 +231,4 @@ export async function agreementOfSum(
   } finally {
     disposeDeltas(deltas);
   }
-}
-
-/** Figures of one module; lists are in the order of the adapters. */
-function siteFigures({ sites }: MergeReport, module: string): MethodFigures {
-  const site = sites.find((candidate) => candidate.module === module)!;
-  return {
-    alpha: site.alpha,
-    condition: site.condition,
-    backward_error: site.backwardError,
-    solved_rank: site.rank.solved,
-    kept_rank: site.rank.kept,
-    ...(site.metric ? { metric_steps: site.metric.steps, metric_residual: site.metric.residual } : {}),
-    truncation_loss: site.rank.loss,
-    plain_truncation_loss: site.rank.plainLoss,
-    adaptive_weight: site.tasks.map(({ adaptiveWeight }) => adaptiveWeight),
-    output_error: site.tasks.map(({ errors }) => errors.merged),
-    output_error_of_sum: site.tasks.map(({ errors }) => errors.sum),
-    output_error_of_mean: site.tasks.map(({ errors }) => errors.mean),
-  };
 }

@@ -1,8 +1,8 @@
 import { type Adapter } from "@lora-loom/formats";
 import {
+  type BaseModel,
   type Deltas,
   disposeDeltas,
-  type LlamaModel,
   loadDeltas,
   openModel,
   openTokenizer,
@@ -10,6 +10,7 @@ import {
 } from "@lora-loom/model";
 import { MergeError } from "../errors.ts";
 import type { ModelJob } from "../methods/method.ts";
+import { requirePositiveWeight } from "./positive_weights.ts";
 
 /** One adapter of the recipe on the device. */
 export interface Expert {
@@ -24,7 +25,7 @@ export interface Expert {
 
 /** The base model with everything that runs on it. */
 export interface Session extends Disposable {
-  readonly model: LlamaModel;
+  readonly model: BaseModel;
   readonly tokenizer: Tokenizer;
   /** The token that ends an answer. */
   readonly eos: number;
@@ -59,14 +60,7 @@ export async function openSession(
   const modules = new Set(job.plan.modules.map(({ name }) => name));
   const experts: Expert[] = [];
   for (const { adapter, recipe } of job.adapters) {
-    if (!(recipe.weight > 0)) {
-      throw new MergeError(
-        "weight_not_positive",
-        `${recipe.name} has the weight ${recipe.weight}; here a weight says how much a task counts, so it must be above 0`,
-        "leave the adapter out, or give it a weight above 0",
-        recipe.path,
-      );
-    }
+    requirePositiveWeight(recipe);
     const deltas = await loadDeltas(job.device, planned(adapter, modules));
     owned.defer(() => disposeDeltas(deltas));
     try {

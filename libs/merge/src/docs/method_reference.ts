@@ -6,12 +6,13 @@ function cell(text: string): string {
   return text.replaceAll("|", "\\|").replaceAll("\n", " ");
 }
 
-function needsText({ needs }: Method): string {
+function needsText({ needs, captures }: Method): string {
   const parts = [
     ...(needs.baseModel ? ["the base model"] : []),
     ...(needs.calibration ? ["calibration text"] : []),
   ];
-  return parts.length === 0 ? "nothing but the adapters" : parts.join(" and ");
+  const text = parts.length === 0 ? "nothing but the adapters" : parts.join(" and ");
+  return captures ? `${text}, or [captures](../captures.md)` : text;
 }
 
 /** GitHub's address of a heading. */
@@ -41,7 +42,14 @@ function section(method: Method): string {
     `\`method: ${method.name}\`: ${method.title}. ${method.summary}`,
     `- Formula: ${method.formula}\n- Source: ${method.source}\n- Needs ${needsText(method)}`,
     table,
+    ...captureNote(method),
   ].join("\n\n");
+}
+
+function captureNote({ captures }: Method): string[] {
+  if (!captures) return [];
+  const names = captures.parameters.map((spec) => `\`${spec.name}\` (${defaultText(spec)})`);
+  return [`With captures it takes ${names.join(", ")}.`];
 }
 
 /** The reference of all methods and their parameters in Markdown, from their declarations. */

@@ -25,6 +25,10 @@ function isInside(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder + sep);
 }
 
+function present(...paths: readonly (string | undefined)[]): string[] {
+  return paths.filter((path) => path !== undefined);
+}
+
 /**
  * Refuses an output that would replace something the recipe reads, with `--force` too.
  *
@@ -33,9 +37,7 @@ function isInside(path: string, folder: string): boolean {
 export function checkOutputPath(recipe: Recipe): void {
   const output = physicalPath(recipe.output.path);
   const inputs = [
-    ...recipe.adapters.flatMap(({ path, calibration }) =>
-      calibration === undefined ? [path] : [path, calibration]
-    ),
+    ...recipe.adapters.flatMap(({ path, calibration, capture }) => [path, ...present(calibration, capture)]),
     ...(recipe.baseModel === undefined ? [] : [recipe.baseModel]),
   ];
   for (const input of inputs) {
@@ -80,15 +82,15 @@ export function closeAdapters(adapters: readonly Adapter[]): void {
   for (const adapter of adapters) adapter.close();
 }
 
-/** SHA-256 of every file that the adapters consist of, and of their calibration files. */
+/** SHA-256 of every file that the adapters consist of, and of their calibration files or captures. */
 export async function hashInputs(
   recipe: Recipe,
   adapters: readonly Adapter[],
   signal?: AbortSignal,
 ): Promise<InputRecord[]> {
-  const paths = recipe.adapters.map(({ calibration }, index) => [
+  const paths = recipe.adapters.map(({ calibration, capture }, index) => [
     ...adapters[index]!.files,
-    ...(calibration === undefined ? [] : [calibration]),
+    ...present(calibration, capture),
   ]);
   const hashes = await hashFiles(paths.flat(), signal);
   return recipe.adapters.map(({ name, path }, index) => ({

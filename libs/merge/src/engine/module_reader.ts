@@ -3,7 +3,7 @@ import { cast, type Device, type Tensor } from "@lora-loom/tensor";
 import { MergeError } from "../errors.ts";
 import type { WeightedFactors } from "../methods/method.ts";
 import type { PlannedModule, PlannedSource } from "../plan/plan.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import type { RecipeAdapter } from "../recipe/recipe.ts";
 import { firstNonFinite, type StoredFloat } from "./finite.ts";
 
 /** Raw elements of one factor as its file has them, checked to be finite. */
@@ -22,6 +22,9 @@ export interface RawModule {
   }[];
 }
 
+/** What of a recipe errors name. */
+type PathsOnly = { readonly adapters: readonly Pick<RecipeAdapter, "path">[] };
+
 /** Stored types that a device takes as they are; all others are widened on the way. */
 const DEVICE_TYPES: Readonly<Record<string, StoredFloat>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
@@ -32,7 +35,7 @@ async function readFactor(tensor: StoredTensor): Promise<RawFactor> {
   return { bytes: new Uint8Array(values.buffer, values.byteOffset, values.byteLength), dtype: "f32" };
 }
 
-function checkFinite(factor: RawFactor, label: string, source: PlannedSource, recipe: Recipe): RawFactor {
+function checkFinite(factor: RawFactor, label: string, source: PlannedSource, recipe: PathsOnly): RawFactor {
   const index = firstNonFinite(factor.bytes, factor.dtype);
   if (index < 0) return factor;
   const { path } = recipe.adapters[source.adapter]!;
@@ -50,7 +53,7 @@ function checkFinite(factor: RawFactor, label: string, source: PlannedSource, re
  * @throws {MergeError} `not_finite`
  * @throws {FormatError} what reading the files throws
  */
-export async function readModule(planned: PlannedModule, recipe: Recipe): Promise<RawModule> {
+export async function readModule(planned: PlannedModule, recipe: PathsOnly): Promise<RawModule> {
   const factors = [];
   for (const source of planned.sources) {
     const a = checkFinite(await readFactor(source.module.a), "lora_A", source, recipe);

@@ -1,7 +1,9 @@
 import { iteris as solve, type IterisOptions } from "@lora-loom/iteris";
 import { mergeCalibrated } from "../calibrated/merge_calibrated.ts";
 import { calibratedRank, COMMON_PARAMETERS, rankOptions } from "../calibrated/parameters.ts";
-import type { ModelMethod } from "./method.ts";
+import { mergeCaptured } from "../captured/merge_captured.ts";
+import { CAPTURED_PARAMETERS } from "../captured/parameters.ts";
+import type { MethodOutcome, ModelJob, ModelMethod } from "./method.ts";
 
 /** IterIS as published. */
 export const iteris: ModelMethod = {
@@ -13,6 +15,7 @@ export const iteris: ModelMethod = {
   formula: "W = [Σ_i c_i W_i (C_i + α k_i I)] [Σ_i c_i (S_i + α n_i I)]⁻¹, c_i = λ_i w_i",
   source: "IterIS, arXiv 2411.15231 (CVPR 2025)",
   needs: { baseModel: true, calibration: true },
+  captures: { parameters: CAPTURED_PARAMETERS },
   parameters: [
     ...COMMON_PARAMETERS,
     {
@@ -41,16 +44,19 @@ export const iteris: ModelMethod = {
     },
   ],
   outputRank: calibratedRank,
-  merge: (job) =>
-    mergeCalibrated(job, (request, { alpha }, { parameters }) => {
-      const options: IterisOptions = {
-        alpha,
-        schedule: parameters.schedule as "sweep" | "jacobi",
-        iterations: parameters.iterations as number,
-        tolerance: parameters.tolerance as number,
-        adaptiveWeights: parameters.adaptive_weights as "full" | "delta" | "none",
-        ...rankOptions(parameters),
-      };
-      return solve({ ...request, options });
-    }),
+  merge: (job) => job.adapters.some(({ recipe }) => recipe.capture) ? mergeCaptured(job) : mergeOnModel(job),
 };
+
+function mergeOnModel(job: ModelJob): Promise<MethodOutcome> {
+  return mergeCalibrated(job, (request, { alpha }, { parameters }) => {
+    const options: IterisOptions = {
+      alpha,
+      schedule: parameters.schedule as "sweep" | "jacobi",
+      iterations: parameters.iterations as number,
+      tolerance: parameters.tolerance as number,
+      adaptiveWeights: parameters.adaptive_weights as "full" | "delta" | "none",
+      ...rankOptions(parameters),
+    };
+    return solve({ ...request, options });
+  });
+}

@@ -24,6 +24,8 @@ export interface MethodDescription {
   readonly parameters: readonly ParameterSpec[];
   /** What the recipe must name besides the adapters. */
   readonly needs: { readonly baseModel: boolean; readonly calibration: boolean };
+  /** Present where recorded inputs of the modules can stand for base model and calibration, with the parameters that then hold. */
+  readonly captures?: { readonly parameters: readonly ParameterSpec[] };
   /**
    * The rank of the merged adapter at one module.
    *

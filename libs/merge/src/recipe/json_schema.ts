@@ -32,6 +32,11 @@ export function recipeJsonSchema(methods: Iterable<Method>): Schema {
     name: { type: "string", description: "how reports call it" },
     weight: { type: "number", default: 1 },
     calibration: { type: "string", description: 'JSON Lines file with rows {"prompt": …} or {"text": …}' },
+    capture: {
+      type: "string",
+      description:
+        ".npz or .safetensors file with the inputs of each module or their Gram matrices, instead of calibration",
+    },
     drop: {
       type: "array",
       items: { type: "string" },

@@ -21,6 +21,8 @@ export interface RecipeAdapter {
   readonly weight: number;
   /** Absolute path of a JSON Lines file with calibration prompts, where the method needs them. */
   readonly calibration?: string;
+  /** Absolute path of a `.npz` or `.safetensors` file with what the modules read, instead of `calibration`. */
+  readonly capture?: string;
   /** What may be left out of it: kinds of tensors, modules or tensors that cannot be merged. */
   readonly drop?: readonly string[];
   /** Expand LoHa and LoKr into plain LoRA. */

@@ -3,7 +3,7 @@ import { OUTPUT_FORMATS } from "@lora-loom/formats";
 import * as v from "valibot";
 import { MergeError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
-import { parameterSchema } from "../methods/parameters.ts";
+import { parameterSchema, type ParameterSpec } from "../methods/parameters.ts";
 import { REFINE_PARAMETERS } from "../refine/parameters.ts";
 import { didYouMean, nearest } from "./nearest.ts";
 import { keyName, type KeyPath, type RecipeDocument } from "./document.ts";
@@ -32,6 +32,7 @@ const adapterSchema = v.strictObject({
   name: v.optional(text("a name")),
   weight: v.optional(finiteNumber, 1),
   calibration: v.optional(text("the path of a JSON Lines file")),
+  capture: v.optional(text("the path of a .npz or .safetensors file")),
   drop: v.optional(v.array(text("a kind, module or tensor"), "expected a list such as [dora]")),
   expand: v.optional(v.boolean("expected true or false")),
 }, "expected a map with a path");
@@ -134,16 +135,19 @@ function findMethod(name: string, context: ResolveContext, document: RecipeDocum
 /** Checks parameters of a method, or of `refine`, against their declarations and fills in fixed defaults. */
 function resolveParameters(
   method: Pick<Method, "name" | "parameters">,
+  specs: readonly ParameterSpec[],
   given: Readonly<Record<string, unknown>>,
   document: RecipeDocument,
   key = "parameters",
 ): Record<string, ParameterValue> {
   const names = method.parameters.map(({ name }) => name);
+  const usable = specs.map(({ name }) => name);
   for (const name of Object.keys(given)) {
     if (!names.includes(name)) throw unknownKey([key, name], names, document);
+    if (!usable.includes(name)) throw parameterNeedsModel(method, name, usable, document);
   }
   const parameters: Record<string, ParameterValue> = {};
-  for (const spec of method.parameters) {
+  for (const spec of specs) {
     const value = given[spec.name] ?? spec.default;
     if (value === undefined) continue;
     const result = v.safeParse(parameterSchema(spec), value);
@@ -160,6 +164,30 @@ function resolveParameters(
     parameters[spec.name] = result.output;
   }
   return parameters;
+}
+
+function resolveRefinement(
+  given: Readonly<Record<string, unknown>>,
+  document: RecipeDocument,
+): Record<string, ParameterValue> {
+  const refine = { name: "refine", parameters: REFINE_PARAMETERS };
+  return resolveParameters(refine, refine.parameters, given, document, "refine");
+}
+
+function parameterNeedsModel(
+  { name }: Pick<Method, "name">,
+  key: string,
+  usable: readonly string[],
+  document: RecipeDocument,
+): MergeError {
+  return new MergeError(
+    "parameter_needs_model",
+    `${key} needs the base model to run, and captures hold only what its modules once read; with captures ${name} takes ${
+      usable.join(", ")
+    }`,
+    `remove ${key}, or give base_model and calibration: instead of capture:`,
+    document.locate(["parameters", key]),
+  );
 }
 
 /** Makes names unique: `language`, `language-2`, … in the recipe's order. */
@@ -180,30 +208,74 @@ function adapterName(path: string): string {
   return isGeneric ? basename(dirname(path)) : base.replace(/\.(safetensors|gguf|npz)$/i, "");
 }
 
-function checkNeeds(
-  method: Method,
-  recipe: v.InferOutput<typeof recipeSchema>,
-  document: RecipeDocument,
-): void {
-  const refines = recipe.refine ? "refine" : undefined;
-  const runs = method.needs.baseModel ? method.name : refines;
-  const calibrates = method.needs.calibration ? method.name : refines;
-  if (runs && recipe.base_model === undefined) {
-    throw new MergeError(
-      "missing_key",
-      `${runs} runs the base model, but the recipe names none`,
-      "add base_model: path/to/the/model/folder",
-      document.locate([]),
-    );
+type RecipeInput = v.InferOutput<typeof recipeSchema>;
+
+/** Whether captures stand for the base model and the calibration text that the method would need. */
+function runsOnCaptures({ needs }: Method, { adapters }: RecipeInput): boolean {
+  return needs.calibration && adapters.some(({ capture }) => capture !== undefined);
+}
+
+function checkNeeds(method: Method, recipe: RecipeInput, document: RecipeDocument): void {
+  if (runsOnCaptures(method, recipe)) checkCaptures(method, recipe, document);
+  else {
+    if (method.needs.baseModel) requireBaseModel(method.name, recipe, document);
+    if (method.needs.calibration) requireCalibration(method.name, recipe, document);
   }
-  recipe.adapters.forEach((adapter, index) => {
-    if (!calibrates || adapter.calibration !== undefined) return;
+  if (!recipe.refine) return;
+  requireBaseModel("refine", recipe, document);
+  requireCalibration("refine", recipe, document);
+}
+
+/** @param who method or stage that runs it */
+function requireBaseModel(who: string, recipe: RecipeInput, document: RecipeDocument): void {
+  if (recipe.base_model !== undefined) return;
+  throw new MergeError(
+    "missing_key",
+    `${who} runs the base model, but the recipe names none`,
+    "add base_model: path/to/the/model/folder",
+    document.locate([]),
+  );
+}
+
+function requireCalibration(who: string, { adapters }: RecipeInput, document: RecipeDocument): void {
+  adapters.forEach((adapter, index) => {
+    if (adapter.calibration !== undefined) return;
     throw new MergeError(
       "missing_key",
-      `${calibrates} needs calibration prompts for every adapter, but ${adapter.path} has none`,
+      `${who} needs calibration prompts for every adapter, but ${adapter.path} has none`,
       'add calibration: path/to/prompts.jsonl, with a row such as {"prompt": "…"} per example',
       document.locate(["adapters", index]),
     );
+  });
+}
+
+function checkCaptures(method: Method, { adapters }: RecipeInput, document: RecipeDocument): void {
+  adapters.forEach(({ path, capture, calibration }, index) => {
+    const place = (key: string) => document.locate(["adapters", index, key]);
+    if (capture !== undefined && !method.captures) {
+      throw new MergeError(
+        "captures_unsupported",
+        `${method.name} runs the base model on text, and ${capture} holds only what its modules once read`,
+        "write method: iteris, or give base_model and calibration: instead of capture:",
+        place("capture"),
+      );
+    }
+    if (capture !== undefined && calibration !== undefined) {
+      throw new MergeError(
+        "capture_and_calibration",
+        `${path} has both capture: and calibration:, one was expected`,
+        "keep capture: to merge without running the model, or calibration: to run it",
+        place("capture"),
+      );
+    }
+    if (capture === undefined) {
+      throw new MergeError(
+        "captures_incomplete",
+        `some adapters have capture:, but ${path} has not`,
+        "add capture: path/to/its/capture.npz, or give base_model and calibration: to all adapters",
+        document.locate(["adapters", index]),
+      );
+    }
   });
 }
 
@@ -225,30 +297,23 @@ export function resolveRecipe(document: RecipeDocument, context: ResolveContext)
   const input = parsed.output;
   const method = findMethod(input.method, context, document);
   checkNeeds(method, input, document);
+  const specs = runsOnCaptures(method, input) ? method.captures!.parameters : method.parameters;
   const absolute = (path: string) => isAbsolute(path) ? path : resolve(context.directory, path);
   const names = uniqueNames(input.adapters.map(({ name, path }) => name ?? adapterName(absolute(path))));
   return {
     method: method.name,
     ...(input.base_model === undefined ? {} : { baseModel: absolute(input.base_model) }),
-    adapters: input.adapters.map(({ path, weight, calibration, drop, expand }, index) => ({
+    adapters: input.adapters.map(({ path, weight, calibration, capture, drop, expand }, index) => ({
       path: absolute(path),
       name: names[index]!,
       weight,
       ...(calibration === undefined ? {} : { calibration: absolute(calibration) }),
+      ...(capture === undefined ? {} : { capture: absolute(capture) }),
       ...(drop === undefined ? {} : { drop }),
       ...(expand === undefined ? {} : { expand }),
     })),
-    parameters: resolveParameters(method, input.parameters ?? {}, document),
-    ...(input.refine
-      ? {
-        refine: resolveParameters(
-          { name: "refine", parameters: REFINE_PARAMETERS },
-          input.refine,
-          document,
-          "refine",
-        ),
-      }
-      : {}),
+    parameters: resolveParameters(method, specs, input.parameters ?? {}, document),
+    ...(input.refine ? { refine: resolveRefinement(input.refine, document) } : {}),
     include: input.include,
     exclude: input.exclude,
     output: { ...input.output, path: absolute(input.output.path) },

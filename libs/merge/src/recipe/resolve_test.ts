@@ -104,3 +104,48 @@ Deno.test("parseRecipeText() reads JSON with tabs, and refuses a key given twice
     "recipe_syntax",
   );
 });
+
+const CAPTURED = `method: iteris
+adapters:
+  - { path: a, capture: a.npz }
+  - { path: b, capture: /elsewhere/b.safetensors }
+output: { path: out }
+`;
+
+Deno.test("resolveRecipe() asks for no base model when all adapters have captures", () => {
+  const recipe = resolveText(CAPTURED);
+  assertEquals(recipe.adapters.map(({ capture }) => capture), ["/recipes/a.npz", "/elsewhere/b.safetensors"]);
+  assertEquals(recipe.parameters, { truncation: "weighted", alpha: 1e-4 });
+  // Comparing methods runs one recipe with several of them.
+  assertEquals(resolveText(CAPTURED.replace("iteris", "svd")).method, "svd");
+});
+
+Deno.test("resolveRecipe() refuses what captures cannot serve, and says where", () => {
+  const cases: [text: string, code: string, message: string, fix: string, where: string][] = [
+    [CAPTURED.replace("iteris", "iteris+"), "captures_unsupported", "iteris+ runs", "method: iteris", ":3:"],
+    [CAPTURED.replace(", capture: a.npz", ""), "captures_incomplete", "a has not", "capture: path", ":3:"],
+    [
+      CAPTURED.replace("capture: a.npz", "capture: a.npz, calibration: a.jsonl"),
+      "capture_and_calibration",
+      "both",
+      "keep capture:",
+      ":3:",
+    ],
+    [
+      CAPTURED + "parameters: { iterations: 1 }\n",
+      "parameter_needs_model",
+      "with captures iteris takes rank, truncation, alpha, adaptive_weights",
+      "remove iterations",
+      ":6:",
+    ],
+    [CAPTURED + "parameters: { alpha: auto }\n", "parameter_range", '"auto"', "one sample", ":6:"],
+    [CAPTURED.replace("capture: a", "captures: a"), "unknown_key", '"capture"', "capture", ":3:"],
+  ];
+  for (const [text, code, message, fix, where] of cases) {
+    const error = failure(text);
+    assertEquals(error.code, code, error.message);
+    assertStringIncludes(error.message, message);
+    assertStringIncludes(error.fix, fix);
+    assertStringIncludes(error.where, where);
+  }
+});

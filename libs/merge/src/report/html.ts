@@ -1,3 +1,4 @@
+import { ENGINE_TITLES, ENGINES } from "@lora-loom/formats";
 import { METHODS } from "../methods/registry.ts";
 import type { ModuleFigures, Quality } from "./figures.ts";
 import { type MergeRecord, moduleQuality } from "./record.ts";
@@ -210,6 +211,18 @@ function refinementSection({ refinement }: MergeRecord): string {
     (losses.length > 0 ? lossPlot : "") + agreementPlot;
 }
 
+/** Where the merged adapter loads as it is, and why not elsewhere. */
+function servingTable({ serving }: MergeRecord): string {
+  const rows = ENGINES.map((engine) => {
+    const { ok, reasons, notes } = serving[engine];
+    return `<tr><td>${escapeHtml(ENGINE_TITLES[engine])}</td><td>${ok ? "yes" : "no"}</td><td class="text">${
+      escapeHtml([...reasons, ...notes].join("; "))
+    }</td></tr>`;
+  });
+  return `<h2>Where it loads</h2><div class="scroll"><table><thead><tr><th>program</th><th>loads it</th><th></th></tr></thead>` +
+    `<tbody>${rows.join("")}</tbody></table></div>`;
+}
+
 function names(modules: readonly ModuleFigures[]): string[] {
   return modules.map(({ name }) => name);
 }
@@ -256,6 +269,7 @@ ${record.quality.output_error ? "" : lossPlot(record, qualities)}
 ${spectrumPlot(record)}
 ${adapterPlots(record)}
 ${methodPlots(record)}
-${modulesTable(record, qualities)}`;
+${modulesTable(record, qualities)}
+${servingTable(record)}`;
   return htmlPage(title, body, `Merge report: ${title}`);
 }

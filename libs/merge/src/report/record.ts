@@ -42,10 +42,11 @@ export function recipeInFile(recipe: Recipe, directory: string): Record<string, 
   return {
     method: recipe.method,
     ...(recipe.baseModel === undefined ? {} : { base_model: local(recipe.baseModel) }),
-    adapters: recipe.adapters.map(({ path, calibration, ...rest }) => ({
+    adapters: recipe.adapters.map(({ path, calibration, capture, ...rest }) => ({
       path: local(path),
       ...rest,
       ...(calibration === undefined ? {} : { calibration: local(calibration) }),
+      ...(capture === undefined ? {} : { capture: local(capture) }),
     })),
     parameters: recipe.parameters,
     ...(recipe.refine === undefined ? {} : { refine: recipe.refine }),

@@ -2,6 +2,7 @@ import { add, type Tensor } from "@lora-loom/tensor";
 import type { LinearRole } from "../architecture.ts";
 import type { Deltas, Site } from "../base_model.ts";
 import { causalSpans, causalViewers, concatenated, positionsOf, tokenCount } from "../batch.ts";
+import { windowOf } from "../config.ts";
 import type { Decoder } from "../decoder.ts";
 import { rmsNormBackward } from "../ops/rms_norm_backward.ts";
 import type { GradientObserver, LossGradients, Trace, TraceOptions } from "./differentiable.ts";
@@ -18,7 +19,8 @@ export type SiteFinder = (layer: number, role: LinearRole) => Site;
  */
 export class DecoderTrace implements Trace {
   readonly #owned = new DisposableStack();
-  readonly #places: Places;
+  /** By the window of attention; most models have one. */
+  readonly #places = new Map<number | undefined, Places>();
   readonly #embedded: Tensor;
   readonly #tapes = new Map<number, LayerTape>();
   readonly streams: readonly Tensor[];
@@ -33,10 +35,10 @@ export class DecoderTrace implements Trace {
     { keepBytes = DEFAULT_KEEP_BYTES }: TraceOptions = {},
   ) {
     this.lengths = sequences.map(({ length }) => length);
-    this.#places = this.#uploadPlaces();
-    this.#embedded = this.#owned.use(decoder.embed(concatenated(sequences)));
+    decoder.reservePositions(Math.max(...this.lengths));
+    this.#embedded = this.#owned.use(decoder.embed(concatenated(sequences), positionsOf(this.lengths)));
     this.streams = this.#run(this.#firstKept(keepBytes));
-    this.output = this.#owned.use(decoder.norm(this.streams.at(-1)!, decoder.weights.finalNorm));
+    this.output = this.#owned.use(decoder.finalNorm(this.streams.at(-1)!));
   }
 
   backward({ streams = [], output }: LossGradients, observe: GradientObserver): void {
@@ -63,16 +65,23 @@ export class DecoderTrace implements Trace {
     this.#owned.dispose();
   }
 
-  #uploadPlaces(): Places {
+  /** Where the rows stand in a layer. */
+  #placesOf(layer: number): Places {
+    const window = windowOf(this.decoder.config, layer);
+    const places = this.#places.get(window) ?? this.#uploadPlaces(window);
+    this.#places.set(window, places);
+    return places;
+  }
+
+  #uploadPlaces(window: number | undefined): Places {
     const { decoder, lengths } = this;
     const tokens = tokenCount(lengths);
-    decoder.reservePositions(Math.max(...lengths));
     const upload = (values: Uint32Array, shape: readonly number[]) =>
       this.#owned.use(decoder.device.upload(values, shape, "u32"));
     return {
       positions: upload(positionsOf(lengths), [tokens]),
-      spans: upload(causalSpans(lengths), [tokens, 2]),
-      viewers: upload(causalViewers(lengths), [tokens, 2]),
+      spans: upload(causalSpans(lengths, window), [tokens, 2]),
+      viewers: upload(causalViewers(lengths, window), [tokens, 2]),
     };
   }
 
@@ -100,6 +109,6 @@ export class DecoderTrace implements Trace {
   }
 
   #tape(layer: number, stream: Tensor = this.streams[layer - 1] ?? this.#embedded): LayerTape {
-    return new LayerTape(this.decoder, layer, this.deltas, this.#places, stream);
+    return new LayerTape(this.decoder, layer, this.deltas, this.#placesOf(layer), stream);
   }
 }

@@ -36,6 +36,10 @@ export interface TraceOptions {
 
 /** A base model with a backward pass. */
 export interface DifferentiableModel extends BaseModel {
+  /** What `architectures` in `config.json` calls it. */
+  readonly family: string;
+  /** What this one computes that cannot be gone back through, in words; nothing as a rule. */
+  readonly missingBackward: string | undefined;
   /** Number of residual streams of a {@linkcode Trace}. */
   readonly layerCount: number;
   /**
@@ -60,11 +64,15 @@ export interface DifferentiableModel extends BaseModel {
  * @throws {ModelError} `no_backward_pass`, naming the family
  */
 export function differentiable(model: BaseModel, where: string, fix: string): DifferentiableModel {
-  if ("trace" in model && typeof model.trace === "function") return model as DifferentiableModel;
-  const family = "family" in model && typeof model.family === "string" ? model.family : "this family";
+  const known = "trace" in model && typeof model.trace === "function"
+    ? model as DifferentiableModel
+    : undefined;
+  if (known && known.missingBackward === undefined) return known;
+  const family = known?.family ?? model.constructor.name.replace(/Model$/, "");
+  const reason = known ? ` for ${known.missingBackward}` : "";
   throw new ModelError(
     "no_backward_pass",
-    `${where} needs gradients, and ${family} has no backward pass; Llama, Mistral, Qwen2 and Qwen3 have one`,
+    `${where} needs gradients, and ${family} has no backward pass${reason}; Llama, Mistral, Qwen2 and Qwen3 have one`,
     fix,
     where,
   );

@@ -5,11 +5,11 @@ import { join } from "node:path";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
 import { CpuDevice, type Device, type Tensor } from "@lora-loom/tensor";
-import type { Delta } from "../base_model.ts";
+import type { BaseModel, Delta } from "../base_model.ts";
 import { disposeDeltas } from "../deltas.ts";
 import { ModelError } from "../errors.ts";
-import type { LlamaModel } from "../llama_model.ts";
 import { openModel } from "../open_model.ts";
+import { openFamily } from "../test_support/family_fixture.ts";
 import { oracleForward } from "../test_support/oracle.ts";
 import {
   randomModel,
@@ -19,7 +19,7 @@ import {
   writeModel,
 } from "../test_support/random_model.ts";
 import { openSoftwareDevice } from "../test_support/software_device.ts";
-import { differentiable, type LossGradients } from "./differentiable.ts";
+import { differentiable, type DifferentiableModel, type LossGradients } from "./differentiable.ts";
 import { FactorGradients } from "./factor_gradients.ts";
 
 const SEQUENCES = [[3, 1, 4, 1, 5], [36], [5, 35, 8]].map((tokens) => Uint32Array.from(tokens));
@@ -31,13 +31,13 @@ const STEP = 1e-5;
 async function withModel<T>(
   device: Device,
   model: TestModel,
-  body: (opened: LlamaModel) => Promise<T>,
+  body: (opened: DifferentiableModel) => Promise<T>,
 ): Promise<T> {
   const directory = await mkdtemp(join(tmpdir(), "loom-model-"));
   try {
     await writeModel(directory, model);
     using opened = await openModel(device, directory);
-    return await body(opened);
+    return await body(differentiable(opened, "the test", ""));
   } finally {
     await rm(directory, { recursive: true });
   }
@@ -46,7 +46,7 @@ async function withModel<T>(
 type Factors = Map<string, { readonly a: Float64Array<ArrayBuffer>; readonly b: Float64Array<ArrayBuffer> }>;
 
 /** Random factors for every module, float32 exactly, so that every device starts from the same numbers. */
-function randomFactors(opened: LlamaModel): Factors {
+function randomFactors(opened: DifferentiableModel): Factors {
   const rounded = (count: number, seed: number, scale: number) =>
     gaussians(count, seed).map((value) => Math.fround(scale * value));
   return new Map(
@@ -107,7 +107,7 @@ interface Gradients {
 }
 
 async function gradientsOf(
-  opened: LlamaModel,
+  opened: DifferentiableModel,
   device: Device,
   factors: Factors,
   keepBytes: number,
@@ -269,13 +269,24 @@ Deno.test("LlamaModel.readOutBackward() is the transpose of readOut()", async ()
 
 Deno.test("differentiable() refuses a family without a backward pass by name, with the way out", async () => {
   const device = new CpuDevice();
-  await withModel(device, randomModel(SMALL_CONFIG, 36), (opened) => {
-    assertEquals(differentiable(opened, "refine", "leave refine out"), opened);
-    const { stages } = opened;
-    const other = { stages, family: "T5" } as unknown as LlamaModel;
-    const error = assertThrows(() => differentiable(other, "refine", "leave refine out"), ModelError);
+  const refusal = (model: BaseModel) =>
+    assertThrows(() => differentiable(model, "refine", "leave refine out"), ModelError);
+  const cases: Record<string, string> = {
+    phi3: "Phi3ForCausalLM has no backward pass for modules of several projections",
+    gpt2: "GPT2LMHeadModel has no backward pass for an MLP without a gate",
+    gemma2: "Gemma2ForCausalLM has no backward pass for the activation",
+    t5: "T5 has no backward pass;",
+  };
+  for (const [family, part] of Object.entries(cases)) {
+    const { folder } = await openFamily(family);
+    using model = await openModel(device, folder);
+    const error = refusal(model);
     assertEquals([error.code, error.fix, error.where], ["no_backward_pass", "leave refine out", "refine"]);
-    assert(error.message.includes("T5"), error.message);
-    return Promise.resolve();
-  });
+    assert(error.message.includes(part), error.message);
+  }
+  for (const family of ["llama3", "mistral", "qwen2", "qwen3"]) {
+    const { folder } = await openFamily(family);
+    using model = await openModel(device, folder);
+    assertEquals(differentiable(model, "refine", ""), model as DifferentiableModel);
+  }
 });

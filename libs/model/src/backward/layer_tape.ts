@@ -30,7 +30,7 @@ class FoldedLayer implements Disposable {
 
   /** W0 + B·A, `[out, in]` */
   weight(role: LinearRole): Tensor {
-    const base = this.decoder.weights.layer(this.layer).linears[role].weight;
+    const base = this.decoder.weights.layer(this.layer).linears[role]!.weight;
     const delta = this.deltas.get(linearName(this.decoder.architecture, this.layer, role));
     if (!delta) return base;
     const known = this.#folded.get(role);
@@ -43,7 +43,7 @@ class FoldedLayer implements Disposable {
 
   apply(role: LinearRole, x: Tensor): Tensor {
     const y = gemm(x, this.weight(role), { transposeB: true });
-    const { bias } = this.decoder.weights.layer(this.layer).linears[role];
+    const { bias } = this.decoder.weights.layer(this.layer).linears[role]!;
     if (bias) addBias(bias, y);
     return y;
   }
@@ -89,12 +89,12 @@ export class LayerTape implements Disposable {
     const { norms } = decoder.weights.layer(layer);
     const folded = own.use(new FoldedLayer(decoder, layer, deltas));
     this.#folded = folded;
-    this.#attentionInput = own.use(decoder.norm(stream, norms.attention));
+    this.#attentionInput = own.use(decoder.norm(layer, "attention", stream));
     const rotated = (role: "query" | "key") => {
       const gain = norms[role];
       const raw = folded.apply(role, this.#attentionInput);
-      using normed = gain ? decoder.norm(raw, gain) : undefined;
-      const turned = own.use(decoder.rotate(normed ?? raw, places.positions));
+      using normed = gain ? decoder.norm(layer, role, raw) : undefined;
+      const turned = own.use(decoder.rotate(layer, normed ?? raw, places.positions));
       if (gain) own.use(raw);
       else raw.dispose();
       return { raw: gain ? raw : undefined, turned };
@@ -108,7 +108,7 @@ export class LayerTape implements Disposable {
     this.#context = own.use(decoder.attend(this.#queries, this.#keys, this.#values, places.spans));
     const attended = own.use(folded.apply("output", this.#context));
     this.#middle = add(stream, attended, { into: attended });
-    this.#mlpInput = own.use(decoder.norm(this.#middle, norms.mlp));
+    this.#mlpInput = own.use(decoder.norm(layer, "mlp", this.#middle));
     this.#gate = own.use(folded.apply("gate", this.#mlpInput));
     this.#up = own.use(folded.apply("up", this.#mlpInput));
     this.#activated = own.use(siluMul(this.#gate, this.#up));
@@ -193,7 +193,7 @@ export class LayerTape implements Disposable {
   /** Takes over `turned`, the gradient at rotated heads; returns the one at what the module gave. */
   #backThroughRotation(role: "query" | "key", turned: Tensor, raw: Tensor | undefined): Tensor {
     using atTurned = turned;
-    const straight = this.decoder.rotate(atTurned, this.places.positions, { inverse: true });
+    const straight = this.decoder.rotate(this.layer, atTurned, this.places.positions, { inverse: true });
     if (!raw) return straight;
     using atNormed = straight;
     const atRaw = raw.device.zeros(raw.shape);

@@ -129,12 +129,12 @@ gpuTest("siluMulBackward() gives both gradients, and stays finite far from zero"
 
 gpuTest("attentionBackward() agrees with its twin, and that with finite differences", async (gpu) => {
   for (
-    const [lengths, queryHeads, keyValueHeads, headDim] of [[[1], 1, 1, 4], [[5, 1, 9], 6, 2, 12], [
-      [70],
-      2,
-      2,
-      64,
-    ]] as const
+    const [lengths, queryHeads, keyValueHeads, headDim, window] of [
+      [[1], 1, 1, 4, undefined],
+      [[5, 1, 9], 6, 2, 12, undefined],
+      [[7, 2, 9], 2, 1, 8, 3],
+      [[70], 2, 2, 64, undefined],
+    ] as const
   ) {
     const heads = { queryHeads, keyValueHeads, headDim };
     const rows = lengths.reduce((sum: number, length) => sum + length, 0);
@@ -147,12 +147,12 @@ gpuTest("attentionBackward() agrees with its twin, and that with finite differen
         Tensor,
         Tensor,
       ];
-      const spans = device.upload(causalSpans(lengths), [rows, 2]);
+      const spans = device.upload(causalSpans(lengths, window), [rows, 2]);
       return { tensors, spans, output: attention(...tensors, spans, heads) };
     };
     const on = (device: Device) => {
       const { tensors, spans, output } = forward(device, values);
-      const viewers = device.upload(causalViewers(lengths), [rows, 2]);
+      const viewers = device.upload(causalViewers(lengths, window), [rows, 2]);
       return attentionBackward(...tensors, output, device.upload(at, shapes[0]!), spans, viewers, heads);
     };
     const [actual, expected] = [on(gpu), on(cpu)];

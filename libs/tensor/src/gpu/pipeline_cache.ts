@@ -57,7 +57,8 @@ export class PipelineCache {
   }
 
   #checkRequirements(kernel: Kernel): void {
-    const { features = [], workgroupStorageBytes = 0, invocationsPerWorkgroup = 0 } = kernel.requires ?? {};
+    const { features = [], workgroupStorageBytes = 0, invocationsPerWorkgroup = 0, subgroupSize } =
+      kernel.requires ?? {};
     const offered = this.device.features as unknown as ReadonlySet<string>;
     const lacking = [
       ...features.filter((feature) => !offered.has(feature)),
@@ -66,6 +67,9 @@ export class PipelineCache {
         : [],
       ...invocationsPerWorkgroup > this.limits.invocationsPerWorkgroup
         ? [`${invocationsPerWorkgroup} invocations a workgroup`]
+        : [],
+      ...subgroupSize !== undefined && subgroupSize !== this.limits.subgroupSize
+        ? [`subgroups of ${subgroupSize}`]
         : [],
     ];
     if (lacking.length > 0) {

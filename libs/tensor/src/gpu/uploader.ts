@@ -1,5 +1,6 @@
 import type { PooledBuffer } from "./buffer_pool.ts";
 import type { CommandQueue } from "./command_queue.ts";
+import { beginWait } from "./polling.ts";
 
 /** Bytes of one staging buffer. */
 const STAGING_BYTES = 2 ** 24;
@@ -54,6 +55,7 @@ export class Uploader {
       // Those that are recorded but not submitted would never come back.
       this.queue.submit();
       if (this.#returning.size === 0) throw new Error("no staging buffer is left, nor on its way back");
+      beginWait();
       await Promise.race(this.#returning);
     }
   }

@@ -117,6 +117,7 @@ export class WebGpuDevice implements GpuDevice {
       windowAlignmentBytes: 256,
       workgroupStorageBytes: device.limits.maxComputeWorkgroupStorageSize,
       invocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
+      subgroupSize: this.features.has("subgroups") ? fixedSubgroupSize(dawn.adapter.info) : 0,
     };
     this.#failures = new FailureLog(device);
     this.#queue = new CommandQueue(
@@ -388,6 +389,11 @@ export class WebGpuDevice implements GpuDevice {
       "device",
     );
   }
+}
+
+/** Invocations of every subgroup, 0 where they differ. */
+function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo): number {
+  return subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
 }
 
 /** How much memory free buffers may hold: software drivers share the host's. */

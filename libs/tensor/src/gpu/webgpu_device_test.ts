@@ -191,6 +191,8 @@ Deno.test({
     const codeOf = (body: () => void) => assertThrows(body, TensorError).code;
     const needy = { ...kernel, requires: { features: ["no-such-feature"] } };
     assertEquals(codeOf(() => device.dispatch(needy, [x], [], [1])), "kernel_unsupported");
+    const odd = { ...kernel, requires: { subgroupSize: 7 } };
+    assertEquals(codeOf(() => device.dispatch(odd, [x], [], [1])), "kernel_unsupported");
     assertEquals(codeOf(() => device.dispatch(kernel, [x], [], [65536])), "grid_too_large");
     assertEquals(codeOf(() => device.dispatch(kernel, [x, x], [], [1])), "bindings_mismatch");
     assertEquals(codeOf(() => device.dispatch(kernel, [x], [1], [1])), "params_mismatch");

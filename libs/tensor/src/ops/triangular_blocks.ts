@@ -13,9 +13,13 @@ export interface BlockedTriangle {
   readonly inverses: Tensor;
 }
 
-/** Rows and columns of the diagonal blocks that are factored and inverted at once. */
-export function blockSize(device: GpuDevice): number {
-  return device.info.class === "software" ? SERIAL_BLOCK : WIDE_BLOCK;
+/**
+ * Rows and columns of the diagonal blocks that are factored and inverted at once: wide ones on hardware, unless the rows of the matrix,
+ * `[n, n]`, are so long that a block of them cannot be bound.
+ */
+export function blockSize(device: GpuDevice, n: number): number {
+  const fits = 4 * n * WIDE_BLOCK + device.limits.windowAlignmentBytes <= device.limits.maxBindingBytes;
+  return device.info.class !== "software" && fits ? WIDE_BLOCK : SERIAL_BLOCK;
 }
 
 /** Rows, columns or unknowns [start, end). */

@@ -1,0 +1,31 @@
+import type { Architecture } from "../architecture.ts";
+import { parseDecoderConfig, slidingThroughout } from "../config.ts";
+import { llama } from "./llama.ts";
+
+/**
+ * Phi-3, Phi-3.5 and Phi-4 mini (arXiv 2404.14219): a Llama with one module for queries, keys and values, and one for the MLP's
+ * two inputs. Long-context variants are run up to the length they were first trained on.
+ */
+export const phi3: Architecture = {
+  ...llama,
+  modelType: "phi3",
+  className: "Phi3ForCausalLM",
+  linears: {
+    query: "self_attn.qkv_proj",
+    key: "self_attn.qkv_proj",
+    value: "self_attn.qkv_proj",
+    output: "self_attn.o_proj",
+    gate: "mlp.gate_up_proj",
+    up: "mlp.gate_up_proj",
+    down: "mlp.down_proj",
+  },
+  hasBias: () => false,
+  parseConfig(json, where) {
+    const config = slidingThroughout(parseDecoderConfig(json, where));
+    const { scaling } = config.rope!;
+    // Beyond that length other factors hold, for whole sequences.
+    return scaling.type === "longrope"
+      ? { ...config, maxPositions: Math.min(config.maxPositions, scaling.originalLength) }
+      : config;
+  },
+};
