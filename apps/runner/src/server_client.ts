@@ -182,7 +182,7 @@ async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun)
     const text = calibration === undefined ? {} : { calibration: await uploadText(calibration, connection) };
     adapters.push({ id, name, weight, ...text });
   }
-  const { method, parameters, include, exclude, output, seed, device } = recipe;
+  const { method, parameters, refine, include, exclude, output, seed, device } = recipe;
   const base = await modelOf(recipe, connection, run);
   return {
     name: basename(output.path),
@@ -190,6 +190,7 @@ async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun)
     ...(base === undefined ? {} : { base_model: base }),
     adapters,
     parameters,
+    ...(refine === undefined ? {} : { refine }),
     include,
     exclude,
     format: output.format,

@@ -104,6 +104,7 @@ async function solve(
       backwardError: solution.backwardError,
       iterations: solution.iterations,
       rank: solution.rank,
+      ...(solution.metric ? { metric: solution.metric } : {}),
       tasks: run.plan.tasks.map(({ name }, task) => ({
         task: name,
         hasModule: site.deltas[task] !== undefined,

@@ -1,5 +1,6 @@
 import type { Device } from "@lora-loom/tensor";
 import type { BaseModel, Deltas } from "./base_model.ts";
+import type { OutputMetrics } from "./output_metrics.ts";
 
 /** One calibration sequence: a prompt, the answer its own adapter gives, and the end token. */
 export interface Sequence {
@@ -54,6 +55,8 @@ export interface MergeRequest<Options> {
   readonly tasks: readonly Task[];
   readonly options?: Options;
   readonly memory?: MemoryLimits;
+  /** How much each task's outputs matter; {@linkcode iterisPlus} alone looks at it. Absent: all alike. */
+  readonly metrics?: OutputMetrics;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }

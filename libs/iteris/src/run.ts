@@ -43,6 +43,7 @@ export async function run(request: MergeRequest<unknown>, settings: Settings): P
     settings,
     plan,
     store,
+    metrics: request.metrics,
     tokensPerChunk: memory?.tokensPerChunk ?? DEFAULT_TOKENS_PER_CHUNK,
     hostSolverLimit: memory?.hostSolverLimit ?? defaultHostSolverLimit(device),
     adaptiveWeights: new Map(),

@@ -39,6 +39,21 @@ export function causalSpans(lengths: readonly number[], window = Infinity): Uint
   return spans;
 }
 
+/**
+ * What sees each row under causal attention: itself and the later rows of its sequence, as first and number, `[tokens, 2]`.
+ *
+ * @param window most rows that a row sees, itself included; default all
+ */
+export function causalViewers(lengths: readonly number[], window = Infinity): Uint32Array<ArrayBuffer> {
+  const viewers = new Uint32Array(2 * tokenCount(lengths));
+  let row = 0;
+  for (const length of lengths) {
+    const end = row + length;
+    for (; row < end; row++) viewers.set([row, Math.min(end - row, window)], 2 * row);
+  }
+  return viewers;
+}
+
 /** The last `window` of `count` rows from `first` on. */
 export function windowed(first: number, count: number, window = Infinity): [first: number, count: number] {
   const kept = Math.min(count, window);

@@ -7,7 +7,7 @@ import { activate } from "./ops/activation.ts";
 import { attention } from "./ops/attention.ts";
 import { layerNorm } from "./ops/layer_norm.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
-import { rotary } from "./ops/rotary.ts";
+import { rotary, type RotaryOptions } from "./ops/rotary.ts";
 import { gatherRows } from "./ops/rows.ts";
 import { siluMul } from "./ops/silu_mul.ts";
 import { softCap } from "./ops/soft_cap.ts";
@@ -102,6 +102,11 @@ export class Decoder implements Disposable {
     return this.#rotated(layer, "key", x, positions, deltas);
   }
 
+  /** Rotates the heads of `x` as a layer does, to the given position of each row (u32 `[rows]`), or back. */
+  rotate(layer: number, x: Tensor, positions: Tensor, options: RotaryOptions = {}): Tensor {
+    return rotary(x, positions, this.#anglesOf(layer)!.table, options);
+  }
+
   /** Attention of query rows to the spans of key and value rows they see (u32 `[rows, 2]`). */
   attend(queries: Tensor, keys: Tensor, values: Tensor, spans: Tensor): Tensor {
     return attention(queries, keys, values, spans, this.config);
@@ -147,8 +152,13 @@ export class Decoder implements Disposable {
     return bias ? layerNorm(x, gain, bias, normEpsilon) : rmsNorm(x, gain, normEpsilon);
   }
 
+  /** Nothing where positions are learned. */
+  #anglesOf(layer: number): RotaryAngles | undefined {
+    return this.config.slidingLayers?.[layer] ? this.#slidingAngles ?? this.#angles : this.#angles;
+  }
+
   #rotated(layer: number, role: "query" | "key", x: Tensor, positions: Tensor, deltas: Deltas): Tensor {
-    const angles = this.config.slidingLayers?.[layer] ? this.#slidingAngles ?? this.#angles : this.#angles;
+    const angles = this.#anglesOf(layer);
     const gain = this.weights.layer(layer).norms[role];
     const projected = this.linear(layer, role, x, deltas);
     if (!angles && !gain) return projected;

@@ -1,8 +1,7 @@
-import { concatRows, copy, type Tensor } from "@lora-loom/tensor";
+import { concatRows, copy, gemm, type Tensor } from "@lora-loom/tensor";
 import { linearName, type LinearRole, moduleShape, rolesOf, sharersOf } from "./architecture.ts";
 import type {
   Activations,
-  BaseModel,
   Deltas,
   ForwardOptions,
   GenerateOptions,
@@ -14,6 +13,9 @@ import { causalSpans, checkSequences, concatenated, positionsOf, tokenCount } fr
 import { type DecoderConfig, windowOf } from "./config.ts";
 import type { Decoder, WritingRole } from "./decoder.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
+import { DecoderTrace } from "./backward/decoder_trace.ts";
+import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
+import { missingBackward } from "./backward/missing_backward.ts";
 import { generateGreedily } from "./generate.ts";
 import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
@@ -28,7 +30,7 @@ const LAYER_STAGES = [
 ] as const satisfies readonly { kind: string; name: string; roles: readonly LinearRole[] }[];
 
 /** A Llama-like decoder: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
-export class LlamaModel implements BaseModel {
+export class LlamaModel implements DifferentiableModel {
   readonly stages: readonly Stage[];
   readonly #decoder: Decoder;
   readonly #sites: ReadonlyMap<
@@ -106,6 +108,43 @@ export class LlamaModel implements BaseModel {
   ): Promise<Uint32Array[]> {
     this.checkDeltas(deltas);
     return await generateGreedily(this.#decoder, prompts, deltas, options);
+  }
+
+  get family(): string {
+    return this.#decoder.architecture.className;
+  }
+
+  get missingBackward(): string | undefined {
+    return missingBackward(this.#decoder.architecture, this.config);
+  }
+
+  get layerCount(): number {
+    return this.config.layers;
+  }
+
+  trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {
+    checkSequences(sequences, this.config);
+    this.checkDeltas(deltas);
+    const sites = [...this.#sites.values()];
+    return new DecoderTrace(
+      this.#decoder,
+      sequences,
+      deltas,
+      (layer, role) => sites.find((found) => found.layer === layer && found.role === role)!.site,
+      options,
+    );
+  }
+
+  normalise(stream: Tensor): Tensor {
+    return this.#decoder.finalNorm(stream);
+  }
+
+  readOut(output: Tensor): Tensor {
+    return this.#decoder.logits(output);
+  }
+
+  readOutBackward(gradient: Tensor): Tensor {
+    return gemm(gradient, this.#decoder.weights.head);
   }
 
   checkDeltas(deltas: Deltas): void {

@@ -1,5 +1,7 @@
 /** Base models run stage by stage with adapters applied, tokenizing, greedy decoding and its accuracy. */
 export * from "./base_model.ts";
+export * from "./backward/differentiable.ts";
+export * from "./backward/factor_gradients.ts";
 export type { DecoderConfig } from "./config.ts";
 export { disposeDeltas } from "./deltas.ts";
 export * from "./errors.ts";
@@ -9,5 +11,9 @@ export * from "./jsonl.ts";
 export * from "./load_deltas.ts";
 export type { OpenModelOptions } from "./model_family.ts";
 export * from "./open_model.ts";
+export * from "./ops/adam.ts";
+export { type Divergence, divergence } from "./ops/divergence.ts";
+export { drawnScores } from "./ops/drawn_scores.ts";
+export { gatherRows, scatterRows } from "./ops/rows.ts";
 export type { RopeConfig, RopeScaling } from "./rope.ts";
 export * from "./tokenizer.ts";

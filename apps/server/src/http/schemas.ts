@@ -115,6 +115,10 @@ export const SCHEMAS = {
       minItems: 1,
     },
     "parameters?": { type: "object", description: "see GET /api/methods" },
+    "refine?": {
+      type: "object",
+      description: 'refine the merge on the calibration prompts, such as {"steps": 100}',
+    },
     "include?": { ...list(string), description: 'module filters such as "*.q_proj"' },
     "exclude?": list(string),
     "format?": { enum: [...OUTPUT_FORMATS], default: "peft" },

@@ -31,6 +31,9 @@ const requestSchema = v.strictObject({
   parameters: v.exactOptional(
     v.pipe(map, v.record(v.string(), v.union([v.number(), v.string(), v.boolean()]))),
   ),
+  refine: v.exactOptional(
+    v.pipe(map, v.record(v.string(), v.union([v.number(), v.string(), v.boolean()]))),
+  ),
   include: v.exactOptional(patterns),
   exclude: v.exactOptional(patterns),
   format: v.exactOptional(v.string()),

@@ -1,7 +1,7 @@
 import { type Merged, type MergeRequest, type Sequence, splice, type Task } from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
-import type { MethodOutcome, ModelJob, Parameters } from "../methods/method.ts";
+import type { MethodOutcome, ModelJob } from "../methods/method.ts";
 import { seededRandom } from "./seeded_random.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
@@ -16,7 +16,8 @@ import { summedDeltas } from "./summed_deltas.ts";
 export type Solve = (
   request: MergeRequest<never>,
   candidate: Candidate,
-  parameters: Parameters,
+  job: ModelJob,
+  session: Session,
 ) => Promise<Merged>;
 
 /** Calibration data of one expert. */
@@ -123,7 +124,8 @@ async function attempt(
       ...(job.signal ? { signal: job.signal } : {}),
     },
     candidate,
-    job.parameters,
+    job,
+    session,
   );
   try {
     job.progress({ stage: `${label}agreement`, done: 0, total: 1 });
@@ -216,8 +218,9 @@ async function outcomeOf(
   };
 }
 
-async function agreementOfSum(
-  { signal }: ModelJob,
+/** Agreement of factor · Σ W_i: of the sum of the deltas, or of their mean. */
+export async function agreementOfSum(
+  { signal }: Pick<ModelJob, "signal">,
   session: Session,
   heldOut: readonly HeldOutTask[],
   factor: number,
