@@ -1,8 +1,8 @@
 /**
- * What every option of IterIS does on the tiny-llama example: merges under each setting, then scores on the test rows.
+ * What every option of IterIS does on an example model: merges under each setting, then scores on the test rows.
  * The tables of docs/methods/iteris.md are printed by
  *
- *     deno run -A tests/bench/iteris_options.ts [--device auto] [--only PATTERN] [--limit 400]
+ *     deno run -A tests/bench/iteris_options.ts [--model tiny-llama] [--device auto] [--only PATTERN] [--limit 400]
  *
  * `agreement` is on unlabeled training prompts that no calibration saw, and is what settings may be chosen by; the test rows are
  * only reported. With 400 rows a task, a mean of four tasks has a standard error of about 0.012.
@@ -14,7 +14,8 @@ import { disposeDeltas, evaluate, loadDeltas, openModel, openTokenizer, readTask
 import { type DeviceChoice, openDevice } from "@lora-loom/tensor";
 import { fromFileUrl } from "../support/paths.ts";
 
-const EXAMPLE = fromFileUrl(new URL("../../examples/tiny-llama/", import.meta.url));
+const EXAMPLES = fromFileUrl(new URL("../../examples/", import.meta.url));
+const TASKS = `${EXAMPLES}tiny-llama/tasks`;
 const ALL = ["language", "category", "speech", "syllables"];
 const PAIR = ["language", "category"];
 const MAX_NEW_TOKENS = 6;
@@ -37,6 +38,7 @@ interface Table {
 const plain: readonly Variant[] = [
   { label: "sum of the deltas", method: "cat" },
   { label: "svd, rank 16", method: "svd", parameters: { rank: 16 } },
+  { label: "ties", method: "ties" },
   { label: "lego, rank 16", method: "lego", parameters: { rank: 16 } },
 ];
 
@@ -146,9 +148,10 @@ const TABLES: readonly Table[] = [
 ];
 
 const flags = parseArgs(Deno.args, {
-  string: ["device", "only", "limit"],
-  default: { device: "auto", only: "", limit: "400" },
+  string: ["model", "device", "only", "limit"],
+  default: { model: "tiny-llama", device: "auto", only: "", limit: "400" },
 });
+const EXAMPLE = `${EXAMPLES}${flags.model}/`;
 
 await using device = await openDevice({ device: flags.device as DeviceChoice });
 using model = await openModel(device, `${EXAMPLE}base`);
@@ -165,7 +168,7 @@ async function mergeWith(
     adapters: tasks.map((task) => ({
       path: `adapters/${task}`,
       weight,
-      calibration: `tasks/${task}.train.jsonl`,
+      calibration: `${TASKS}/${task}.train.jsonl`,
     })),
     parameters,
     output: { path: `${folder}/merged` },
@@ -179,7 +182,7 @@ async function accuracies(tasks: readonly string[]): Promise<number[]> {
   try {
     const scores: number[] = [];
     for (const task of tasks) {
-      const rows = await readTask(`${EXAMPLE}tasks/${task}.test.jsonl`, Number(flags.limit));
+      const rows = await readTask(`${TASKS}/${task}.test.jsonl`, Number(flags.limit));
       scores.push(
         (await evaluate({ model, tokenizer, deltas, rows, maxNewTokens: MAX_NEW_TOKENS })).accuracy,
       );

@@ -51,13 +51,22 @@ await using device = await openDevice({
   profile: flags.profile as Profile,
 });
 
-/** Values around 0 with a long period. */
+/** Values in (-1, 1) with a long period. */
 function values(count: number, seed: number): Float32Array<ArrayBuffer> {
+  const result = new Float32Array(count);
   let state = seed;
-  return Float32Array.from({ length: count }, () => {
+  for (let i = 0; i < count; i++) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
+    result[i] = state / 2 ** 31 - 1;
+  }
+  return result;
+}
+
+/** The identity matrix. */
+function unit(n: number): Float32Array<ArrayBuffer> {
+  const result = new Float32Array(n * n);
+  for (let i = 0; i < n; i++) result[i * (n + 1)] = 1;
+  return result;
 }
 
 /** Largest error of 200 entries of Σ_k left(i, k) right(k, j), by float64. */
@@ -136,10 +145,7 @@ function* grams(rows: number, columns: number): Generator<Case> {
 function* factorisations(n: number, columns: number): Generator<Case> {
   using x = device.upload(values(n * n, 4), [n, n]);
   // Diagonally dominant enough to be far from singular.
-  using identity = device.upload(Float32Array.from({ length: n * n }, (_, i) => i % (n + 1) === 0 ? 1 : 0), [
-    n,
-    n,
-  ]);
+  using identity = device.upload(unit(n), [n, n]);
   using matrix = gram(x, { of: "columns", alpha: 1 / n, beta: 1, into: identity });
   using rhs = device.upload(values(n * columns, 5), [n, columns]);
   yield {
@@ -154,19 +160,26 @@ function* factorisations(n: number, columns: number): Generator<Case> {
 }
 
 function* movements(bytes: number): Generator<Case> {
-  const host = new Uint8Array(bytes);
+  // Written once, so that the memory is really there.
+  const host = new Uint8Array(bytes).fill(1);
   for (const dtype of ["f32", "f16"] as const satisfies DType[]) {
     const count = bytes / (dtype === "f32" ? 4 : 2);
     yield {
       name: `upload of ${bytes / 2 ** 20} MiB, ${dtype}`,
       amount: bytes,
       unit: "GB/s",
-      run: () => device.upload(host, [count], dtype),
+      run: () => device.uploadStreamed(host, [count], dtype),
     };
   }
   using tensor = device.zeros([bytes / 4]);
   yield {
     name: `download of ${bytes / 2 ** 20} MiB`,
+    amount: bytes,
+    unit: "GB/s",
+    run: async () => void await device.downloadBytes(tensor, host),
+  };
+  yield {
+    name: `download of ${bytes / 2 ** 20} MiB into a new array`,
     amount: bytes,
     unit: "GB/s",
     run: async () => void await device.downloadBytes(tensor),
@@ -186,6 +199,9 @@ function* cases(): Generator<Case> {
   yield* movements(2 ** 29 / scale ** 2);
 }
 
+/** Milliseconds of work before measuring: a GPU that was idle takes half a second to raise its clock. */
+const WARM_UP = device.info.class === "software" ? 200 : 1500;
+
 /** Seconds of one run, from batches that are long enough to measure. */
 async function measure({ run }: Case): Promise<number> {
   const once = async (repeats: number) => {
@@ -195,7 +211,7 @@ async function measure({ run }: Case): Promise<number> {
     return (performance.now() - start) / 1000 / repeats;
   };
   let seconds = await once(1);
-  const warmUntil = performance.now() + 700;
+  const warmUntil = performance.now() + WARM_UP;
   while (performance.now() < warmUntil) {
     seconds = await once(Math.max(1, Math.min(50, Math.floor(0.1 / seconds))));
   }

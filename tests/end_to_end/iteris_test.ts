@@ -95,6 +95,21 @@ for (const method of ["iteris", "iteris+"]) {
   });
 }
 
+Deno.test("merge with iteris+ takes an encoder-decoder", async () => {
+  await withFolder(async (folder) => {
+    const t5 = repositoryPath("examples/tiny-t5");
+    // Cross-attention reads the merged encoder's output, so a part of either is in it.
+    const text = recipe(["language", "category"], { base: `${t5}/base`, include: "*coder.block.0.*" })
+      .replaceAll(`${EXAMPLE}/adapters`, `${t5}/adapters`);
+    const { rank, modules, quality } = await mergeIn(folder, text);
+    assertEquals([rank, modules], [16, 18]);
+    assertLess(quality.output_error.merged, Math.min(quality.output_error.sum, quality.output_error.mean));
+    assertEquals(Object.keys(quality.agreement!.merged.tasks), ["language", "category"]);
+    const config = JSON.parse(await Deno.readTextFile(`${folder}/out/adapter_config.json`));
+    assertEquals(config.task_type, "SEQ_2_SEQ_LM");
+  });
+});
+
 Deno.test("merge with iteris+ tunes by agreement, and takes no worse setting than the default", async () => {
   await withFolder(async (folder) => {
     const parameters = "samples: 4, agreement_prompts: 8, max_new_tokens: 6";
@@ -200,6 +215,28 @@ Deno.test("merge with iteris+ refuses what it cannot run, by name, and leaves no
       assertEquals([status, error.code], [2, "unsupported_architecture"]);
       assertStringIncludes(error.message, "Rwkv");
     }));
+
+  await t.step(
+    "a mixture of experts, which a data-free method merges all the same",
+    () =>
+      withFolder(async (folder) => {
+        const change = (text: string) =>
+          text.replace("LlamaForCausalLM", "MixtralForCausalLM").replace("{", '{ "num_local_experts": 8,');
+        const base = await spoiledBase(folder, "config.json", change);
+        const { status, error } = await failIn(folder, recipe(["language"], { base }));
+        assertEquals([status, error.code], [2, "unsupported_architecture"]);
+        assertStringIncludes(error.message, "MixtralForCausalLM, a mixture of 8 experts");
+        assertStringIncludes(error.fix, "capture");
+        const { rank } = await mergeIn(
+          folder,
+          recipe(["language", "speech"], { base, method: "lego", parameters: "rank: 8" }).replaceAll(
+            /, calibration: [^ ]+/g,
+            "",
+          ),
+        );
+        assertEquals(rank, 8);
+      }),
+  );
 
   await t.step("a tokenizer with another vocabulary", () =>
     withFolder(async (folder) => {

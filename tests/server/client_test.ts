@@ -1,6 +1,7 @@
 /** `deno task merge RECIPE --server URL`: the runner against a server that listens. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { type RunningServer, type ServerOptions, startServer } from "@lora-loom/server";
+import { writeBiasedAdapter } from "../support/adapters.ts";
 import { type CliError, runCli, startCli } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
 
@@ -63,6 +64,33 @@ Deno.test("merge --server gives the same bytes as merge, and uploads each adapte
     assertEquals(again.code, 0, again.stderr);
     assert(!again.stderr.includes("uploading"), again.stderr);
     assertStringIncludes(again.stdout, "rank 8, 28 modules of 2 adapters");
+  }));
+
+Deno.test("merge --server reads adapters as the recipe says, and keeps those that are read otherwise apart", () =>
+  withServer({}, async (server, folder) => {
+    const path = await writeBiasedAdapter(`${folder}/biased`);
+    const recipeOf = (extra: object) =>
+      writeRecipe(folder, { method: "svd", adapters: [{ path, ...extra }], parameters: { rank: 4 } });
+    const plain = await refusal(["merge", await recipeOf({}), "--server", server.url]);
+    assertEquals([plain.code, plain.exit], ["unsupported_tensor", 2]);
+    const name = "model.layers.0.self_attn.q_proj.lora_B.bias";
+    for (const drop of [["lora_bias"], [name]]) {
+      const recipe = await recipeOf({ drop });
+      const local = await runCli([
+        "merge",
+        recipe,
+        "--device",
+        "cpu",
+        "--output",
+        `${folder}/local`,
+        "--force",
+      ]);
+      assertEquals(local.code, 0, local.stderr);
+      const remote = await runCli(["merge", recipe, "--server", server.url, "--force"]);
+      assertEquals(remote.code, 0, remote.stderr);
+      assertEquals(await weights(`${folder}/merged`), await weights(`${folder}/local`));
+    }
+    assertEquals(server.services.adapters.list().map(({ drop }) => drop), [[name], ["lora_bias"]]);
   }));
 
 Deno.test("merge --server runs methods that need the base model and prompts", () =>

@@ -60,6 +60,16 @@ export async function writeAdapter(
   return folder;
 }
 
+/** Writes a PEFT folder with the bias of a B factor, which can only be merged without it. */
+export async function writeBiasedAdapter(folder: string, seed = 1): Promise<string> {
+  const module = { name: "model.layers.0.self_attn.q_proj", inFeatures: 64, outFeatures: 64, rank: 4 };
+  const bytes = safetensorsBytes({
+    ...randomFactors([module], seed),
+    [`${PREFIX}${module.name}.lora_B.bias`]: { shape: [64], values: gaussians(64, seed + 7) },
+  });
+  return await writeAdapter(folder, [module], { bytes });
+}
+
 /** A dense delta, `[out, in]`. */
 export interface DenseDelta {
   readonly outFeatures: number;

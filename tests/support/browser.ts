@@ -1,5 +1,5 @@
 import { type BrowserContextOptions, chromium, type Page } from "playwright-core";
-import { type BrowserProgram, fetchBrowser, findBrowser } from "@lora-loom/tools/setup/browser";
+import { type BrowserProgram, ensureBrowser } from "@lora-loom/tools/setup/browser";
 import { SetupError } from "@lora-loom/tools/setup/errors";
 import { repositoryPath, withFolder } from "./paths.ts";
 
@@ -14,23 +14,20 @@ const ARGUMENTS = [
   "--disable-sync",
 ];
 
+let program: Promise<BrowserProgram> | undefined;
+
 /**
- * A browser for tests: this machine's, else, in continuous integration, one from the distribution's packages.
+ * The browser for tests: this machine's, else one from the distribution's packages, which is fetched once.
  *
- * @returns undefined where there is none; then it is said how to get one
+ * @throws {Error} that says what to do where there is none
  */
-export async function browserForTests(): Promise<BrowserProgram | undefined> {
-  const root = repositoryPath("");
-  const found = await findBrowser(root);
-  if (found) return found;
-  try {
-    if (Deno.env.get("CI")) return await fetchBrowser(root, (line) => console.error(`browser: ${line}`));
-    console.error("browser: none on this machine, its tests are left out: install Chromium to run them");
-  } catch (error) {
-    if (!(error instanceof SetupError)) throw error;
-    console.error(`browser: ${error.message}; its tests are left out: ${error.fix}`);
-  }
-  return undefined;
+export function browserForTests(): Promise<BrowserProgram> {
+  return program ??= ensureBrowser(repositoryPath(""), (line) => console.error(`browser: ${line}`)).catch(
+    (error) => {
+      if (error instanceof SetupError) error.message += `; what to do: ${error.fix}`;
+      throw error;
+    },
+  );
 }
 
 /** A page in a browser of its own, which is told to speak to one server alone. */
@@ -42,15 +39,15 @@ export interface Visit {
 
 /** Runs `body` with a fresh browser. */
 export async function visit<T>(
-  program: BrowserProgram,
   origin: string,
   options: BrowserContextOptions,
   body: (visit: Visit) => Promise<T>,
 ): Promise<T> {
+  const { path, env } = await browserForTests();
   return await withFolder(async (folder) => {
     const context = await chromium.launchPersistentContext(folder, {
-      executablePath: program.path,
-      env: { ...Deno.env.toObject(), ...program.env },
+      executablePath: path,
+      env: { ...Deno.env.toObject(), ...env },
       headless: true,
       args: ARGUMENTS,
       ...options,

@@ -11,7 +11,8 @@ export class SetupError extends Error {
       | "command_timed_out"
       | "package_unavailable"
       | "driver_incomplete"
-      | "driver_unusable",
+      | "driver_unusable"
+      | "browser_missing",
     message: string,
     /** What to type or do. */
     readonly fix: string,

@@ -1,4 +1,4 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { withTemporaryWorkspace } from "../house/temporary_workspace.ts";
 import {
@@ -8,9 +8,11 @@ import {
   parseListFile,
   parseSourcesFile,
 } from "./apt_sources.ts";
+import { findBrowser } from "./browser.ts";
 import { installCommand, parseOsRelease } from "./distribution.ts";
 import { majorVersion, readManifest } from "./driver.ts";
 import { parseLdd } from "./libraries.ts";
+import { SetupError } from "./errors.ts";
 import { driverFolder, setUp } from "./setup.ts";
 import { findDriverFiles } from "./system_vulkan.ts";
 
@@ -180,3 +182,48 @@ Deno.test("setUp() leaves a driver in place that was fetched before", async () =
     assertStringIncludes(message, "lavapipe (mesa-vulkan-drivers 25.0.7)");
   });
 });
+
+/** Runs `body` with the variable that names a browser; undefined removes it. */
+async function withBrowserVariable(value: string | undefined, body: () => Promise<void>): Promise<void> {
+  const before = Deno.env.get("LORA_LOOM_BROWSER");
+  const set = (text: string | undefined) =>
+    text === undefined ? Deno.env.delete("LORA_LOOM_BROWSER") : Deno.env.set("LORA_LOOM_BROWSER", text);
+  set(value);
+  try {
+    await body();
+  } finally {
+    set(before);
+  }
+}
+
+Deno.test("findBrowser() takes the browser that is named, else the machine's, else the one that was fetched", () =>
+  withTemporaryWorkspace({
+    "mine": "",
+    "theirs": "",
+    ".cache/chromium/usr/lib/chromium/chromium": "",
+    ".cache/chromium/usr/lib/x86_64-linux-gnu/libnss3.so": "",
+  }, async (root) => {
+    const places = [join(root, "nowhere"), join(root, "theirs")];
+    await withBrowserVariable(join(root, "mine"), async () => {
+      assertEquals(await findBrowser(root, places), { path: join(root, "mine"), env: {} });
+    });
+    await withBrowserVariable(undefined, async () => {
+      assertEquals((await findBrowser(root, places))?.path, join(root, "theirs"));
+      const fetched = join(root, ".cache/chromium");
+      assertEquals(await findBrowser(root, []), {
+        path: join(fetched, "usr/lib/chromium/chromium"),
+        env: {
+          LD_LIBRARY_PATH: join(fetched, "usr/lib/x86_64-linux-gnu"),
+          FONTCONFIG_FILE: join(fetched, "fonts.conf"),
+        },
+      });
+      assertEquals(await findBrowser(join(root, "empty"), []), undefined);
+    });
+  }));
+
+Deno.test("findBrowser() refuses a name where there is no browser, instead of taking another one", () =>
+  withBrowserVariable("/nowhere/chrome", async () => {
+    const error = await assertRejects(() => findBrowser("/", []), SetupError);
+    assertEquals(error.code, "browser_missing");
+    assertStringIncludes(error.message, "/nowhere/chrome");
+  }));

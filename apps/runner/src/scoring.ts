@@ -2,10 +2,10 @@ import { basename } from "node:path";
 import { openAdapter } from "@lora-loom/formats";
 import { MergeError } from "@lora-loom/merge";
 import {
+  type BaseModel,
   type Deltas,
   disposeDeltas,
   evaluate,
-  type LlamaModel,
   loadDeltas,
   readTask,
   type TaskRow,
@@ -65,7 +65,7 @@ function tokensNeeded(tokenizer: Tokenizer, rows: readonly TaskRow[]): number {
     rows.reduce((most, { completion }) => Math.max(most, tokenizer.encode(completion).length), 0);
 }
 
-async function adapterDeltas(device: Device, model: LlamaModel, path: string): Promise<Deltas> {
+async function adapterDeltas(device: Device, model: BaseModel, path: string): Promise<Deltas> {
   const adapter = await openAdapter(path);
   try {
     const deltas = await loadDeltas(device, adapter);
@@ -84,7 +84,7 @@ async function adapterDeltas(device: Device, model: LlamaModel, path: string): P
 /** What adapters are measured on. */
 export interface Setting {
   readonly device: Device;
-  readonly model: LlamaModel;
+  readonly model: BaseModel;
   readonly tokenizer: Tokenizer;
   readonly tasks: readonly Task[];
   readonly maxNewTokens: number | undefined;

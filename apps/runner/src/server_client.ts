@@ -38,6 +38,14 @@ interface RemoteFile {
   readonly sha256: string;
 }
 
+/** What a recipe can say of how an adapter is read. */
+type Reading = Pick<Recipe["adapters"][number], "drop" | "expand">;
+
+interface RemoteAdapter extends Reading {
+  readonly id: string;
+  readonly files: readonly RemoteFile[];
+}
+
 interface RemoteError {
   readonly code: string;
   readonly message: string;
@@ -165,15 +173,16 @@ function summaryOf(recipe: Recipe, result: RemoteResult, server: string): Remote
 async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun): Promise<unknown> {
   const { capture } = recipe.adapters[0]!;
   if (capture !== undefined && METHODS.get(recipe.method)?.needs.calibration) throw captureStaysHere(capture);
-  const known = await connection.json<{ id: string; files: readonly RemoteFile[] }[]>("/api/adapters");
+  const known = await connection.json<RemoteAdapter[]>("/api/adapters");
   const adapters = [];
-  for (const { path, name, weight, calibration } of recipe.adapters) {
+  for (const adapter of recipe.adapters) {
     run.signal.throwIfAborted();
-    const id = await uploadAdapter(path, name, known, connection, run);
+    const { name, weight, calibration } = adapter;
+    const id = await uploadAdapter(adapter, known, connection, run);
     const text = calibration === undefined ? {} : { calibration: await uploadText(calibration, connection) };
     adapters.push({ id, name, weight, ...text });
   }
-  const { method, parameters, include, exclude, output, seed, device } = recipe;
+  const { method, parameters, refine, include, exclude, output, seed, device } = recipe;
   const base = await modelOf(recipe, connection, run);
   return {
     name: basename(output.path),
@@ -181,6 +190,7 @@ async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun)
     ...(base === undefined ? {} : { base_model: base }),
     adapters,
     parameters,
+    ...(refine === undefined ? {} : { refine }),
     include,
     exclude,
     format: output.format,
@@ -224,25 +234,28 @@ async function modelOf(
   return undefined;
 }
 
-/** Brings an adapter to the server, unless it has the same files. */
+/** Brings an adapter to the server, unless it has the same files and reads them alike. */
 async function uploadAdapter(
-  path: string,
-  name: string,
-  known: readonly { readonly id: string; readonly files: readonly RemoteFile[] }[],
+  adapter: Recipe["adapters"][number],
+  known: readonly RemoteAdapter[],
   connection: Connection,
   run: ServerRun,
 ): Promise<string> {
-  const files = await filesOf(path);
+  const { name } = adapter;
+  const files = await filesOf(adapter);
+  const reading = readingQuery(adapter);
   const hashes = new Map<string, string>();
   for (const file of files) hashes.set(basename(file), await sha256File(file));
   const same = known.find((one) =>
-    one.files.length === files.length && one.files.every((file) => hashes.get(file.name) === file.sha256)
+    one.files.length === files.length && one.files.every((file) => hashes.get(file.name) === file.sha256) &&
+    readingQuery(one) === reading
   );
   if (same) return same.id;
   run.note(`uploading ${name}`);
   const [only] = files;
   const query = files.length === 1 ? basename(only!) : `${name.replaceAll(/[\p{C}/\\]/gu, "-")}.zip`;
-  const { id } = await connection.json<{ id: string }>(`/api/adapters?name=${encodeURIComponent(query)}`, {
+  const path = `/api/adapters?name=${encodeURIComponent(query)}${reading}`;
+  const { id } = await connection.json<{ id: string }>(path, {
     method: "POST",
     headers: { "content-type": files.length === 1 ? "application/octet-stream" : "application/zip" },
     body: files.length === 1 ? await openAsBlob(only!) : ReadableStream.from(zipped(files)),
@@ -252,8 +265,16 @@ async function uploadAdapter(
   return id;
 }
 
-async function filesOf(path: string): Promise<readonly string[]> {
-  using adapter = await openAdapter(path);
+/** How an adapter is to be read, for an address. */
+function readingQuery({ drop = [], expand = false }: Reading): string {
+  const names = [...new Set(drop)].sort().map((name) => `&drop=${encodeURIComponent(name)}`);
+  return names.join("") + (expand ? "&expand=true" : "");
+}
+
+async function filesOf(
+  { path, drop, expand }: Reading & { readonly path: string },
+): Promise<readonly string[]> {
+  using adapter = await openAdapter(path, { drop, expand });
   return adapter.files;
 }
 

@@ -63,6 +63,16 @@ export function describeFailure(thrown: unknown, hide: (text: string) => string 
   return { status, error: { code, message: hide(message), fix: hide(fix), where: hide(where) } };
 }
 
+/** The refusal of anything that needs room. */
+export function storeFull(limit: number): ServerError {
+  return new ServerError(
+    507,
+    "store_full",
+    `the server keeps ${limit} bytes already, and takes no more`,
+    "delete adapters or merges that are no longer needed",
+  );
+}
+
 /** A resource that does not exist. */
 export function notFound(what: string, id: string, list: string): ServerError {
   return new ServerError(

@@ -12,6 +12,8 @@ export interface Limits {
   readonly configBytes: number;
   /** Bytes of a calibration file. */
   readonly calibrationBytes: number;
+  /** Bytes of all headers of an HTTP request. */
+  readonly httpHeaderBytes: number;
   /** Bytes of a JSON request. */
   readonly requestBytes: number;
   /** Files of one upload. */
@@ -27,13 +29,15 @@ export interface Limits {
   readonly adaptersPerMerge: number;
   /** Merges that run at a time. */
   readonly jobs: number;
+  /** Connections at a time. */
+  readonly connections: number;
   /** Uploads at a time. */
   readonly uploads: number;
   /** Event streams at a time. */
   readonly streams: number;
   /** Crashes of the server that a merge may be in the middle of before it is given up. */
   readonly interruptions: number;
-  /** Seconds without a byte after which an upload is given up. */
+  /** Seconds without a byte after which an upload is given up, and a connection that owes or is owed something ended. */
   readonly idleSeconds: number;
   /** Seconds after which an upload is given up however steadily it drips. */
   readonly uploadSeconds: number;
@@ -44,6 +48,7 @@ export const DEFAULT_LIMITS: Limits = {
   headerBytes: 25 * MIB,
   configBytes: 16 * MIB,
   calibrationBytes: 64 * MIB,
+  httpHeaderBytes: 32 * KIB,
   requestBytes: MIB,
   filesPerUpload: 64,
   storeBytes: 256 * GIB,
@@ -53,6 +58,7 @@ export const DEFAULT_LIMITS: Limits = {
   merges: 10_000,
   adaptersPerMerge: 32,
   jobs: 1,
+  connections: 1024,
   uploads: 8,
   streams: 256,
   interruptions: 3,
@@ -66,6 +72,7 @@ export const LIMIT_HELP: Readonly<Record<keyof Limits, string>> = {
   headerBytes: "bytes of a safetensors header",
   configBytes: "bytes of a configuration or index file of an adapter",
   calibrationBytes: "bytes of a calibration file",
+  httpHeaderBytes: "bytes of all headers of an HTTP request",
   requestBytes: "bytes of a JSON request",
   filesPerUpload: "files of one upload",
   storeBytes: "bytes of all that is kept",
@@ -75,9 +82,10 @@ export const LIMIT_HELP: Readonly<Record<keyof Limits, string>> = {
   merges: "merges that are kept",
   adaptersPerMerge: "adapters of one merge",
   jobs: "merges that run at a time",
+  connections: "connections at a time",
   uploads: "uploads at a time",
   streams: "event streams at a time",
   interruptions: "crashes that a merge survives before it is given up",
-  idleSeconds: "seconds that an upload may stand still",
+  idleSeconds: "seconds that an upload, a download or an unused connection may stand still",
   uploadSeconds: "seconds that an upload may take",
 };

@@ -1,13 +1,18 @@
-import type { AddressInfo } from "node:net";
-import type { Server } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
 import { createAdaptorServer } from "@hono/node-server";
+import type { PublicError } from "./errors.ts";
 import type { Limits } from "./limits.ts";
+
+/** Milliseconds for which the rest of a request that is refused unread is let run dry. */
+const LINGER = 2000;
 
 /** Where to listen, and how patient to be with clients. */
 export interface ListenOptions {
   readonly host: string;
   readonly port: number;
-  readonly limits: Pick<Limits, "idleSeconds" | "uploadSeconds">;
+  readonly limits: Pick<Limits, "idleSeconds" | "uploadSeconds" | "httpHeaderBytes" | "connections">;
 }
 
 /** A socket that is open. */
@@ -21,12 +26,11 @@ export interface Listening {
 
 /** Most milliseconds between looks at who is too slow. */
 const CHECK_INTERVAL = 5000;
-/** Bytes of all headers of a request. */
-const MAX_HEADER_BYTES = 32 * 1024;
 
 /**
  * Listens. A client that does not get its request line and headers over in time is cut off, and so is one that keeps a
- * connection without using it; bodies have their own limits, which know what is uploaded.
+ * connection without using it, or does not take what it asked for; bodies have their own limits, which know what is
+ * uploaded.
  *
  * @throws {Error} of the system, such as `EADDRINUSE`
  */
@@ -43,9 +47,13 @@ export function listen(
       keepAliveTimeout: idle,
       requestTimeout: 1000 * limits.uploadSeconds,
       connectionsCheckingInterval: Math.min(CHECK_INTERVAL, idle),
-      maxHeaderSize: MAX_HEADER_BYTES,
+      maxHeaderSize: limits.httpHeaderBytes,
     },
   }) as Server;
+  server.maxConnections = limits.connections;
+  const waiting = waitingSockets(server);
+  cutOffIdle(server, idle, waiting);
+  answerUnreadable(server, waiting);
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, host, () => {
@@ -55,5 +63,81 @@ export function listen(
         endAll: () => server.closeAllConnections(),
       });
     });
+  });
+}
+
+/** The sockets whose request is being answered. */
+function waitingSockets(server: Server): WeakSet<Duplex> {
+  const waiting = new WeakSet<Duplex>();
+  server.on("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
+    waiting.add(socket);
+    response.once("close", () => waiting.delete(socket));
+  });
+  return waiting;
+}
+
+/**
+ * Ends connections on which nothing moves for twice so many milliseconds. One that waits for its answer may be quiet, for the
+ * answer can take its time; one that has an answer to take may not.
+ */
+function cutOffIdle(server: Server, milliseconds: number, waiting: WeakSet<Duplex>): void {
+  // Later than the other limits, whose clients are told why.
+  server.timeout = 2 * milliseconds;
+  server.on("timeout", (socket: Socket) => {
+    if (!waiting.has(socket) || socket.writableLength > 0) socket.destroy();
+  });
+}
+
+/** What is said of a request that could not be read as one. */
+interface Unreadable {
+  readonly status: string;
+  readonly error: PublicError;
+}
+
+const MALFORMED: Unreadable = {
+  status: "400 Bad Request",
+  error: {
+    code: "malformed_request",
+    message: "this is no HTTP request",
+    fix: "send HTTP/1.1, as browsers and curl do",
+    where: "",
+  },
+};
+const UNREADABLE: Readonly<Record<string, Unreadable>> = {
+  HPE_HEADER_OVERFLOW: {
+    status: "431 Request Header Fields Too Large",
+    error: {
+      code: "headers_too_large",
+      message: "the headers of the request are larger than the server takes",
+      fix: "send fewer or shorter headers; the server's limit is --limit httpHeaderBytes=N",
+      where: "headers",
+    },
+  },
+  ERR_HTTP_REQUEST_TIMEOUT: {
+    status: "408 Request Timeout",
+    error: {
+      code: "request_stalled",
+      message: "the request did not arrive in time",
+      fix: "send it again over a faster connection",
+      where: "",
+    },
+  },
+};
+
+/** Requests that never become one still get an answer in the form of all errors. */
+function answerUnreadable(server: Server, waiting: WeakSet<Duplex>): void {
+  server.on("clientError", ({ code = "" }: NodeJS.ErrnoException, socket: Duplex) => {
+    // What follows half an answer would be read as part of it.
+    if (!socket.writable || waiting.has(socket)) return socket.destroy();
+    const { status, error } = UNREADABLE[code] ?? MALFORMED;
+    const body = JSON.stringify({ error });
+    socket.end(
+      `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\n` +
+        `content-length: ${new TextEncoder().encode(body).length}\r\n\r\n${body}`,
+    );
+    // A connection that is closed with something unread takes the answer along.
+    socket.resume();
+    const linger = setTimeout(() => socket.destroy(), LINGER);
+    socket.once("close", () => clearTimeout(linger));
   });
 }

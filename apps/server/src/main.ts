@@ -91,12 +91,19 @@ export function readOptions(args: readonly string[]): ServerOptions | undefined 
   };
 }
 
+/** An address that a browser can open: every address of a machine is none, its name is one. */
+function reachable(url: string): string {
+  const { port } = new URL(url);
+  return /\/\/(?:0\.0\.0\.0|\[::\]):/.test(url) ? `http://${Deno.hostname()}:${port}` : url;
+}
+
 function announce({ url, token, isNewToken }: RunningServer): void {
   console.log(`LoRA Loom serves at ${url}`);
   if (token === undefined) return;
   // Once only: logs are read by others too.
   if (isNewToken) {
-    console.log(`its token, which is kept in the data folder: ${token}\nopen ${url}/#token=${token}`);
+    console.log(`its token, which is kept in the data folder: ${token}`);
+    console.log(`open ${reachable(url)}/#token=${token}`);
   } else console.log("its token lies in the file token of the data folder");
 }
 

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { ServerError } from "./errors.ts";
 import { DEFAULT_LIMITS, LIMIT_HELP } from "./limits.ts";
 import { readOptions } from "./main.ts";
@@ -42,4 +42,18 @@ Deno.test("readOptions() refuses what it does not know, and names the nearest", 
 
 Deno.test("every limit is explained", () => {
   assertEquals(Object.keys(LIMIT_HELP), Object.keys(DEFAULT_LIMITS));
+});
+
+Deno.test("the README lists every limit", async () => {
+  const readme = await Deno.readTextFile(new URL("../README.md", import.meta.url));
+  const unit = (bytes: number) =>
+    bytes >= 2 ** 30 ? [2 ** 30, "GiB"] : bytes >= 2 ** 20 ? [2 ** 20, "MiB"] : [1024, "KiB"];
+  for (const [name, value] of Object.entries(DEFAULT_LIMITS)) {
+    const [size, word] = unit(value) as [number, string];
+    const text = name.endsWith("Bytes") ? `${value / size} ${word}` : String(value);
+    assertStringIncludes(
+      readme,
+      `| \`${name}\` | ${text} | ${LIMIT_HELP[name as keyof typeof LIMIT_HELP]} |`,
+    );
+  }
 });

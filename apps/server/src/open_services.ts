@@ -66,14 +66,14 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
   const inspector: InspectionWork = options.inspector ?? thread!;
   const used = () => usedBytes(database);
   const adapters = new AdapterStore({ database, folder, limits, inspector, used, hide });
-  const calibrations = new CalibrationStore(database, folder, limits);
+  const calibrations = new CalibrationStore(database, folder, limits, inspector);
   const results = new Results(folder.merges, hide);
   const workers: readonly Merger[] = options.mergers ??
     Array.from({ length: limits.jobs }, () => new WorkerMerger(options.device ?? "auto"));
 
   const recipe = (request: MergeRequest, id: string): Promise<Recipe> =>
     recipeOf(request, {
-      adapter: (adapter) => ({ name: adapters.get(adapter).name, path: adapters.path(adapter) }),
+      adapter: (adapter) => ({ name: adapters.get(adapter).name, ...adapters.place(adapter) }),
       calibration: (calibration) => calibrations.path(calibration),
       model: (name) => models.path(name),
       output: results.target(id),
@@ -84,6 +84,7 @@ export async function openServices(options: ServiceOptions): Promise<OpenService
     mergers: workers,
     limits,
     recipe,
+    used,
     hide,
   });
   const conversions = new Conversions({ inspector, results, models, folder, limits });

@@ -25,9 +25,14 @@ export interface Stage {
   readonly index: number;
   readonly name: string;
   readonly sites: readonly Site[];
+  /**
+   * Which tokens are the rows of its input, where these are not all tokens of a sequence: in an encoder-decoder the prompt, or the
+   * start token and then the answer.
+   */
+  readonly reads?: "prompt" | "answer";
 }
 
-/** What a batch of sequences looks like on entering a stage. Rows of all tensors are tokens, sequence after sequence, unpadded. */
+/** What a batch of sequences looks like on entering a stage. Rows are the tokens that it reads, sequence after sequence, unpadded. */
 export interface Activations extends Disposable {
   /** Tokens of each sequence. */
   readonly lengths: readonly number[];
@@ -46,12 +51,25 @@ export interface Activations extends Disposable {
 export interface BaseModel {
   /** All stages in execution order. */
   readonly stages: readonly Stage[];
-  /** Embeds `sequences` and leads them to the first stage. */
-  begin(sequences: readonly Uint32Array[]): Activations;
-  /** Runs `stage` with `deltas` applied and leads the batch to the next stage. `at` stays valid. */
+  /**
+   * Embeds `sequences` and leads them to the first stage.
+   *
+   * @param answerStarts where each one's answer begins, for models that read it apart from the prompt
+   */
+  begin(sequences: readonly Uint32Array[], answerStarts?: readonly number[]): Activations;
+  /**
+   * Runs `stage` with `deltas` applied and leads the batch to the next stage. `at` stays valid.
+   *
+   * @param deltas of this stage and of those before it
+   */
   advance(stage: Stage, at: Activations, deltas: Deltas): Activations;
   /** Rebuilds activations that were saved on entering `stage`; takes over `tensors`. */
-  restore(stage: Stage, lengths: readonly number[], tensors: ReadonlyMap<string, Tensor>): Activations;
+  restore(
+    stage: Stage,
+    lengths: readonly number[],
+    tensors: ReadonlyMap<string, Tensor>,
+    answerStarts?: readonly number[],
+  ): Activations;
   /** The base weight W0 of a module, `[out, in]`. The model keeps it. */
   weight(module: string): Tensor;
 }

@@ -42,8 +42,8 @@ export async function gather(
 ): Promise<Gathered> {
   using sums = new DisposableStack();
   const statistics = streams.map((stream): Parts => ({
-    fit: sums.use(newStatistics(run, sites, stream)),
-    heldOut: sums.use(newStatistics(run, sites, stream)),
+    fit: sums.use(newStatistics(run, stage, sites, stream)),
+    heldOut: sums.use(newStatistics(run, stage, sites, stream)),
   }));
   const expertEnergies = numberTable(sites.length, streams.length);
   const heldOutEnergies = numberTable(sites.length, streams.length);
@@ -67,6 +67,7 @@ export async function gather(
 
 function newStatistics(
   { settings }: Run,
+  { reads }: Stage,
   sites: readonly PlannedSite[],
   { task }: TaskStream,
 ): TaskStatistics {
@@ -74,7 +75,7 @@ function newStatistics(
   return new TaskStatistics({
     withStream,
     precision: precisionOf(settings),
-    factor: task.largestTokenWeight,
+    factor: task.tokenWeights.get(reads)!.largest,
   });
 }
 

@@ -15,6 +15,6 @@ import { type Merged, run } from "./run.ts";
  * @throws {IterisError} `invalid_option`, what the tasks are checked for (see `makePlan`), `not_finite_activations`,
  *   `singular_system`
  */
-export async function iteris(request: MergeRequest<IterisOptions>): Promise<Merged> {
+export async function iteris(request: Omit<MergeRequest<IterisOptions>, "metrics">): Promise<Merged> {
   return await run(request, resolveOptions(ITERIS_DEFAULTS, request.options));
 }

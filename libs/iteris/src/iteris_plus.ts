@@ -12,6 +12,13 @@ import { type Merged, run } from "./run.ts";
  * cut to `rank` by W_r = U Uᵀ W with U the leading eigenvectors of W G Wᵀ. D_i holds the token weights. Without drift, stream and
  * token weights it is {@linkcode iteris} with unit task weights.
  *
+ * With output metrics F_i it solves, F̂_i = (1 − γ) F_i / tr F_i · out + γ I,
+ *
+ *     Σ_i m_i F̂_i W (S_i + α n_i I) = Σ_i m_i F̂_i (Y_iᵀ D_i X̃ᵢ + α n_i W_i)
+ *
+ * from the W above, and cuts the rank in the norm of G and of F̄ = Σ m_i F̂_i / Σ m_i: with F̄ = L Lᵀ, W_r = L^-T U Uᵀ Lᵀ W, U the
+ * leading eigenvectors of Lᵀ W G Wᵀ L. Equal metrics change the cut alone, and identities nothing.
+ *
  * @throws {IterisError} as {@linkcode iteris}; `no_answer_tokens`
  */
 export async function iterisPlus(request: MergeRequest<IterisPlusOptions>): Promise<Merged> {

@@ -14,10 +14,11 @@ export type {
   TruncationKind,
 } from "./options.ts";
 export type { OutputErrors } from "./output_error.ts";
+export * from "./output_metrics.ts";
 export * from "./report.ts";
 export * from "./request.ts";
 export type { Merged } from "./run.ts";
 export type { AlphaScore } from "./solver/alpha_search.ts";
-export type { RankReport } from "./solver/solve_site.ts";
+export type { MetricReport, RankReport } from "./solver/solve_site.ts";
 export * from "./splices.ts";
 export { tokenWeights } from "./token_weights.ts";

@@ -60,6 +60,10 @@ export interface IterisPlusOptions extends CommonOptions {
   readonly drift?: boolean;
   /** Let the modules that write the residual stream also correct H_i − H̃_i, what is wrong in it. Default true. */
   readonly stream?: boolean;
+  /** γ in (0, 1]: how much of the identity is mixed into each output metric; 1 leaves them without effect. Default 0.1. */
+  readonly metricDamping?: number;
+  /** Most conjugate-gradient steps of a module's system with output metrics. Default 20. */
+  readonly metricSteps?: number;
 }
 
 /** Options of either method, resolved and checked. */
@@ -76,6 +80,8 @@ export interface Settings {
   readonly tokenWeight: number;
   readonly drift: boolean;
   readonly stream: boolean;
+  readonly metricDamping: number;
+  readonly metricSteps: number;
 }
 
 /** The defaults of {@linkcode iteris}, faithful to the paper's objective. */
@@ -92,6 +98,8 @@ export const ITERIS_DEFAULTS: Settings = {
   tokenWeight: 1,
   drift: false,
   stream: false,
+  metricDamping: 0.1,
+  metricSteps: 20,
 };
 
 /** The defaults of {@linkcode iterisPlus}. */
@@ -121,6 +129,8 @@ const RULES: {
   tokenWeight: ["a number from 0 to 1", (value) => value >= 0 && value <= 1],
   drift: ["true or false", (value) => typeof value === "boolean"],
   stream: ["true or false", (value) => typeof value === "boolean"],
+  metricDamping: ["a number above 0 and up to 1", (value) => value > 0 && value <= 1],
+  metricSteps: ["a whole number of at least 1", isWhole],
 };
 
 function isWhole(value: number): boolean {

@@ -12,7 +12,7 @@ import { type LoadedPair, TaskStream } from "./streams/task_stream.ts";
 
 /** What the merged model carries while a pass goes through the stages. */
 export interface Applied {
-  /** `solved`: each stage what was just solved for it; otherwise these deltas, none meaning that the experts' inputs are used. */
+  /** `solved`: each stage what was solved for it; otherwise these deltas, none meaning that the experts' inputs are used. */
   readonly deltas: "solved" | Deltas | undefined;
   /** Whether to measure output errors. */
   readonly measure: boolean;
@@ -23,6 +23,8 @@ export interface PassResult {
   readonly deltas: Map<string, Delta>;
   readonly sites: SiteReport[];
 }
+
+const NO_DELTAS: Deltas = new Map();
 
 /** Leads all samples through all stages once, solving every stage from what arrives there. */
 export async function runPass(run: Run, applied: Applied): Promise<PassResult> {
@@ -62,7 +64,7 @@ async function runStage(
   }
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
-  const carried = sites.length === 0 ? undefined : applied.deltas === "solved" ? solved : applied.deltas;
+  const carried = applied.deltas === "solved" ? result.deltas : applied.deltas ?? NO_DELTAS;
   const isLast = stage.index === run.model.stages.length - 1;
   const errors = new ErrorTable(sites.length, streams.length);
   for (const [task, stream] of streams.entries()) {
@@ -102,6 +104,7 @@ async function solve(
       backwardError: solution.backwardError,
       iterations: solution.iterations,
       rank: solution.rank,
+      ...(solution.metric ? { metric: solution.metric } : {}),
       tasks: run.plan.tasks.map(({ name }, task) => ({
         task: name,
         hasModule: site.deltas[task] !== undefined,

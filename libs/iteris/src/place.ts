@@ -46,6 +46,12 @@ export async function placeProblem(
     alpha,
     rank,
     truncation,
+    metric: run.metrics && {
+      metrics: run.metrics,
+      device: run.device,
+      damping: run.settings.metricDamping,
+      mostSteps: run.settings.metricSteps,
+    },
     roundoff: run.device.info.backend === "cpu" ? 2 ** -53 : 2 ** -24,
     [Symbol.dispose]: () => kept.dispose(),
   };

@@ -14,10 +14,16 @@ export interface PlannedTask {
   /** m_i. */
   readonly weight: number;
   readonly sequences: readonly Sequence[];
-  /** The diagonal of D_i, an array a sequence. */
-  readonly tokenWeights: readonly Float64Array<ArrayBuffer>[];
-  /** The largest of them. */
-  readonly largestTokenWeight: number;
+  /** By what a stage reads. */
+  readonly tokenWeights: ReadonlyMap<Stage["reads"], TokenWeights>;
+}
+
+/** The diagonal of D_i over the rows of stages that read the same tokens. */
+export interface TokenWeights {
+  /** An array a sequence. */
+  readonly sequences: readonly Float64Array<ArrayBuffer>[];
+  /** The largest weight. */
+  readonly largest: number;
 }
 
 /** A site with the deltas of all tasks stacked, so that Σ W_i = b·a. */
@@ -46,7 +52,8 @@ export async function makePlan(model: BaseModel, tasks: readonly Task[], setting
     throw new IterisError("no_tasks", "there is nothing to merge", "pass at least one task");
   }
   for (const task of tasks) await checkDeltas(model, task);
-  const planned = tasks.map((task) => planTask(task, settings));
+  const reads = new Set(model.stages.map((stage) => stage.reads));
+  const planned = tasks.map((task) => planTask(task, reads, settings));
   const sites = new Map(model.stages.map((stage) => [stage.index, planSites(stage, tasks)]));
   return {
     tasks: planned,
@@ -60,7 +67,11 @@ export async function makePlan(model: BaseModel, tasks: readonly Task[], setting
   };
 }
 
-function planTask({ name, deltas, sequences, weight = 1 }: Task, settings: Settings): PlannedTask {
+function planTask(
+  { name, deltas, sequences, weight = 1 }: Task,
+  reads: ReadonlySet<Stage["reads"]>,
+  settings: Settings,
+): PlannedTask {
   if (!(weight > 0 && Number.isFinite(weight))) {
     throw new IterisError(
       "invalid_weight",
@@ -71,12 +82,15 @@ function planTask({ name, deltas, sequences, weight = 1 }: Task, settings: Setti
   }
   const used = sequences.slice(0, settings.samples);
   checkSamples(name, used, settings);
-  const weights = tokenWeights(used, settings.tokenWeight, name);
-  const largestTokenWeight = weights.reduce(
-    (largest, part) => part.reduce((x, y) => Math.max(x, y), largest),
-    0,
+  const weights = [...reads].map((tokens) =>
+    [tokens, withLargest(tokenWeights(used, settings.tokenWeight, name, tokens))] as const
   );
-  return { name, deltas, weight, sequences: used, tokenWeights: weights, largestTokenWeight };
+  return { name, deltas, weight, sequences: used, tokenWeights: new Map(weights) };
+}
+
+function withLargest(sequences: readonly Float64Array<ArrayBuffer>[]): TokenWeights {
+  const largest = sequences.reduce((most, weights) => weights.reduce((x, y) => Math.max(x, y), most), 0);
+  return { sequences, largest };
 }
 
 function checkSamples(task: string, sequences: readonly Sequence[], { samples, alpha }: Settings): void {

@@ -1,7 +1,7 @@
 import type { OutputErrors } from "./output_error.ts";
 import type { AlphaScore } from "./solver/alpha_search.ts";
 import type { Factor } from "./solver/factor.ts";
-import type { RankReport } from "./solver/solve_site.ts";
+import type { MetricReport, RankReport } from "./solver/solve_site.ts";
 
 /** One task at one site. */
 export interface SiteTaskReport {
@@ -35,6 +35,8 @@ export interface SiteReport {
   /** Refinement steps. */
   readonly iterations: number;
   readonly rank: RankReport;
+  /** Of the system with output metrics, where there are any: conjugate-gradient steps, and the residual they left. */
+  readonly metric?: MetricReport;
   readonly tasks: readonly SiteTaskReport[];
 }
 

@@ -1,5 +1,6 @@
 import type { Device } from "@lora-loom/tensor";
 import type { BaseModel, Deltas } from "./base_model.ts";
+import type { OutputMetrics } from "./output_metrics.ts";
 
 /** One calibration sequence: a prompt, the answer its own adapter gives, and the end token. */
 export interface Sequence {
@@ -36,7 +37,9 @@ export interface Progress {
 export interface MemoryLimits {
   /** Tokens that go through the model together. Default 1024. */
   readonly tokensPerChunk?: number;
-  /** Bytes of stream states that may wait in host memory; the rest waits in a temporary file. Default 64 MiB. */
+  /** Bytes of stream states that may wait on the device. Default 2 GiB on a hardware GPU, otherwise none. */
+  readonly deviceBytes?: number;
+  /** Bytes of further stream states that may wait in host memory; the rest waits in a temporary file. Default 64 MiB. */
   readonly hostBytes?: number;
   /**
    * Modules with at most so many inputs are solved on the CPU in float64, larger ones on the GPU. Default 512, or 1024 where the
@@ -52,6 +55,8 @@ export interface MergeRequest<Options> {
   readonly tasks: readonly Task[];
   readonly options?: Options;
   readonly memory?: MemoryLimits;
+  /** How much each task's outputs matter; {@linkcode iterisPlus} alone looks at it. Absent: all alike. */
+  readonly metrics?: OutputMetrics;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }

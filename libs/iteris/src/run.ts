@@ -1,4 +1,4 @@
-import { CpuDevice, gemm, type Tensor } from "@lora-loom/tensor";
+import { CpuDevice, type Device, gemm, type Tensor } from "@lora-loom/tensor";
 import { disposeDeltas, frobeniusNorm } from "./algebra.ts";
 import type { Delta, Deltas } from "./base_model.ts";
 import type { Settings } from "./options.ts";
@@ -20,11 +20,20 @@ export interface Merged {
 const DEFAULT_TOKENS_PER_CHUNK = 1024;
 const DEFAULT_HOST_BYTES = 64 * 2 ** 20;
 
+/** A software driver's memory is the host's: nothing is gained by keeping states there. */
+function defaultDeviceBytes({ info }: Device): number {
+  return info.class === "tensor" || info.class === "gpu" ? 2 ** 31 : 0;
+}
+
 /** Runs the schedule that `settings` ask for. */
 export async function run(request: MergeRequest<unknown>, settings: Settings): Promise<Merged> {
   const { device, model, memory, signal } = request;
   using plan = await makePlan(model, request.tasks, settings);
-  await using store = new StateStore(device, memory?.hostBytes ?? DEFAULT_HOST_BYTES);
+  await using store = new StateStore(
+    device,
+    memory?.hostBytes ?? DEFAULT_HOST_BYTES,
+    memory?.deviceBytes ?? defaultDeviceBytes(device),
+  );
   const passes = settings.schedule === "sweep" ? 1 : settings.iterations;
   let done = 0;
   const context: Run = {
@@ -34,6 +43,7 @@ export async function run(request: MergeRequest<unknown>, settings: Settings): P
     settings,
     plan,
     store,
+    metrics: request.metrics,
     tokensPerChunk: memory?.tokensPerChunk ?? DEFAULT_TOKENS_PER_CHUNK,
     hostSolverLimit: memory?.hostSolverLimit ?? defaultHostSolverLimit(device),
     adaptiveWeights: new Map(),

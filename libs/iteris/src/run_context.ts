@@ -1,6 +1,7 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
 import type { BaseModel, Stage } from "./base_model.ts";
 import type { Settings } from "./options.ts";
+import type { OutputMetrics } from "./output_metrics.ts";
 import type { Plan } from "./plan.ts";
 import type { StateStore } from "./streams/state_store.ts";
 
@@ -13,6 +14,7 @@ export interface Run {
   readonly settings: Settings;
   readonly plan: Plan;
   readonly store: StateStore;
+  readonly metrics: OutputMetrics | undefined;
   readonly tokensPerChunk: number;
   /** Stages with more inputs are solved on the device. */
   readonly hostSolverLimit: number;

@@ -1,5 +1,6 @@
-import type { Tensor } from "@lora-loom/tensor";
-import type { Stage } from "./base_model.ts";
+import { add, type Device, gemm, type Tensor } from "@lora-loom/tensor";
+import { copyTo, weightedSum } from "./algebra.ts";
+import type { Site, Stage } from "./base_model.ts";
 import {
   type AdaptedSite,
   type Moments,
@@ -10,9 +11,18 @@ import {
   weightedGram,
 } from "./equations.ts";
 import type { TruncationKind } from "./options.ts";
+import type { OutputMetrics } from "./output_metrics.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
+import {
+  BlockFactor,
+  type BlockMatrix,
+  combination,
+  dampedMetric,
+  identityOf,
+} from "./solver/block_matrix.ts";
 import { type Conditioning, type Factor, factorise } from "./solver/factor.ts";
-import { type SiteSolution, solveSite } from "./solver/solve_site.ts";
+import type { MetricTerm } from "./solver/metric.ts";
+import { type Cut, type SiteSolution, solveSite, solveSiteWithMetrics } from "./solver/solve_site.ts";
 
 /** One site of a stage, ready to be solved. All tensors of a stage's problem live on one device. */
 export interface SiteProblem extends AdaptedSite {
@@ -39,7 +49,18 @@ export interface StageProblem {
   /** Absent: Σr_i. */
   readonly rank: number | undefined;
   readonly truncation: TruncationKind;
+  readonly metric: StageMetric | undefined;
   readonly roundoff: number;
+}
+
+/** Output metrics, and how to solve with them. */
+export interface StageMetric {
+  readonly metrics: OutputMetrics;
+  /** Where conjugate gradients run. */
+  readonly device: Device;
+  /** γ */
+  readonly damping: number;
+  readonly mostSteps: number;
 }
 
 /** A solved site with the figures of its system. */
@@ -88,7 +109,9 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
     for (const index of indices) {
       const { site, stackedB } = group[index]!;
       const cut = { rank: problem.rank ?? stackedB.shape[1]!, truncation: problem.truncation };
-      const solution = await solveSite(factor, equations.sites[index]!, alpha, cut);
+      const solution = problem.metric
+        ? await solveInMetric(problem, problem.metric, group[index]!, factor, equations, alpha, cut)
+        : await solveSite(factor, equations.sites[index]!, alpha, cut);
       solved.push({
         module: site.module,
         solution,
@@ -101,6 +124,85 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
     }
   }
   return solved;
+}
+
+/** Solves one site with the tasks' output metrics. */
+async function solveInMetric(
+  { moments, target }: StageProblem,
+  { metrics, device, damping, mostSteps }: StageMetric,
+  site: SiteProblem,
+  factor: Factor,
+  { gram, ridge }: GroupEquations,
+  alpha: number,
+  cut: Cut,
+): Promise<SiteSolution> {
+  using owned = new DisposableStack();
+  const { weights } = site;
+  const rights = weights.map((_, task) => {
+    const alone = weights.map((weight, other) => other === task ? weight : 0);
+    return owned.use(denseRightHandSide(site, moments, alone, target, alpha));
+  });
+  const damped: BlockMatrix[] = [];
+  for (const task of weights.keys()) {
+    damped.push(owned.use(await dampedBlocks(metrics, task, site.site, damping)));
+  }
+  const terms: MetricTerm[] = [];
+  for (const [task, weight] of weights.entries()) {
+    const { own, ownNorm } = moments[task]!;
+    using ownGram = withRidge(own, weight, alpha * weight * ownNorm);
+    terms.push({
+      metric: damped[task]!,
+      gram: owned.use(await copyTo(device, ownGram)),
+      right: owned.use(await copyTo(device, rights[task]!)),
+    });
+  }
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  using mean = combination(damped, weights.map((weight) => weight / total));
+  using meanThere = await mean.on(gram.device);
+  using factored = await BlockFactor.of(meanThere);
+  using inverseMetricThere = factored.inverse();
+  using inverseMetric = await inverseMetricThere.on(device);
+  using identity = identityOf(gram.device, gram.shape[0]!);
+  using inverseGramThere = factor.precondition(identity);
+  using inverseGram = await copyTo(device, inverseGramThere);
+  using right = weightedSum(rights, rights.map(() => 1))!;
+  using whole = withRidge(gram, 1, alpha * ridge);
+  const system = { terms, mean: factored, inverseMetric, inverseGram, gram: whole, mostSteps };
+  return await solveSiteWithMetrics(factor, right, system, cut);
+}
+
+/** N + α P with a row per output. */
+function denseRightHandSide(
+  site: SiteProblem,
+  moments: readonly Moments[],
+  weights: readonly number[],
+  target: Target,
+  alpha: number,
+): Tensor {
+  using equations = rightHandSide(site, site.stackedB, site.baseWeight, moments, weights, target);
+  if (!equations.stacked) return equations.at(alpha);
+  using rows = equations.at(alpha);
+  return gemm(equations.stacked, rows);
+}
+
+async function dampedBlocks(
+  metrics: OutputMetrics,
+  task: number,
+  { module, outFeatures }: Site,
+  damping: number,
+): Promise<BlockMatrix> {
+  const blocks = await metrics.blocks(task, module, outFeatures);
+  try {
+    return await dampedMetric(blocks, damping);
+  } finally {
+    blocks.forEach((block) => block.dispose());
+  }
+}
+
+/** factor · x + diagonal · I */
+function withRidge(x: Tensor, factor: number, diagonal: number): Tensor {
+  const identity = identityOf(x.device, x.shape[0]!);
+  return add(x, identity, { alpha: factor, beta: diagonal, into: identity });
 }
 
 /** The equations of sites with the same c_i. */

@@ -28,6 +28,16 @@ Deno.test("tokenWeights() treats an answer from the first token on as predicted 
   assertEquals([...only!], [0.5, 0.5, 0]);
 });
 
+Deno.test("tokenWeights() counts an encoder's tokens alike, whatever ρ is", () => {
+  const [first, second] = tokenWeights(sequences, 0, "", "prompt");
+  assertEquals([[...first!], [...second!]], [[1 / 6, 1 / 6, 1 / 6], [1 / 6, 1 / 6, 1 / 6]]);
+});
+
+Deno.test("tokenWeights() counts what a decoder reads before the answer's tokens, and its end not at all", () => {
+  const [answered, unanswered] = tokenWeights(sequences, 0.5, "", "answer");
+  assertEquals([[...answered!], [...unanswered!]], [[0.4, 0.4, 0], [0.2]]);
+});
+
 Deno.test("tokenWeights() throws no_answer_tokens when everything would weigh nothing", () => {
   const error = assertThrows(() => tokenWeights(sequences.slice(1), 0, "language"), IterisError);
   assertEquals([error.code, error.where], ["no_answer_tokens", "language"]);

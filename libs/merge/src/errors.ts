@@ -101,6 +101,8 @@ export function describeError(error: unknown): ErrorReport {
     const { code, message, fix, where } = error;
     return { code, message, fix, where, blame: blameOf(error) };
   }
+  // Libraries that know no recipes stop in the platform's own way.
+  if (error instanceof Error && error.name === "AbortError") return describeError(cancelled());
   const where = isDescribed(error) ? error.where : "";
   for (const [pattern, code, message, fix] of SYSTEM_MESSAGES) {
     if (pattern.test(text)) return { code, message: `${message} (${text})`, fix, where, blame: "work" };
@@ -117,13 +119,15 @@ export function describeError(error: unknown): ErrorReport {
 
 /** Throws a `cancelled` error when the signal has fired. */
 export function throwIfCancelled(signal: AbortSignal | undefined, where = ""): void {
-  if (signal?.aborted) {
-    throw new MergeError(
-      "cancelled",
-      "the merge was cancelled before it was complete",
-      "run it again; nothing was written",
-      where,
-      "work",
-    );
-  }
+  if (signal?.aborted) throw cancelled(where);
+}
+
+function cancelled(where = ""): MergeError {
+  return new MergeError(
+    "cancelled",
+    "the merge was cancelled before it was complete",
+    "run it again; nothing was written",
+    where,
+    "work",
+  );
 }

@@ -26,14 +26,19 @@ export interface Stage {
   /** Such as `model.layers.0.self_attn.qkv`. */
   readonly name: string;
   readonly sites: readonly Site[];
+  /**
+   * Which tokens are the rows of its input, where these are not all tokens of a sequence: in an encoder-decoder the prompt,
+   * or the start token and then the answer.
+   */
+  readonly reads?: "prompt" | "answer";
 }
 
 /**
- * A batch on its way through the model, stopped before a stage. Rows are the tokens of all sequences, one sequence after
- * the other, without padding. Disposing it releases its tensors, except those that a later state still holds.
+ * A batch on its way through the model, stopped before a stage. Rows are the tokens that the stage reads of all sequences,
+ * one sequence after the other, without padding. Disposing it releases its tensors, except those that a later state still holds.
  */
 export interface Activations extends Disposable {
-  /** Tokens of each sequence; their sum is the number of rows. */
+  /** Tokens of each sequence. */
   readonly lengths: readonly number[];
   /** What the stage about to run reads, `[tokens, in]`; after the last stage, the output of the final norm. */
   readonly input: Tensor;
@@ -48,6 +53,8 @@ export type Rows = "all" | "last" | Uint32Array;
 
 /** Options of {@linkcode BaseModel.forward}. */
 export interface ForwardOptions {
+  /** As {@linkcode BaseModel.begin} takes them. */
+  readonly answerStarts?: readonly number[];
   /** Called before each stage with what its modules read, `[tokens, in]`: valid during the call only. */
   readonly observe?: (stage: Stage, input: Tensor) => void;
   /** Default `all`. */
@@ -71,18 +78,27 @@ export interface BaseModel extends Disposable {
   /**
    * Embeds token sequences of any lengths, up to the input of the first stage. Positions restart in every sequence.
    *
+   * @param answerStarts where the answer begins in each sequence, for models that read it apart from the prompt: an
+   *   encoder-decoder encodes what stands before, and decodes its start token and what follows. Default: none has an answer.
    * @throws {ModelError} `token_out_of_range`, `sequence_too_long`, `empty_sequence`
    */
-  begin(sequences: readonly Uint32Array[]): Activations;
+  begin(sequences: readonly Uint32Array[], answerStarts?: readonly number[]): Activations;
   /**
    * Runs a stage's modules, with their deltas, and all that follows up to the next stage's input. `at` stays the caller's
    * to dispose.
    *
+   * @param deltas of this stage and of those before it: an encoder-decoder shows the inputs of all cross-attentions' keys
+   *   and values in one stage, and computes them where they are attended to
    * @throws {ModelError} `adapter_mismatch` when a delta of this stage has another shape than its module; `wrong_stage`
    */
   advance(stage: Stage, at: Activations, deltas: Deltas): Activations;
   /** Makes the state before `stage` from the tensors of an earlier one, which it takes over. */
-  restore(stage: Stage, lengths: readonly number[], tensors: ReadonlyMap<string, Tensor>): Activations;
+  restore(
+    stage: Stage,
+    lengths: readonly number[],
+    tensors: ReadonlyMap<string, Tensor>,
+    answerStarts?: readonly number[],
+  ): Activations;
   /** Logits `[rows, vocabulary]` from the state after the last stage. */
   logits(at: Activations, rows?: Rows): Tensor;
   /** A module's base weight `[out, in]` in f32. It belongs to the model. */

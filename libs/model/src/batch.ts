@@ -6,25 +6,58 @@ export function tokenCount(lengths: readonly number[]): number {
   return lengths.reduce((sum, length) => sum + length, 0);
 }
 
-/** The position of each row in its own sequence, `[tokens]`. */
-export function positionsOf(lengths: readonly number[]): Uint32Array<ArrayBuffer> {
+/**
+ * The position of each row in its own sequence, `[tokens]`.
+ *
+ * @param firstOf where positions begin, by the sequence's length; default at 0
+ */
+export function positionsOf(
+  lengths: readonly number[],
+  firstOf: (length: number) => number = () => 0,
+): Uint32Array<ArrayBuffer> {
   const positions = new Uint32Array(tokenCount(lengths));
   let row = 0;
   for (const length of lengths) {
-    for (let position = 0; position < length; position++) positions[row++] = position;
+    const first = firstOf(length);
+    for (let position = 0; position < length; position++) positions[row++] = first + position;
   }
   return positions;
 }
 
-/** What each row sees under causal attention: the first row of its sequence, and how many rows up to itself, `[tokens, 2]`. */
-export function causalSpans(lengths: readonly number[]): Uint32Array<ArrayBuffer> {
+/**
+ * What each row sees under causal attention: the first row of its sequence, and how many rows up to itself, `[tokens, 2]`.
+ *
+ * @param window most rows that a row sees, itself included; default all
+ */
+export function causalSpans(lengths: readonly number[], window = Infinity): Uint32Array<ArrayBuffer> {
   const spans = new Uint32Array(2 * tokenCount(lengths));
   let row = 0;
   for (const length of lengths) {
     const first = row;
-    for (; row < first + length; row++) spans.set([first, row - first + 1], 2 * row);
+    for (; row < first + length; row++) spans.set(windowed(first, row - first + 1, window), 2 * row);
   }
   return spans;
+}
+
+/**
+ * What sees each row under causal attention: itself and the later rows of its sequence, as first and number, `[tokens, 2]`.
+ *
+ * @param window most rows that a row sees, itself included; default all
+ */
+export function causalViewers(lengths: readonly number[], window = Infinity): Uint32Array<ArrayBuffer> {
+  const viewers = new Uint32Array(2 * tokenCount(lengths));
+  let row = 0;
+  for (const length of lengths) {
+    const end = row + length;
+    for (; row < end; row++) viewers.set([row, Math.min(end - row, window)], 2 * row);
+  }
+  return viewers;
+}
+
+/** The last `window` of `count` rows from `first` on. */
+export function windowed(first: number, count: number, window = Infinity): [first: number, count: number] {
+  const kept = Math.min(count, window);
+  return [first + count - kept, kept];
 }
 
 /** The row of each sequence's last token. */

@@ -37,3 +37,7 @@ Deno.test("checkSequences() refuses empty, too long and foreign sequences", () =
   assertStringIncludes(error.message, "sequence 1 has token id 99, the model's vocabulary has 10");
   checkSequences([Uint32Array.of(1, 2)], limits, 2);
 });
+
+Deno.test("causalSpans() reaches back a window at most", () => {
+  assertEquals([...causalSpans([4, 1], 2)], [0, 1, 0, 2, 1, 2, 2, 2, 4, 1]);
+});

@@ -1,6 +1,8 @@
 import * as v from "valibot";
-import { ModelError } from "./errors.ts";
-import { type RopeConfig, type RopeScaling, unsupportedRope } from "./rope.ts";
+import { invalid, parseWith, refuseQuantised, unsupported } from "./config_errors.ts";
+import type { Activation } from "./ops/activation.ts";
+import type { RopeConfig } from "./rope.ts";
+import { parseRope, ropeSchema } from "./rope_config.ts";
 
 /** Sizes and constants of a decoder-only model, in one form for both generations of `config.json`. */
 export interface DecoderConfig {
@@ -13,12 +15,23 @@ export interface DecoderConfig {
   readonly vocabularySize: number;
   /** Longest sequence that the model computes as it was made to; longer ones are refused. */
   readonly maxPositions: number;
-  /** How many tokens back attention reaches, where the configuration names a limit; not every family heeds it. */
+  /** How many tokens attention reaches back in sliding layers, the token itself included. */
   readonly slidingWindow: number | undefined;
-  /** The switch some families have for it. */
-  readonly usesSlidingWindow: boolean;
+  /** Which layers slide; absent: none. */
+  readonly slidingLayers?: readonly boolean[];
   readonly normEpsilon: number;
-  readonly rope: RopeConfig;
+  /** Absent where positions are learned. */
+  readonly rope: RopeConfig | undefined;
+  /** Of sliding layers, where it is another. */
+  readonly slidingRope?: RopeConfig;
+  readonly activation: Activation;
+  /** Factor of scores. Default 1/√headDim. */
+  readonly attentionScale?: number;
+  /** Bounds of scores and of logits: x becomes c·tanh(x / c). Default none. */
+  readonly attentionSoftCap?: number;
+  readonly outputSoftCap?: number;
+  /** Factor of embeddings on their way in. Default 1. */
+  readonly embeddingScale?: number;
   /** Whether the output projection is the embedding matrix. */
   readonly tiedEmbeddings: boolean;
   /** Whether the attention's, and the MLP's, linear modules have biases. */
@@ -29,17 +42,6 @@ export interface DecoderConfig {
 const size = v.pipe(v.number(), v.integer(), v.minValue(1));
 const positive = v.pipe(v.number(), v.gtValue(0));
 
-const ropeSchema = v.looseObject({
-  rope_type: v.optional(v.string()),
-  type: v.optional(v.string()),
-  rope_theta: v.optional(positive),
-  factor: v.optional(positive),
-  low_freq_factor: v.optional(positive),
-  high_freq_factor: v.optional(positive),
-  original_max_position_embeddings: v.optional(size),
-  partial_rotary_factor: v.optional(positive),
-});
-
 const configSchema = v.looseObject({
   num_hidden_layers: size,
   hidden_size: size,
@@ -49,19 +51,26 @@ const configSchema = v.looseObject({
   head_dim: v.nullish(size),
   vocab_size: size,
   max_position_embeddings: v.optional(size, 2048),
+  original_max_position_embeddings: v.nullish(size),
   rms_norm_eps: v.optional(positive, 1e-6),
   rope_theta: v.nullish(positive),
   rope_scaling: v.nullish(ropeSchema),
   rope_parameters: v.nullish(ropeSchema),
   partial_rotary_factor: v.nullish(positive),
   sliding_window: v.nullish(size),
-  use_sliding_window: v.optional(v.boolean(), false),
-  hidden_act: v.optional(v.string(), "silu"),
-  tie_word_embeddings: v.optional(v.boolean(), false),
+  hidden_act: v.nullish(v.string()),
+  hidden_activation: v.nullish(v.string()),
+  tie_word_embeddings: v.nullish(v.boolean()),
   attention_bias: v.optional(v.boolean(), false),
   mlp_bias: v.optional(v.boolean(), false),
   quantization_config: v.optional(v.unknown()),
 });
+
+/** Settings that `config.json` leaves out where they are the family's usual ones. */
+export interface FamilyDefaults {
+  readonly hiddenAct: string;
+  readonly tiedEmbeddings: boolean;
+}
 
 type RawConfig = v.InferOutput<typeof configSchema>;
 
@@ -70,12 +79,15 @@ type RawConfig = v.InferOutput<typeof configSchema>;
  *
  * @param json the parsed `config.json`
  * @param where its path, for errors
+ * @param defaults what the family means by keys that are not there
  * @throws {ModelError} `invalid_config`; `unsupported_…` for a setting that would change the mathematics
  */
-export function parseDecoderConfig(json: unknown, where: string): DecoderConfig {
-  const result = v.safeParse(configSchema, json);
-  if (!result.success) throw invalid(result.issues.map(describeIssue).join("; "), where);
-  const raw = result.output;
+export function parseDecoderConfig(
+  json: unknown,
+  where: string,
+  defaults: FamilyDefaults = { hiddenAct: "silu", tiedEmbeddings: false },
+): DecoderConfig {
+  const raw = parseWith(configSchema, json, where);
   refuseUnsupported(raw, where);
   const queryHeads = raw.num_attention_heads;
   const keyValueHeads = raw.num_key_value_heads ?? queryHeads;
@@ -99,92 +111,47 @@ export function parseDecoderConfig(json: unknown, where: string): DecoderConfig 
     vocabularySize: raw.vocab_size,
     maxPositions: raw.max_position_embeddings,
     slidingWindow: raw.sliding_window ?? undefined,
-    usesSlidingWindow: raw.use_sliding_window,
     normEpsilon: raw.rms_norm_eps,
-    rope: parseRope(raw, where),
-    tiedEmbeddings: raw.tie_word_embeddings,
+    rope: parseRope(raw, raw.max_position_embeddings, headDim, where),
+    activation: parseActivation(raw.hidden_activation ?? raw.hidden_act ?? defaults.hiddenAct, where),
+    tiedEmbeddings: raw.tie_word_embeddings ?? defaults.tiedEmbeddings,
     attentionBias: raw.attention_bias,
     mlpBias: raw.mlp_bias,
   };
 }
 
-/** For families with sliding-window attention: sequences within the window do not notice it, longer ones are refused. */
-export function withinWindow(config: DecoderConfig): DecoderConfig {
-  return { ...config, maxPositions: Math.min(config.maxPositions, config.slidingWindow ?? Infinity) };
+/** How far back a layer's attention reaches; nothing where it reaches to the start. */
+export function windowOf(
+  { slidingLayers, slidingWindow }: Pick<DecoderConfig, "slidingLayers" | "slidingWindow">,
+  layer: number,
+): number | undefined {
+  return slidingLayers?.[layer] ? slidingWindow : undefined;
+}
+
+/** For families all of whose layers slide where the configuration names a window. */
+export function slidingThroughout(config: DecoderConfig): DecoderConfig {
+  return config.slidingWindow === undefined
+    ? config
+    : { ...config, slidingLayers: new Array<boolean>(config.layers).fill(true) };
+}
+
+/** Names of activations in configurations. */
+const ACTIVATIONS: Readonly<Record<string, Activation>> = {
+  silu: "silu",
+  gelu_new: "gelu_tanh",
+  gelu_pytorch_tanh: "gelu_tanh",
+  relu: "relu",
+};
+
+/** @throws {ModelError} `unsupported_hidden_act` */
+export function parseActivation(name: string, where: string): Activation {
+  const activation = ACTIVATIONS[name];
+  if (activation) return activation;
+  throw unsupported("hidden_act", name, Object.keys(ACTIVATIONS).join(", "), where);
 }
 
 function refuseUnsupported(raw: RawConfig, where: string): void {
-  if (raw.quantization_config !== undefined && raw.quantization_config !== null) {
-    const method = (raw.quantization_config as { quant_method?: unknown }).quant_method;
-    throw new ModelError(
-      "unsupported_quantization",
-      `the model is quantised (quantization_config, ${
-        method ?? "method not named"
-      }); expected BF16, F16 or F32 weights`,
-      "use the unquantised base model that the adapters were trained on",
-      where,
-    );
-  }
-  if (raw.hidden_act !== "silu") throw unsupported("hidden_act", raw.hidden_act, "silu", where);
+  refuseQuantised(raw.quantization_config, where);
   const partial = raw.rope_parameters?.partial_rotary_factor ?? raw.partial_rotary_factor ?? 1;
   if (partial !== 1) throw unsupported("partial_rotary_factor", `${partial}`, "1", where);
-}
-
-/** Older files have `rope_theta` beside `rope_scaling`, newer ones have all of it in `rope_parameters`. */
-function parseRope(raw: RawConfig, where: string): RopeConfig {
-  const parameters = raw.rope_parameters ?? raw.rope_scaling ?? {};
-  const theta = parameters.rope_theta ?? raw.rope_theta ?? 10000;
-  return { theta, scaling: parseScaling(parameters, raw.max_position_embeddings, where) };
-}
-
-function parseScaling(
-  raw: v.InferOutput<typeof ropeSchema>,
-  maxPositions: number,
-  where: string,
-): RopeScaling {
-  const type = raw.rope_type ?? raw.type ?? "default";
-  const required = (key: "factor" | "low_freq_factor" | "high_freq_factor") => {
-    const value = raw[key];
-    if (value === undefined) throw invalid(`rotary scaling "${type}" needs ${key}`, where);
-    return value;
-  };
-  switch (type) {
-    case "default":
-      return { type };
-    case "linear":
-      return { type, factor: required("factor") };
-    case "llama3":
-      return {
-        type,
-        factor: required("factor"),
-        lowFrequencyFactor: required("low_freq_factor"),
-        highFrequencyFactor: required("high_freq_factor"),
-        originalLength: raw.original_max_position_embeddings ?? maxPositions,
-      };
-    default:
-      throw unsupportedRope(type, where);
-  }
-}
-
-function describeIssue(issue: v.BaseIssue<unknown>): string {
-  const path = issue.path?.map((item) => String(item.key)).join(".") ?? "config";
-  return `${path}: expected ${issue.expected ?? "something else"}, found ${issue.received}`;
-}
-
-function invalid(message: string, where: string): ModelError {
-  return new ModelError(
-    "invalid_config",
-    message,
-    "take config.json from the model's original folder",
-    where,
-  );
-}
-
-function unsupported(key: string, found: string, expected: string, where: string): ModelError {
-  return new ModelError(
-    `unsupported_${key}`,
-    `config.json has ${key} ${found}; expected ${expected}`,
-    "use a base model with a supported configuration",
-    where,
-  );
 }

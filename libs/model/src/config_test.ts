@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { architectureOf } from "./architectures/registry.ts";
-import { parseDecoderConfig } from "./config.ts";
+import { architectureOf, familyOf } from "./architectures/registry.ts";
+import { parseDecoderConfig, windowOf } from "./config.ts";
 import { ModelError } from "./errors.ts";
 import { SMALL_CONFIG } from "./test_support/random_model.ts";
 
@@ -53,16 +53,86 @@ Deno.test("parseDecoderConfig() names the key when a size is missing or wrong", 
   assertStringIncludes(refusal({ rope_scaling: { type: "linear" } }).message, "factor");
 });
 
-Deno.test("parseConfig() keeps sequences within the sliding window of families that have one in use", () => {
-  const longest = (className: string, changes: Record<string, unknown>) => {
+Deno.test("parseConfig() finds the layers that slide, in families that have them", () => {
+  const windows = (className: string, changes: Record<string, unknown>) => {
     const json = { ...SMALL_CONFIG, architectures: [className], sliding_window: 16, ...changes };
-    return architectureOf(json, "").parseConfig(json, "").maxPositions;
+    const config = architectureOf(json, "").parseConfig(json, "");
+    return Array.from({ length: config.layers }, (_, layer) => windowOf(config, layer));
   };
-  assertEquals(longest("MistralForCausalLM", {}), 16);
-  assertEquals(longest("MistralForCausalLM", { sliding_window: null }), 64);
-  assertEquals(longest("Qwen2ForCausalLM", {}), 64);
-  assertEquals(longest("Qwen2ForCausalLM", { use_sliding_window: true }), 16);
-  assertEquals(longest("LlamaForCausalLM", {}), 64);
+  const layers = { num_hidden_layers: 4 };
+  assertEquals(windows("MistralForCausalLM", {}), [16, 16]);
+  assertEquals(windows("MistralForCausalLM", { sliding_window: null }), [undefined, undefined]);
+  assertEquals(windows("Qwen2ForCausalLM", {}), [undefined, undefined]);
+  assertEquals(windows("Qwen2ForCausalLM", { use_sliding_window: true }), [undefined, undefined]);
+  const late = { use_sliding_window: true, max_window_layers: 1 };
+  assertEquals(windows("Qwen2ForCausalLM", late), [undefined, 16]);
+  assertEquals(windows("LlamaForCausalLM", {}), [undefined, undefined]);
+  assertEquals(windows("Gemma2ForCausalLM", layers), [16, undefined, 16, undefined]);
+  assertEquals(
+    windows("Gemma3ForCausalLM", { ...layers, sliding_window_pattern: 3 }),
+    [16, 16, undefined, 16],
+  );
+});
+
+Deno.test("parseConfig() reads Gemmas whose files leave out what is usual", () => {
+  const { head_dim: _, tie_word_embeddings: _tied, ...bare } = SMALL_CONFIG;
+  const two = architectureOf({ architectures: ["Gemma2ForCausalLM"] }, "").parseConfig(bare, "");
+  assertEquals([two.headDim, two.attentionScale, two.tiedEmbeddings], [256, 1 / 16, true]);
+  assertEquals([two.attentionSoftCap, two.outputSoftCap, two.activation], [50, 30, "gelu_tanh"]);
+  // As Gemma 3 was published, before rotary settings were grouped by kind of layer.
+  const older = {
+    ...bare,
+    rope_theta: 1e6,
+    rope_local_base_freq: 1e4,
+    rope_scaling: { rope_type: "linear", factor: 8 },
+  };
+  const newer = {
+    ...bare,
+    rope_parameters: {
+      full_attention: { rope_type: "linear", factor: 8, rope_theta: 1e6 },
+      sliding_attention: { rope_type: "default", rope_theta: 1e4 },
+    },
+  };
+  const { parseConfig } = architectureOf({ architectures: ["Gemma3ForCausalLM"] }, "");
+  assertEquals(parseConfig(older, ""), parseConfig(newer, ""));
+  assertEquals(parseConfig(older, "").rope, { theta: 1e6, scaling: { type: "linear", factor: 8 } });
+  assertEquals(parseConfig(older, "").slidingRope, { theta: 1e4, scaling: { type: "default" } });
+  assertEquals(parseConfig(older, "").attentionSoftCap, undefined);
+});
+
+Deno.test("parseConfig() reads the two sets of factors of a Phi-3", () => {
+  const json = {
+    ...SMALL_CONFIG,
+    architectures: ["Phi3ForCausalLM"],
+    original_max_position_embeddings: 16,
+    rope_scaling: { type: "su", short_factor: [1, 1, 1, 2, 2, 2], long_factor: [1, 2, 3, 4, 5, 6] },
+  };
+  const { parseConfig } = architectureOf(json, "");
+  const config = parseConfig(json, "");
+  assertEquals(config.maxPositions, 64);
+  const attentionFactor = Math.sqrt(1 + Math.log(4) / Math.log(16));
+  assertEquals(config.rope!.scaling, {
+    type: "longrope",
+    shortFactors: [1, 1, 1, 2, 2, 2],
+    longFactors: [1, 2, 3, 4, 5, 6],
+    attentionFactor,
+    originalLength: 16,
+  });
+  const short = { ...json, rope_scaling: { type: "longrope", short_factor: [1] } };
+  assertStringIncludes(assertThrows(() => parseConfig(short, ""), ModelError).message, "6 values");
+});
+
+Deno.test("parseConfig() refuses GPT-2 settings that would change the mathematics", () => {
+  const json = { n_layer: 1, n_embd: 16, n_head: 2, vocab_size: 8, architectures: ["GPT2LMHeadModel"] };
+  const { parseConfig } = architectureOf(json, "");
+  assertEquals(parseConfig(json, "").mlpSize, 64);
+  assertEquals(parseConfig({ ...json, scale_attn_weights: false }, "").attentionScale, 1);
+  for (const key of ["scale_attn_by_inverse_layer_idx", "add_cross_attention"]) {
+    const error = assertThrows(() => parseConfig({ ...json, [key]: true }, ""), ModelError);
+    assertEquals(error.code, `unsupported_${key}`);
+  }
+  const bare = assertThrows(() => parseConfig({ ...json, activation_function: "gelu" }, ""), ModelError);
+  assertEquals(bare.code, "unsupported_hidden_act");
 });
 
 Deno.test("architectureOf() finds a family by class or, without one, by type, and refuses others by name", () => {
@@ -73,4 +143,25 @@ Deno.test("architectureOf() finds a family by class or, without one, by type, an
     assertEquals(error.code, "unsupported_architecture");
     assertStringIncludes(error.message.toLowerCase(), "mamba");
   }
+});
+
+Deno.test("familyOf() refuses mixtures of experts by name, and says how they can be merged all the same", () => {
+  const mixtures = [
+    { architectures: ["MixtralForCausalLM"], num_local_experts: 8 },
+    { architectures: ["Qwen3MoeForCausalLM"], num_experts: 128 },
+    { architectures: ["DeepseekV3ForCausalLM"], n_routed_experts: 256 },
+    // A class that is supported does not make a mixture of experts one that is.
+    { architectures: ["LlamaForCausalLM"], num_local_experts: 4 },
+  ];
+  for (const json of mixtures) {
+    const { code, message, fix } = assertThrows(() => familyOf(json, "m/config.json"), ModelError);
+    assertEquals(code, "unsupported_architecture");
+    const [experts] = Object.values(json).filter((value) => typeof value === "number");
+    assertStringIncludes(message, `${json.architectures[0]}, a mixture of ${experts} experts`);
+    assertStringIncludes(message, "T5ForConditionalGeneration");
+    assertStringIncludes(fix, "capture");
+    assertStringIncludes(fix, "data-free");
+  }
+  assertEquals(familyOf({ ...mixtures[3], num_local_experts: 1 }, "").className, "LlamaForCausalLM");
+  assertEquals(familyOf({ model_type: "t5" }, "").className, "T5ForConditionalGeneration");
 });

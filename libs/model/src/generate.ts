@@ -1,7 +1,9 @@
 import type { Tensor } from "@lora-loom/tensor";
 import type { Deltas, GenerateOptions } from "./base_model.ts";
-import { checkSequences } from "./batch.ts";
+import { checkSequences, windowed } from "./batch.ts";
+import { type DecoderConfig, windowOf } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
+import { ModelError } from "./errors.ts";
 import { assertFinite } from "./finite.ts";
 import { foldDeltas } from "./folded_weights.ts";
 import { KeyValueCache } from "./key_value_cache.ts";
@@ -10,7 +12,7 @@ import { gatherRows } from "./ops/rows.ts";
 import { promptGroups, rowLimits } from "./prompt_groups.ts";
 
 const NO_DELTAS: Deltas = new Map();
-const BAD_LOGITS =
+export const BAD_LOGITS =
   "see that the adapter belongs to this base model, and that its scale and weight are sensible";
 
 /** A prompt on its way to a completion. */
@@ -37,6 +39,7 @@ export async function generateGreedily(
 ): Promise<Uint32Array[]> {
   const { maxNewTokens } = options;
   checkSequences(prompts, decoder.config, maxNewTokens);
+  checkRotaryLengths(prompts, decoder.config, maxNewTokens);
   using folded = foldDeltas(decoder, deltas);
   folded.reservePositions(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens);
   const completions: Uint32Array[] = [];
@@ -44,6 +47,31 @@ export async function generateGreedily(
     completions.push(...await completeGroup(folded, group, options));
   }
   return completions;
+}
+
+/**
+ * With `longrope`, a sequence that outgrows the length first trained on gets other angles from its first token on, so what is cached
+ * of it would no longer hold.
+ */
+function checkRotaryLengths(
+  prompts: readonly Uint32Array[],
+  { rope }: DecoderConfig,
+  maxNewTokens: number,
+): void {
+  if (rope?.scaling.type !== "longrope") return;
+  const { originalLength } = rope.scaling;
+  prompts.forEach(({ length }, index) => {
+    if (length > originalLength || length + maxNewTokens <= originalLength) return;
+    throw new ModelError(
+      "sequence_too_long",
+      `sequence ${index} may grow from ${length} to ${
+        length + maxNewTokens
+      } tokens; the model's rotary embedding ` +
+        `changes beyond ${originalLength}`,
+      "shorten the text, or ask for fewer new tokens",
+      `sequence ${index}`,
+    );
+  });
 }
 
 async function completeGroup(
@@ -96,50 +124,68 @@ async function nextTokens(
   return await decoder.device.download(best) as Uint32Array;
 }
 
+/** A token to read: where it is in its sequence, and where the sequence is in the cache. */
+interface Row {
+  readonly token: number;
+  readonly position: number;
+  /** The row of the table of rotary angles. */
+  readonly angle: number;
+  readonly firstRow: number;
+}
+
 /** One pass through all layers, from the pending tokens to the final norm of each completion's last one. */
 class Pass implements Disposable {
   readonly #owned = new DisposableStack();
   readonly #tokens: Uint32Array;
   readonly #positions: Tensor;
   readonly #cacheRows: Tensor;
-  readonly #spans: Tensor;
+  readonly #places: Uint32Array;
   readonly #lastRows: Tensor;
   readonly #lastPositions: Tensor;
-  readonly #lastSpans: Tensor;
+  /** What rows see, by window: of all rows, and of the last ones. */
+  readonly #spans = new Map<number | undefined, { readonly all: Tensor; readonly last: Tensor }>();
 
   constructor(readonly decoder: Decoder, active: readonly Completion[], readonly cache: KeyValueCache) {
-    const rows = active.flatMap(({ pending, cached, firstRow }) =>
-      Array.from(pending, (token, index) => ({ token, position: cached + index, firstRow }))
-    );
+    const rows = active.flatMap(({ pending, cached, firstRow }) => {
+      const firstAngle = decoder.firstAngle(cached + pending.length);
+      return Array.from(pending, (token, index): Row => {
+        const position = cached + index;
+        return { token, position, angle: firstAngle + position, firstRow };
+      });
+    });
     let end = 0;
     const last = active.map(({ pending }) => (end += pending.length) - 1);
     const lastOnes = last.map((row) => rows[row]!);
     this.#tokens = Uint32Array.from(rows, ({ token }) => token);
-    this.#positions = this.#upload(rows.map(({ position }) => position), [rows.length]);
+    this.#places = Uint32Array.from(rows, ({ position }) => position);
+    this.#positions = this.#upload(rows.map(({ angle }) => angle), [rows.length]);
     this.#cacheRows = this.#upload(rows.map(({ firstRow, position }) => firstRow + position), [rows.length]);
-    this.#spans = this.#upload(rows.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [
-      rows.length,
-      2,
-    ]);
     this.#lastRows = this.#upload(last, [last.length]);
-    this.#lastPositions = this.#upload(lastOnes.map(({ position }) => position), [last.length]);
-    this.#lastSpans = this.#upload(lastOnes.flatMap(({ firstRow, position }) => [firstRow, position + 1]), [
-      last.length,
-      2,
-    ]);
+    this.#lastPositions = this.#upload(lastOnes.map(({ angle }) => angle), [last.length]);
+    const { config } = decoder;
+    const spans = (seeing: readonly Row[], window: number | undefined) =>
+      this.#upload(seeing.flatMap(({ firstRow, position }) => windowed(firstRow, position + 1, window)), [
+        seeing.length,
+        2,
+      ]);
+    for (
+      const window of new Set(Array.from({ length: config.layers }, (_, layer) => windowOf(config, layer)))
+    ) {
+      this.#spans.set(window, { all: spans(rows, window), last: spans(lastOnes, window) });
+    }
   }
 
   /** `[completions, hidden]` */
   run(): Tensor {
     const { decoder } = this;
-    let stream = decoder.embed(this.#tokens);
+    let stream = decoder.embed(this.#tokens, this.#places);
     for (let layer = 0; layer < decoder.config.layers; layer++) {
       stream = layer < decoder.config.layers - 1
         ? this.#layer(layer, stream)
         : this.#lastLayer(layer, stream);
     }
     using output = stream;
-    return decoder.norm(output, decoder.weights.finalNorm);
+    return decoder.finalNorm(output);
   }
 
   [Symbol.dispose](): void {
@@ -150,24 +196,28 @@ class Pass implements Disposable {
     return this.#owned.use(this.decoder.device.upload(Uint32Array.from(values), shape, "u32"));
   }
 
+  #spansOf(layer: number) {
+    return this.#spans.get(windowOf(this.decoder.config, layer))!;
+  }
+
   /** Updates the stream in place. */
   #layer(layer: number, stream: Tensor): Tensor {
     const { decoder } = this;
-    using input = decoder.norm(stream, decoder.weights.layer(layer).norms.attention);
+    using input = decoder.norm(layer, "attention", stream);
     using queries = decoder.queries(layer, input, this.#positions, NO_DELTAS);
     this.#remember(layer, input);
-    return this.#finish(layer, queries, this.#spans, stream);
+    return this.#finish(layer, queries, this.#spansOf(layer).all, stream);
   }
 
   /** As any layer, but beyond keys and values only the rows whose logits are asked for matter. */
   #lastLayer(layer: number, whole: Tensor): Tensor {
     const { decoder } = this;
     using before = whole;
-    using input = decoder.norm(before, decoder.weights.layer(layer).norms.attention);
+    using input = decoder.norm(layer, "attention", before);
     this.#remember(layer, input);
     using lastInput = gatherRows(input, this.#lastRows);
     using queries = decoder.queries(layer, lastInput, this.#lastPositions, NO_DELTAS);
-    return this.#finish(layer, queries, this.#lastSpans, gatherRows(before, this.#lastRows));
+    return this.#finish(layer, queries, this.#spansOf(layer).last, gatherRows(before, this.#lastRows));
   }
 
   #remember(layer: number, input: Tensor): void {
@@ -180,10 +230,10 @@ class Pass implements Disposable {
   #finish(layer: number, queries: Tensor, spans: Tensor, stream: Tensor): Tensor {
     const { decoder } = this;
     using context = decoder.attend(queries, this.cache.keys(layer), this.cache.values(layer), spans);
-    decoder.linear(layer, "output", context, NO_DELTAS, stream);
-    using input = decoder.norm(stream, decoder.weights.layer(layer).norms.mlp);
+    decoder.write(layer, "output", context, NO_DELTAS, stream);
+    using input = decoder.norm(layer, "mlp", stream);
     using activated = decoder.gatedUp(layer, input, NO_DELTAS);
-    decoder.linear(layer, "down", activated, NO_DELTAS, stream);
+    decoder.write(layer, "down", activated, NO_DELTAS, stream);
     return stream;
   }
 }

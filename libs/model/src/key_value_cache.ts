@@ -7,7 +7,11 @@ export class KeyValueCache implements Disposable {
   readonly #keys: readonly Tensor[];
   readonly #values: readonly Tensor[];
 
-  constructor(device: Device, config: DecoderConfig, rows: number) {
+  constructor(
+    device: Device,
+    config: Pick<DecoderConfig, "layers" | "keyValueHeads" | "headDim">,
+    rows: number,
+  ) {
     const make = () => device.zeros([rows, config.keyValueHeads * config.headDim]);
     this.#keys = Array.from({ length: config.layers }, make);
     this.#values = Array.from({ length: config.layers }, make);

@@ -4,10 +4,9 @@ import { join } from "node:path";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { CpuDevice, type Tensor } from "@lora-loom/tensor";
 import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
-import type { Delta, Deltas } from "./base_model.ts";
+import type { BaseModel, Delta, Deltas } from "./base_model.ts";
 import { disposeDeltas } from "./deltas.ts";
 import { ModelError } from "./errors.ts";
-import type { LlamaModel } from "./llama_model.ts";
 import { openModel } from "./open_model.ts";
 import { oracleForward } from "./test_support/oracle.ts";
 import {
@@ -31,7 +30,7 @@ const ADAPTED = [
 /** Opens `model` from a folder on the CPU device, where everything is float64. */
 async function withModel(
   model: TestModel,
-  body: (opened: LlamaModel, device: CpuDevice) => Promise<void>,
+  body: (opened: BaseModel, device: CpuDevice) => Promise<void>,
 ): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), "loom-model-"));
   try {
@@ -55,7 +54,7 @@ function oracleLogits(
 
 /** Random deltas on the device, and the same as dense matrices. */
 function randomDeltas(
-  opened: LlamaModel,
+  opened: BaseModel,
   device: CpuDevice,
 ): { deltas: Deltas; dense: Map<string, number[][]> } {
   const deltas = new Map<string, Delta>();
@@ -285,7 +284,7 @@ Deno.test("LlamaModel.generate() says that logits are not finite instead of comp
 
 /** Greedy completions without a cache: a whole pass of each single sequence for every token. */
 async function recomputed(
-  opened: LlamaModel,
+  opened: BaseModel,
   device: CpuDevice,
   deltas: Deltas,
   maxNewTokens: number,

@@ -1,19 +1,18 @@
-import { cast, type Device, type DType, type Tensor } from "@lora-loom/tensor";
-import type { ModelWeights, StoredTensor } from "@lora-loom/formats";
+import type { ModelWeights } from "@lora-loom/formats";
+import type { Device, Tensor } from "@lora-loom/tensor";
 import {
   type Architecture,
-  LINEAR_ROLES,
   linearName,
   type LinearRole,
-  linearShape,
+  moduleShape,
   NORM_ROLES,
+  type NormRole,
+  outputsOf,
+  rolesOf,
 } from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";
-import { ModelError } from "./errors.ts";
-import { assertFinite } from "./finite.ts";
+import { WeightLoader } from "./weight_loader.ts";
 import type { DecoderWeights, LayerWeights, Linear } from "./weights.ts";
-
-const DTYPES: Readonly<Record<string, DType>> = { BF16: "bf16", F16: "f16", F32: "f32" };
 
 /**
  * Puts a decoder's weights on a device, one tensor at a time. They cross in their stored 16-bit form and are widened there.
@@ -26,114 +25,79 @@ export async function loadWeights(
   config: DecoderConfig,
   stored: ModelWeights,
 ): Promise<DecoderWeights> {
-  const loader = new Loader(device, stored);
+  const weights = new WeightLoader(device, stored);
   try {
-    const embeddings = await loader.load(`${architecture.embeddings}.weight`, [
-      config.vocabularySize,
-      config.hiddenSize,
-    ]);
+    const loader = new DecoderLoader(weights, architecture, config);
+    const vocabulary = [config.vocabularySize, config.hiddenSize];
+    const embeddings = await weights.load(`${architecture.embeddings}.weight`, vocabulary);
     const head = config.tiedEmbeddings
       ? embeddings
-      : await loader.load(`${architecture.head}.weight`, [config.vocabularySize, config.hiddenSize]);
-    const finalNorm = await loader.load(`${architecture.finalNorm}.weight`, [config.hiddenSize]);
+      : await weights.load(`${architecture.head}.weight`, vocabulary);
+    const finalNorm = await loader.norm(architecture.finalNorm, config.hiddenSize);
+    const positions = architecture.positions === undefined
+      ? undefined
+      : await weights.load(`${architecture.positions}.weight`, [config.maxPositions, config.hiddenSize]);
     const layers: LayerWeights[] = [];
-    for (let layer = 0; layer < config.layers; layer++) {
-      layers.push(await loadLayer(loader, architecture, config, layer));
-    }
-    await loader.checkFinite();
+    for (let layer = 0; layer < config.layers; layer++) layers.push(await loader.layer(layer));
+    await weights.checkFinite();
     return {
       embeddings,
       head,
-      finalNorm,
+      finalNorm: finalNorm.gain,
+      ...(finalNorm.bias && { finalNormBias: finalNorm.bias }),
+      ...(positions && { positions }),
       layer: (index) => layers[index]!,
-      [Symbol.dispose]: () => loader[Symbol.dispose](),
+      [Symbol.dispose]: () => weights[Symbol.dispose](),
     };
   } catch (error) {
-    loader[Symbol.dispose]();
+    weights[Symbol.dispose]();
     throw error;
   }
 }
 
-async function loadLayer(
-  loader: Loader,
-  architecture: Architecture,
-  config: DecoderConfig,
-  layer: number,
-): Promise<LayerWeights> {
-  const linears: Partial<Record<LinearRole, Linear>> = {};
-  for (const role of LINEAR_ROLES) {
+/** Loads the parts of a decoder as its architecture arranges them. */
+class DecoderLoader {
+  constructor(
+    readonly weights: WeightLoader,
+    readonly architecture: Architecture,
+    readonly config: DecoderConfig,
+  ) {}
+
+  async layer(layer: number): Promise<LayerWeights> {
+    const linears: Partial<Record<LinearRole, Linear>> = {};
+    for (const role of rolesOf(this.architecture)) linears[role] = await this.#linear(layer, role);
+    const norms: Partial<Record<NormRole, Tensor>> = {};
+    const normBiases: Partial<Record<NormRole, Tensor>> = {};
+    for (const role of NORM_ROLES) {
+      const name = this.architecture.norms[role];
+      if (name === undefined) continue;
+      const width = role === "query" || role === "key" ? this.config.headDim : this.config.hiddenSize;
+      const { gain, bias } = await this.norm(this.architecture.layerPrefix(layer) + name, width);
+      norms[role] = gain;
+      if (bias) normBiases[role] = bias;
+    }
+    return {
+      linears: linears as LayerWeights["linears"],
+      norms: norms as LayerWeights["norms"],
+      normBiases,
+    };
+  }
+
+  async norm(name: string, width: number): Promise<{ readonly gain: Tensor; readonly bias?: Tensor }> {
+    const { normKind, gainOffset = 0 } = this.architecture;
+    const gain = await this.weights.load(`${name}.weight`, [width], { offset: gainOffset });
+    return normKind === "layer" ? { gain, bias: await this.weights.load(`${name}.bias`, [width]) } : { gain };
+  }
+
+  /** One role's share of its module. */
+  async #linear(layer: number, role: LinearRole): Promise<Linear> {
+    const { architecture, config } = this;
     const name = linearName(architecture, layer, role);
-    const shape = linearShape(config, role);
-    const weight = await loader.load(`${name}.weight`, shape);
-    linears[role] = architecture.hasBias(role, config)
-      ? { weight, bias: await loader.load(`${name}.bias`, [shape[0]]) }
-      : { weight };
-  }
-  const norms: Record<string, Tensor> = {};
-  for (const role of NORM_ROLES) {
-    const name = architecture.norms[role];
-    if (name === undefined) continue;
-    const width = role === "query" || role === "key" ? config.headDim : config.hiddenSize;
-    norms[role] = await loader.load(`${architecture.layerPrefix(layer)}${name}.weight`, [width]);
-  }
-  return { linears: linears as LayerWeights["linears"], norms: norms as unknown as LayerWeights["norms"] };
-}
-
-/** Everything loaded so far, by name. */
-class Loader implements Disposable {
-  readonly #loaded = new Map<string, Tensor>();
-
-  constructor(readonly device: Device, readonly stored: ModelWeights) {}
-
-  /** Loads a tensor as f32. */
-  async load(name: string, shape: readonly number[]): Promise<Tensor> {
-    const tensor = this.#find(name, shape);
-    const bytes = await tensor.read();
-    const raw = this.device.upload(bytes, shape, this.#dtypeOf(tensor));
-    const widened = raw.dtype === "f32" ? raw : cast(raw, "f32");
-    if (widened !== raw) raw.dispose();
-    this.#loaded.set(name, widened);
-    return widened;
-  }
-
-  checkFinite(): Promise<void> {
-    return assertFinite(this.#loaded, `fetch the model again: ${this.stored.path} is damaged`);
-  }
-
-  [Symbol.dispose](): void {
-    for (const tensor of this.#loaded.values()) tensor.dispose();
-  }
-
-  #find(name: string, shape: readonly number[]): StoredTensor {
-    const tensor = this.stored.tensors.get(name);
-    const where = `${this.stored.path} ${name}`;
-    if (!tensor) {
-      throw new ModelError(
-        "missing_weight",
-        `the model's files hold no ${name} of shape [${shape}]`,
-        "fetch all files of the model, and see that config.json belongs to them",
-        where,
-      );
-    }
-    if (tensor.shape.length === shape.length && shape.every((size, axis) => tensor.shape[axis] === size)) {
-      return tensor;
-    }
-    throw new ModelError(
-      "wrong_weight_shape",
-      `${name} has shape [${tensor.shape}], config.json asks for [${shape}]`,
-      "see that config.json belongs to these weights",
-      where,
-    );
-  }
-
-  #dtypeOf(tensor: StoredTensor): DType {
-    const dtype = DTYPES[tensor.dtype];
-    if (dtype) return dtype;
-    throw new ModelError(
-      "unsupported_dtype",
-      `${tensor.name} is stored as ${tensor.dtype}; expected BF16, F16 or F32`,
-      "use the unquantised base model",
-      `${this.stored.path} ${tensor.name}`,
-    );
+    const [out, inFeatures] = moduleShape(architecture, config, role);
+    const range = outputsOf(architecture, config, role) ?? [0, out];
+    const options = { rows: range, transposed: architecture.transposed ?? false };
+    const weight = await this.weights.load(`${name}.weight`, [out, inFeatures], options);
+    if (!architecture.hasBias(role, config)) return { weight };
+    return { weight, bias: await this.weights.load(`${name}.bias`, [out], { rows: range }) };
   }
 }

@@ -1,20 +1,10 @@
 import { join } from "node:path";
 import { openModelWeights } from "@lora-loom/formats";
 import type { Device } from "@lora-loom/tensor";
-import { architectureOf } from "./architectures/registry.ts";
-import { Decoder } from "./decoder.ts";
+import { familyOf } from "./architectures/registry.ts";
+import type { BaseModel } from "./base_model.ts";
 import { readJsonFile } from "./json_file.ts";
-import { LlamaModel } from "./llama_model.ts";
-import { loadWeights } from "./load_weights.ts";
-
-/** Options of {@linkcode openModel}. */
-export interface OpenModelOptions {
-  /**
-   * `exact` (default) is what loading the folder gives everywhere. `bfloat16` reproduces a PyTorch model that was cast as a
-   * whole (`model.bfloat16()`), which rounds the rotary frequencies with the weights; logits differ by about 1e-3.
-   */
-  readonly rotaryFrequencies?: "exact" | "bfloat16";
-}
+import type { OpenModelOptions } from "./model_family.ts";
 
 /**
  * Opens a Hugging Face model folder (`config.json` and safetensors, in one file or shards) and puts its weights on a
@@ -27,14 +17,11 @@ export interface OpenModelOptions {
 export async function openModel(
   device: Device,
   directory: string,
-  { rotaryFrequencies = "exact" }: OpenModelOptions = {},
-): Promise<LlamaModel> {
+  options: OpenModelOptions = {},
+): Promise<BaseModel> {
   const path = join(directory, "config.json");
   const json = await readJsonFile(path);
-  const architecture = architectureOf(json, path);
-  const parsed = architecture.parseConfig(json, path);
-  const config = { ...parsed, rope: { ...parsed.rope, roundToBfloat16: rotaryFrequencies === "bfloat16" } };
+  const family = familyOf(json, path);
   using stored = await openModelWeights(directory);
-  const weights = await loadWeights(device, architecture, config, stored);
-  return new LlamaModel(new Decoder(device, architecture, config, weights));
+  return await family.open(device, json, path, stored, options);
 }

@@ -1,5 +1,5 @@
-import type { GpuDevice } from "@lora-loom/tensor";
-import type { Decoder } from "./decoder.ts";
+import type { Device, GpuDevice } from "@lora-loom/tensor";
+import type { DecoderConfig } from "./config.ts";
 
 /** How much of a batch a device can bind at once. */
 export interface RowLimits {
@@ -9,8 +9,14 @@ export interface RowLimits {
   readonly prompts: number;
 }
 
-/** What the decoder's device can bind of its activations. */
-export function rowLimits({ device, config }: Pick<Decoder, "device" | "config">): RowLimits {
+/** What a model's device can bind of its activations. */
+export function rowLimits({ device, config }: {
+  readonly device: Device;
+  readonly config: Pick<
+    DecoderConfig,
+    "mlpSize" | "queryHeads" | "headDim" | "hiddenSize" | "vocabularySize"
+  >;
+}): RowLimits {
   if (device.info.backend === "cpu") return { tokens: Infinity, prompts: Infinity };
   const { maxBindingBytes } = (device as GpuDevice).limits;
   const widest = Math.max(config.mlpSize, config.queryHeads * config.headDim, config.hiddenSize);

@@ -9,10 +9,12 @@ export interface Linear {
 
 /** One decoder layer's weights, all f32. */
 export interface LayerWeights {
-  readonly linears: Readonly<Record<LinearRole, Linear>>;
+  readonly linears: Readonly<Record<Exclude<LinearRole, "gate">, Linear> & { readonly gate?: Linear }>;
   readonly norms:
     & { readonly attention: Tensor; readonly mlp: Tensor }
     & Readonly<Partial<Record<NormRole, Tensor>>>;
+  /** Of layer norms. */
+  readonly normBiases?: Readonly<Partial<Record<NormRole, Tensor>>>;
 }
 
 /** A decoder's weights. Layers are asked for one at a time, so that an implementation need not hold them all. */
@@ -22,6 +24,9 @@ export interface DecoderWeights extends Disposable {
   /** `[vocabulary, hidden]`; the embeddings themselves where they are tied. */
   readonly head: Tensor;
   readonly finalNorm: Tensor;
+  readonly finalNormBias?: Tensor;
+  /** Of learned positions, `[maxPositions, hidden]`. */
+  readonly positions?: Tensor;
   /** Valid until another layer is asked for. */
   layer(index: number): LayerWeights;
 }

@@ -40,6 +40,11 @@ export interface Device extends AsyncDisposable {
    * @throws {TensorError} `shape_mismatch` when the number of bytes does not fit `shape` and `dtype`; `out_of_memory`
    */
   upload(data: ArrayBufferView, shape: readonly number[], dtype?: DType): Tensor;
+  /**
+   * The same, for large data: waits for memory to copy through where {@linkcode Device.upload}, which cannot wait, takes the slow way.
+   * `data` must not change meanwhile.
+   */
+  uploadStreamed(data: ArrayBufferView, shape: readonly number[], dtype?: DType): Promise<Tensor>;
   /** A new tensor of zeros. */
   zeros(shape: readonly number[], dtype?: DType): Tensor;
   /**
@@ -51,8 +56,12 @@ export interface Device extends AsyncDisposable {
   download(
     tensor: Tensor,
   ): Promise<Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>>;
-  /** Reads the elements back as the packed bytes of their dtype. */
-  downloadBytes(tensor: Tensor): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * Reads the elements back as the packed bytes of their dtype.
+   *
+   * @param into filled and returned instead of a new array, whose memory would first have to be found
+   */
+  downloadBytes(tensor: Tensor, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
   /** Waits until all queued work is done, and throws what went wrong in it. */
   finish(): Promise<void>;
   /** Releases everything. Tensors of this device are unusable afterwards. */

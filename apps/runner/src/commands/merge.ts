@@ -31,11 +31,9 @@ function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
       terminal.status("writing reports");
       return;
     }
-    const line = event.type === "stage"
-      ? `${event.stage} ${event.done} of ${event.total}, ${secondsText(event.elapsed)}`
-      : `module ${event.done} of ${event.total}, ${secondsText(event.elapsed)}, about ${
-        secondsText(event.remaining)
-      } left`;
+    const what = event.type === "stage" ? event.stage : "module";
+    const left = event.remaining === null ? "" : `, about ${secondsText(event.remaining)} left`;
+    const line = `${what} ${event.done} of ${event.total}, ${secondsText(event.elapsed)}${left}`;
     if (terminal.isInteractive) terminal.status(line);
     else if (event.elapsed >= nextLine) {
       terminal.note(line);
@@ -69,6 +67,20 @@ function measuredLines({ output_error, agreement }: MergeSummary["quality"]): st
   return lines;
 }
 
+/** What the refinement did; nothing where there was none. */
+function refinementLines({ refinement, quality }: MergeSummary | RemoteSummary): string[] {
+  if (!refinement) return [];
+  const { steps_done, kept_step, first_loss, last_loss, agreement_before } = refinement;
+  const kept = kept_step === 0 ? "the merge before was kept" : `step ${kept_step} was kept`;
+  const loss = first_loss === null || last_loss === null
+    ? ""
+    : `, loss ${short(first_loss)} to ${short(last_loss)}`;
+  const agreement = agreement_before === null || !quality.agreement
+    ? ""
+    : `, agreement ${short(agreement_before)} to ${short(quality.agreement.merged.mean)}`;
+  return [`  refinement               ${steps_done} steps without labels, ${kept}${loss}${agreement}`];
+}
+
 /** What a merge did, for people. */
 export function summaryText(summary: MergeSummary | RemoteSummary): string {
   const { seconds, quality } = summary;
@@ -87,6 +99,7 @@ export function summaryText(summary: MergeSummary | RemoteSummary): string {
     `  time      ${secondsText(seconds.total)} (${parts})`,
     `  memory    ${memoryText(summary)}`,
     ...measuredLines(quality),
+    ...refinementLines(summary),
     `  cosine to each adapter   ${cosines.join(", ")}`,
     `  cosine to their sum      ${short(quality.cosine_to_sum)}`,
     // What a method measured on real inputs says more than the distance from a sum that it does not aim at.

@@ -1,11 +1,11 @@
 import type { Inspection } from "@lora-loom/merge";
-import type { AdapterFacts } from "../work/inspection.ts";
+import type { AdapterFacts, ReadingOptions } from "../work/inspection.ts";
 import type { PublicError } from "../errors.ts";
 import type { ReceivedFile } from "./incoming.ts";
 
 /** An adapter that the server keeps, as the API shows it in lists. */
-export interface AdapterResource extends AdapterFacts {
-  /** From its content: the same files have the same id. */
+export interface AdapterResource extends AdapterFacts, ReadingOptions {
+  /** From its content and how it is read: the same files have the same id. */
   readonly id: string;
   readonly name: string;
   /** ISO 8601. */

@@ -4,9 +4,9 @@ import type { DatabaseSync } from "node:sqlite";
 import type { DataFolder } from "../data/folder.ts";
 import { sweep } from "../data/folder.ts";
 import { exists, removeIfThere, renameDurably } from "../data/durable.ts";
-import { describeFailure, notFound, type PublicError, ServerError } from "../errors.ts";
+import { describeFailure, notFound, type PublicError, ServerError, storeFull } from "../errors.ts";
 import type { Limits } from "../limits.ts";
-import type { AdapterFacts, InspectionWork } from "../work/inspection.ts";
+import type { AdapterFacts, AdapterPlace, InspectionWork, ReadingOptions } from "../work/inspection.ts";
 import type { AdapterDetail, AdapterResource, PublicInspection } from "./adapter.ts";
 import { Incoming, type ReceivedFile } from "./incoming.ts";
 import type { UploadSink } from "./sink.ts";
@@ -21,6 +21,7 @@ interface Row {
   readonly bytes: number;
   readonly files: string;
   readonly facts: string;
+  readonly options: string;
   readonly inspection: string | null;
   readonly problem: string | null;
 }
@@ -43,10 +44,11 @@ export interface UploadOutcome {
   readonly isNew: boolean;
 }
 
-/** Equal files under equal names make an equal id, so that an upload can be repeated without harm. */
-function contentId(files: readonly ReceivedFile[]): string {
+/** Equal files under equal names, read alike, make an equal id, so that an upload can be repeated without harm. */
+function contentId(files: readonly ReceivedFile[], options: ReadingOptions): string {
   const text = files.map(({ name, sha256 }) => `${sha256}  ${name}\n`).join("");
-  return createHash("sha256").update(text).digest("hex").slice(0, ID_DIGITS);
+  const reading = Object.keys(options).length > 0 ? JSON.stringify(options) : "";
+  return createHash("sha256").update(text + reading).digest("hex").slice(0, ID_DIGITS);
 }
 
 /** The adapters that were uploaded: files in a folder of their own each, what they are in the database. */
@@ -86,20 +88,25 @@ export class AdapterStore {
     };
   }
 
-  /** Where a merge finds the adapter: its only file, or its folder. */
-  path(id: string): string {
-    const { id: folder, files } = this.#row(id);
+  /** Where a merge finds the adapter, its only file or its folder, and how it is to be read. */
+  place(id: string): AdapterPlace {
+    const { id: folder, files, options } = this.#row(id);
     const names = (JSON.parse(files) as ReceivedFile[]).map(({ name }) => name);
-    return join(this.#parts.folder.adapters, folder, names.length === 1 ? names[0]! : "");
+    const path = join(this.#parts.folder.adapters, folder, names.length === 1 ? names[0]! : "");
+    return { path, ...JSON.parse(options) as ReadingOptions };
   }
 
   /**
    * Takes an upload.
    *
    * @param read brings the files to the sink, and says how the adapter shall be called, if anything does
+   * @param options how the adapter is to be read, now and in every merge
    * @throws {ServerError} when the upload is refused; {FormatError} when it is no adapter. Nothing of it is left then.
    */
-  async receive(read: (sink: UploadSink) => Promise<string | undefined>): Promise<UploadOutcome> {
+  async receive(
+    read: (sink: UploadSink) => Promise<string | undefined>,
+    options: ReadingOptions = {},
+  ): Promise<UploadOutcome> {
     const { folder, limits } = this.#parts;
     if (this.#uploads >= limits.uploads) throw tooBusy(limits.uploads);
     this.#uploads++;
@@ -107,7 +114,7 @@ export class AdapterStore {
       const incoming = await Incoming.open(folder.incoming, limits, this.#budget());
       try {
         const name = await read(incoming);
-        return await this.#keep(incoming, name);
+        return await this.#keep(incoming, name, options);
       } finally {
         await incoming.discard();
       }
@@ -146,20 +153,22 @@ export class AdapterStore {
     const { limits, used } = this.#parts;
     const free = limits.storeBytes - used();
     if (free > 0) return Math.min(limits.uploadBytes, free);
-    throw new ServerError(
-      507,
-      "store_full",
-      `the server keeps ${limits.storeBytes} bytes already, and takes no more`,
-      "delete adapters or merges that are no longer needed",
-    );
+    throw storeFull(limits.storeBytes);
   }
 
-  async #keep(incoming: Incoming, name: string | undefined): Promise<UploadOutcome> {
-    const { database, folder, inspector, limits } = this.#parts;
+  async #keep(
+    incoming: Incoming,
+    name: string | undefined,
+    options: ReadingOptions,
+  ): Promise<UploadOutcome> {
+    const { database, folder, limits } = this.#parts;
     const files = incoming.files();
-    const id = contentId(files);
+    const id = contentId(files, options);
     const single = files.length === 1 ? files[0]!.name : undefined;
-    const facts = await this.#describe(join(incoming.path, single ?? ""), inspector, incoming.path);
+    const facts = await this.#describe(
+      { path: join(incoming.path, single ?? ""), ...options },
+      incoming.path,
+    );
     return await this.#inTurn(async () => {
       const known = database.prepare("SELECT * FROM adapters WHERE id = ?").get(id) as unknown as
         | Row
@@ -181,21 +190,22 @@ export class AdapterStore {
         bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
         files: JSON.stringify(files),
         facts: JSON.stringify(facts),
+        options: JSON.stringify(options),
         inspection: null,
         problem: null,
       };
       database.prepare(
-        "INSERT INTO adapters (id, name, created, bytes, files, facts) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO adapters (id, name, created, bytes, files, facts, options) VALUES (?, ?, ?, ?, ?, ?, ?)",
       )
-        .run(row.id, row.name, row.created, row.bytes, row.files, row.facts);
+        .run(row.id, row.name, row.created, row.bytes, row.files, row.facts, row.options);
       this.#inspectLater(row);
       return { adapter: this.#resource(row), isNew: true };
     });
   }
 
-  async #describe(path: string, inspector: InspectionWork, incoming: string) {
+  async #describe(place: AdapterPlace, incoming: string) {
     try {
-      return await inspector.describe(path);
+      return await this.#parts.inspector.describe(place);
     } catch (error) {
       const hide = (text: string) =>
         this.#parts.hide(text.replaceAll(`${incoming}/`, "").replaceAll(incoming, "the upload"));
@@ -221,7 +231,7 @@ export class AdapterStore {
     const isKept = () => database.isOpen && database.prepare("SELECT 1 FROM adapters WHERE id = ?").get(id);
     if (!isKept()) return;
     try {
-      const { path: _path, files: _files, name: _name, ...rest } = await inspector.inspect(this.path(id));
+      const { path: _path, files: _files, name: _name, ...rest } = await inspector.inspect(this.place(id));
       const shown = {
         ...rest,
         problems: rest.problems.map(({ code, message, where }) => ({
@@ -255,7 +265,9 @@ export class AdapterStore {
       message: hide(message),
       where: hide(where),
     }));
-    return { id, name, created, bytes, files: JSON.parse(row.files) as ReceivedFile[], ...facts, warnings };
+    const files = JSON.parse(row.files) as ReceivedFile[];
+    const options = JSON.parse(row.options) as ReadingOptions;
+    return { id, name, created, bytes, files, ...facts, warnings, ...options };
   }
 }
 

@@ -22,8 +22,8 @@ export class HeaderGuard {
     throw new ServerError(
       413,
       "header_too_large",
-      `${this.name} announces a header of ${length} bytes, at most ${this.limit} are taken`,
-      "check that it is a safetensors file; the server's limit is --limit headerBytes=N",
+      `the first bytes of ${this.name} announce a header of ${length} bytes, at most ${this.limit} are taken`,
+      "check that it is a safetensors file, whole and unpacked; the server's limit is --limit headerBytes=N",
       this.name,
     );
   }

@@ -5,6 +5,7 @@ import { removeIfThere, renameDurably } from "../data/durable.ts";
 import { type DataFolder, sweep } from "../data/folder.ts";
 import { notFound, ServerError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
+import type { InspectionWork } from "../work/inspection.ts";
 
 const ID_DIGITS = 24;
 
@@ -18,43 +19,13 @@ export interface Calibration {
   readonly rows: number;
 }
 
-function invalidRow(line: number, detail: string): ServerError {
-  return new ServerError(
-    422,
-    "invalid_row",
-    `line ${line} is no row of calibration text: ${detail}`,
-    'write one JSON object a line: {"prompt": "…"} or {"text": "…"}',
-    `line ${line}`,
-  );
-}
-
-/** Counts the rows, each of which must be an object with a prompt or a text. */
-function countRows(text: string): number {
-  let rows = 0;
-  for (const [index, line] of text.split("\n").entries()) {
-    if (line.trim() === "") continue;
-    let row: unknown;
-    try {
-      row = JSON.parse(line);
-    } catch (error) {
-      throw invalidRow(index + 1, (error as Error).message);
-    }
-    const { prompt, text } = (row ?? {}) as { prompt?: unknown; text?: unknown };
-    if (typeof prompt !== "string" && typeof text !== "string") {
-      throw invalidRow(index + 1, "neither prompt nor text");
-    }
-    rows++;
-  }
-  if (rows === 0) throw invalidRow(1, "there is none");
-  return rows;
-}
-
 /** The calibration texts that were uploaded. */
 export class CalibrationStore {
   constructor(
     private readonly database: DatabaseSync,
     private readonly folder: DataFolder,
     private readonly limits: Limits,
+    private readonly inspector: Pick<InspectionWork, "countRows">,
   ) {}
 
   /** Removes what a killed server left behind. */
@@ -82,12 +53,12 @@ export class CalibrationStore {
     return join(this.folder.calibrations, `${this.get(id).id}.jsonl`);
   }
 
-  /** @throws {ServerError} `not_text`, `invalid_row`, `too_many_calibrations` */
+  /** @throws {MergeError} `not_text`, `invalid_row`; {ServerError} `too_many_calibrations` */
   async add(
     name: string,
     bytes: Uint8Array<ArrayBuffer>,
   ): Promise<{ calibration: Calibration; isNew: boolean }> {
-    const rows = countRows(decode(bytes));
+    const rows = await this.inspector.countRows(bytes);
     const id = createHash("sha256").update(bytes).digest("hex").slice(0, ID_DIGITS);
     const known = this.list().find((one) => one.id === id);
     if (known) return { calibration: known, isNew: false };
@@ -132,19 +103,5 @@ export class CalibrationStore {
     }
     this.database.prepare("DELETE FROM calibrations WHERE id = ?").run(id);
     await removeIfThere(path);
-  }
-}
-
-function decode(bytes: Uint8Array): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new ServerError(
-      422,
-      "not_text",
-      "the body is not UTF-8 text",
-      "send a JSON Lines file in UTF-8",
-      "body",
-    );
   }
 }

@@ -44,6 +44,7 @@ const MIGRATIONS: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX inputs_by_input ON inputs (input);
   `,
+  `ALTER TABLE adapters ADD COLUMN options TEXT NOT NULL DEFAULT '{}';`,
 ];
 
 function busy(path: string): ServerError {

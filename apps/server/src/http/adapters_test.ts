@@ -46,6 +46,49 @@ Deno.test("POST /api/adapters gives the same adapter for the same files, as a fo
     assertEquals((await server.json<AdapterResource[]>("/api/adapters")).length, 1);
   }));
 
+/** The files of a PEFT folder with a tensor that a plain LoRA does not have. */
+async function biasedForm(): Promise<FormData> {
+  const folder = adapterPath("language");
+  const bytes = await Deno.readFile(`${folder}/adapter_model.safetensors`);
+  const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+  const size = bytes.length - 8 - length;
+  header["base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias"] = {
+    dtype: "F32",
+    shape: [1],
+    data_offsets: [size, size + 4],
+  };
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const start = new Uint8Array(8);
+  new DataView(start.buffer).setBigUint64(0, BigInt(text.length), true);
+  const weights = new Blob([start, text, bytes.subarray(8 + length), new Uint8Array(4)]);
+  const form = new FormData();
+  form.append(
+    "file",
+    new Blob([await Deno.readFile(`${folder}/adapter_config.json`)]),
+    "adapter_config.json",
+  );
+  form.append("file", weights, "adapter_model.safetensors");
+  return form;
+}
+
+Deno.test("POST /api/adapters takes what is no plain LoRA only when its loss is accepted, and merges remember that", () =>
+  withServer({}, async (server) => {
+    const send = async (query: string) =>
+      server.fetch(`/api/adapters${query}`, { method: "POST", body: await biasedForm() });
+    assertEquals((await errorOf(await send(""), 422)).code, "unsupported_tensor");
+    const response = await send("?name=biased&drop=lora_bias");
+    assertEquals(response.status, 201);
+    const adapter = await response.json() as AdapterResource;
+    assertEquals([adapter.name, adapter.drop, adapter.expand], ["biased", ["lora_bias"], undefined]);
+    assertEquals(await (await send("?drop=lora_bias&drop=lora_bias")).json(), adapter);
+    const { id } = await server.startMerge({ method: "svd", adapters: [{ id: adapter.id }] });
+    const { result } = await server.until(id, "done", "failed");
+    assert(result);
+    const record = await server.json<{ recipe: { adapters: object[] } }>(`/api/merges/${id}/files/loom.json`);
+    assertEquals((record.recipe.adapters[0] as { drop?: unknown }).drop, ["lora_bias"]);
+  }));
+
 Deno.test("POST /api/adapters leaves out what is no part of an adapter", () =>
   withServer({}, async (server) => {
     const first = await server.upload("language");

@@ -9,9 +9,12 @@ const TYPES: Readonly<Record<string, string>> = {
   ".md": "text/markdown; charset=utf-8",
 };
 
-/** The report is a page of its own without scripts: it may style itself and nothing else. */
+/**
+ * The report is a page of its own without scripts: it may style itself and nothing else. Its origin is the page's, which
+ * measures how high it is.
+ */
 const REPORT_POLICY =
-  "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox";
+  "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox allow-same-origin";
 
 /**
  * The result of a merge that is done.

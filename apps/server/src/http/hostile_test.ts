@@ -129,6 +129,24 @@ Deno.test("malformed forms and archives are refused", () =>
     assertEquals(await send(method), "malformed_zip");
   }));
 
+Deno.test("options of an upload that are none are refused", () =>
+  withServer({}, async (server, data) => {
+    for (
+      const query of ["?drop=", `?drop=${"x".repeat(301)}`, "?expand=yes", "?drop=a".padEnd(800, "&drop=a")]
+    ) {
+      const init = { body: await formOf(adapterPath("language")) };
+      assertEquals(await refused(server, data, 400, init, query), "invalid_option", query.slice(0, 20));
+    }
+  }));
+
+Deno.test("patterns that could keep a matcher busy forever are just patterns", () =>
+  withServer({}, async (server) => {
+    const { id } = await server.upload("language");
+    const request = { method: "svd", adapters: [{ id }], include: ["*a".repeat(200), "{*,?}".repeat(90)] };
+    const { code } = await errorOf(await server.post("/api/merges", { ...request, exclude: ["*"] }), 422);
+    assertEquals(code, "no_module_matches");
+  }));
+
 Deno.test("an upload without adapter, of several adapters or of a pickle is refused", () =>
   withServer({}, async (server, data) => {
     const upload = (names: readonly string[]) => {
@@ -265,9 +283,11 @@ Deno.test("a full store takes no more", () =>
 
 Deno.test("a store without room takes no more", () =>
   withServer({ limits: { storeBytes: 600_132 } }, async (server) => {
-    await server.upload("language");
+    const { id } = await server.upload("language");
     const init = { method: "POST", body: await formOf(adapterPath("speech")) };
     assertEquals((await errorOf(await server.fetch("/api/adapters", init), 507)).code, "store_full");
+    const merge = await server.post("/api/merges", { method: "svd", adapters: [{ id }] });
+    assertEquals((await errorOf(merge, 507)).code, "store_full");
   }));
 
 Deno.test("an upload that stands still or breaks off is given up", () =>

@@ -32,7 +32,10 @@ const refer = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` 
 const warning = object({ code: string, message: string, where: string });
 
 const adapter: Readonly<Record<string, Schema>> = {
-  id: { type: "string", description: "made from the content: the same files have the same id" },
+  id: {
+    type: "string",
+    description: "made from the content and how it is read: the same files have the same id",
+  },
   name: string,
   created: time,
   bytes: integer,
@@ -45,6 +48,8 @@ const adapter: Readonly<Record<string, Schema>> = {
   parameters: { ...integer, description: "numbers in all factors" },
   modules: { ...integer, description: "how many modules it adapts" },
   warnings: list(warning),
+  "drop?": { ...list(string), description: "what its upload agreed to lose" },
+  "expand?": { type: "boolean", description: "whether its LoHa or LoKr is expanded" },
 };
 
 /** The shapes of everything that the API speaks of. */
@@ -110,6 +115,10 @@ export const SCHEMAS = {
       minItems: 1,
     },
     "parameters?": { type: "object", description: "see GET /api/methods" },
+    "refine?": {
+      type: "object",
+      description: 'refine the merge on the calibration prompts, such as {"steps": 100}',
+    },
     "include?": { ...list(string), description: 'module filters such as "*.q_proj"' },
     "exclude?": list(string),
     "format?": { enum: [...OUTPUT_FORMATS], default: "peft" },
@@ -130,7 +139,10 @@ export const SCHEMAS = {
       "total?": integer,
       "seconds?": number,
       "elapsed?": number,
-      "remaining?": { ...number, description: "seconds, an estimate" },
+      "remaining?": {
+        ...nullable(number),
+        description: "seconds, an estimate, of a stage for its kind alone; null until it is known",
+      },
     }),
   },
   MergeResult: object({

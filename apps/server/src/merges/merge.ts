@@ -23,6 +23,8 @@ export interface MergeRequest {
   readonly base_model?: string;
   readonly adapters: readonly RequestedAdapter[];
   readonly parameters?: Readonly<Record<string, ParameterValue>>;
+  /** Settings of a refinement after the merge. */
+  readonly refine?: Readonly<Record<string, ParameterValue>>;
   readonly include?: readonly string[];
   readonly exclude?: readonly string[];
   /** Layout of the merged adapter. */

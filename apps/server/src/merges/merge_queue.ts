@@ -1,5 +1,5 @@
 import type { Recipe } from "@lora-loom/merge";
-import { describeFailure, type PublicError, ServerError } from "../errors.ts";
+import { describeFailure, type PublicError, ServerError, storeFull } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { Merger } from "../work/merger.ts";
 import type { MemoryPeaks } from "../work/messages.ts";
@@ -21,6 +21,8 @@ export interface MergeQueueParts {
   readonly mergers: readonly Merger[];
   readonly limits: Limits;
   recipe(request: MergeRequest, id: string): Promise<Recipe>;
+  /** Bytes that everything kept takes now. */
+  readonly used: () => number;
   readonly hide: (text: string) => string;
 }
 
@@ -70,9 +72,10 @@ export class MergeQueue {
     this.#pump();
   }
 
-  /** @throws {ServerError} `queue_full`, `too_many_merges` */
+  /** @throws {ServerError} `queue_full`, `too_many_merges`, `store_full` */
   add(name: string, request: MergeRequest): MergeResource {
-    const { store, limits } = this.#parts;
+    const { store, limits, used } = this.#parts;
+    if (used() >= limits.storeBytes) throw storeFull(limits.storeBytes);
     if (store.count("queued") >= limits.queue) {
       const message = `${limits.queue} merges wait already`;
       throw new ServerError(503, "queue_full", message, "wait until some are done, and send it again");

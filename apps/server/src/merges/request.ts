@@ -1,6 +1,7 @@
 import { didYouMean, nearest, type Recipe, recipeFromObject } from "@lora-loom/merge";
 import * as v from "valibot";
 import { ServerError } from "../errors.ts";
+import type { AdapterPlace } from "../work/inspection.ts";
 import type { MergeRequest } from "./merge.ts";
 
 const MAX_NAME = 120;
@@ -28,6 +29,9 @@ const requestSchema = v.strictObject({
   base_model: v.exactOptional(v.pipe(v.string(), v.minLength(1), v.maxLength(500))),
   adapters: v.pipe(v.array(adapterSchema), v.minLength(1, "expected at least one adapter")),
   parameters: v.exactOptional(
+    v.pipe(map, v.record(v.string(), v.union([v.number(), v.string(), v.boolean()]))),
+  ),
+  refine: v.exactOptional(
     v.pipe(map, v.record(v.string(), v.union([v.number(), v.string(), v.boolean()]))),
   ),
   include: v.exactOptional(patterns),
@@ -85,7 +89,7 @@ export function parseRequest(value: unknown, maxAdapters: number): MergeRequest 
 
 /** Where the server keeps what a request names. */
 export interface RequestPlaces {
-  adapter(id: string): { readonly name: string; readonly path: string };
+  adapter(id: string): AdapterPlace & { readonly name: string };
   calibration(id: string): string;
   model(name: string): Promise<string>;
   /** The folder that the merge shall write. */
@@ -103,10 +107,10 @@ export async function recipeOf(request: MergeRequest, places: RequestPlaces): Pr
     ...rest,
     ...(base_model === undefined ? {} : { base_model: await places.model(base_model) }),
     adapters: adapters.map(({ id, name, weight, calibration }) => {
-      const adapter = places.adapter(id);
+      const { name: ownName, ...place } = places.adapter(id);
       return {
-        path: adapter.path,
-        name: name ?? adapter.name,
+        ...place,
+        name: name ?? ownName,
         ...(weight === undefined ? {} : { weight }),
         ...(calibration === undefined ? {} : { calibration: places.calibration(calibration) }),
       };

@@ -67,7 +67,10 @@ export function adaptersSection() {
       return adapter.id;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      line.replaceWith(failed(one.name, error.error));
+      line.replaceWith(failed(one, error.error, async (reading) => {
+        await upload({ ...one, reading });
+        render();
+      }));
       return undefined;
     }
   }
@@ -96,18 +99,43 @@ function note(message, fix) {
     h("strong", {}, message),
     h("span", { class: "small" }, fix),
   );
-  line.append(closeButton(line));
+  line.append(h("div", {}, closeButton(line)));
   return line;
 }
 
-function failed(name, error) {
+/** The ways out that an error names in the words of the command line, as buttons. */
+function waysOut({ fix }, line, again) {
+  const [, quoted, plain] = /--drop (?:"([^"]+)"|(\S+))/.exec(fix) ?? [];
+  const lost = quoted ?? plain;
+  const button = (label, reading) =>
+    h("button", {
+      type: "button",
+      onclick() {
+        line.remove();
+        again(reading);
+      },
+    }, label);
+  return [
+    /--expand\b/.test(fix) && button("Expand it", "&expand=true"),
+    lost && button(`Take it without ${lost}`, `&drop=${encodeURIComponent(lost)}`),
+  ].filter(Boolean);
+}
+
+function failed({ name, reading = "" }, error, again) {
   const line = h("div", { class: "upload failed" }, h("strong", {}, `${name} was refused`), errorBox(error));
-  line.append(closeButton(line));
+  line.append(
+    h(
+      "div",
+      { class: "row" },
+      waysOut(error, line, (more) => again(reading + more)),
+      closeButton(line),
+    ),
+  );
   return line;
 }
 
 function closeButton(line) {
-  return h("div", {}, h("button", { type: "button", onclick: () => line.remove() }, "All right"));
+  return h("button", { type: "button", onclick: () => line.remove() }, "Dismiss");
 }
 
 /** Where adapters are dropped; two buttons do the same without a mouse. */
@@ -164,7 +192,7 @@ function dropZone(receive) {
   return zone;
 }
 
-function factsText({ format, ranks, modules, parameters, bytes, base_model: base }) {
+function factsText({ format, ranks, modules, parameters, bytes, base_model: base, drop, expand }) {
   return [
     format,
     `rank ${ranks.join(", ")}`,
@@ -172,6 +200,8 @@ function factsText({ format, ranks, modules, parameters, bytes, base_model: base
     `${countText(parameters)} parameters`,
     bytesText(bytes),
     base && `for ${base}`,
+    drop?.length > 0 && `without ${drop.join(", ")}`,
+    expand && "expanded",
   ].filter(Boolean).join(" · ");
 }
 

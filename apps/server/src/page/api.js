@@ -74,12 +74,12 @@ export async function fetchArchive(id, format) {
 /**
  * Uploads one adapter and tells how far it is; fetch() cannot tell that.
  *
- * @param upload what `readDrop` gives: a name and files with paths
+ * @param upload what `adaptersOf` gives: a name and files with paths; `reading` says how it is to be read, for the address
  * @param onProgress gets a number from 0 to 1
  */
-export function uploadAdapter({ name, files }, onProgress) {
+export function uploadAdapter({ name, files, reading = "" }, onProgress) {
   const single = files.length === 1 ? files[0].file : undefined;
-  const query = `?name=${encodeURIComponent(single ? single.name : name)}`;
+  const query = `?name=${encodeURIComponent(single ? single.name : name)}${reading}`;
   const request = new XMLHttpRequest();
   request.open("POST", `/api/adapters${query}`);
   request.responseType = "json";

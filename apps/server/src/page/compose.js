@@ -5,7 +5,7 @@ import { copyable, errorBox, field, h } from "./dom.js";
 import { changed, draft, forgetListeners, onChange, requestOf } from "./draft.js";
 import { threads } from "./drawing.js";
 import { plural } from "./format.js";
-import { library, methodNamed, nameOf, refresh } from "./library.js";
+import { library, methodNamed, nameOf, readingOf, refresh } from "./library.js";
 import { methodSection } from "./method.js";
 import { commandLine, recipeYaml } from "./recipe.js";
 
@@ -164,7 +164,7 @@ function recipePanel() {
     const lack = missing(method);
     picture.hidden = draft.adapters.length === 0;
     picture.replaceChildren(threads(draft.adapters.map(({ weight }) => weight)));
-    recipe.set(recipeYaml(requestOf(method), nameOf));
+    recipe.set(recipeYaml(requestOf(method), nameOf, readingOf));
     start.disabled = lack !== undefined;
     hint.textContent = lack ?? `${method.title}, ${plural(draft.adapters.length, "adapter")}`;
   }

@@ -35,6 +35,11 @@ export function nameOf(id) {
   return [...library.adapters, ...library.calibrations].find((one) => one.id === id)?.name ?? id;
 }
 
+/** How an adapter is read; of one that was deleted nothing is known. */
+export function readingOf(id) {
+  return library.adapters.find((one) => one.id === id) ?? {};
+}
+
 /** What an adapter's values show; asked for until the server has looked at them. */
 export async function inspection(id) {
   for (let pause = 200; !library.inspections.has(id); pause = Math.min(2 * pause, 5000)) {

@@ -87,13 +87,19 @@ async function showDevice() {
   try {
     const { device, device_error: error, merges } = await api.health();
     place.className = `device ${device ? "ready" : error ? "broken" : ""}`;
-    const busy = merges.running + merges.queued;
+    const work = [
+      merges.running > 0 && `${merges.running} running`,
+      merges.queued > 0 && `${merges.queued} waiting`,
+    ];
     const name = device ? device.name.replace(/\s*\(.*$/, "") : error ? "no device" : "starting";
-    place.textContent = busy > 0 ? `${name} · ${busy} at work` : name;
+    place.textContent = [name, ...work].filter(Boolean).join(" · ");
     place.title = device ? `${device.name}, ${device.class}` : error?.message ?? "";
-  } catch {
-    place.className = "device broken";
-    place.textContent = "";
+  } catch (error) {
+    // Who may not enter yet sees the gate, and no device.
+    const isClosed = error instanceof ApiError && error.status === 401;
+    place.className = isClosed ? "device closed" : "device broken";
+    place.textContent = isClosed ? "" : "no answer";
+    place.title = "";
   }
 }
 

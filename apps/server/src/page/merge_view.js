@@ -3,7 +3,7 @@ import { api, ApiError, fetchArchive } from "./api.js";
 import { announce, copyable, errorBox, h } from "./dom.js";
 import { takeUp } from "./draft.js";
 import { bytesText, plural, secondsText, shareText, timeText } from "./format.js";
-import { library, methodNamed, nameOf, refresh } from "./library.js";
+import { library, methodNamed, nameOf, readingOf, refresh } from "./library.js";
 import { commandLine, recipeYaml } from "./recipe.js";
 
 const isOver = ({ state }) => state !== "queued" && state !== "running";
@@ -105,7 +105,8 @@ function progressView() {
       } else if (event.type === "stage") {
         bar.value = event.total > 0 ? event.done / event.total : 0;
         line.textContent = `${event.stage}: ${event.done} of ${event.total}`;
-        left.textContent = `${secondsText(event.elapsed)} so far`;
+        const rest = event.remaining === null ? "" : `, about ${secondsText(event.remaining)} left of this`;
+        left.textContent = `${secondsText(event.elapsed)} so far${rest}`;
       } else if (event.type === "module") {
         bar.value = event.done / event.total;
         line.textContent = `Module ${event.done} of ${event.total}: ${event.name}`;
@@ -124,7 +125,7 @@ function recipeCard({ request }) {
   return h(
     "section",
     { class: "card methods", "aria-label": "Recipe" },
-    copyable("recipe.yaml", recipeYaml(request, nameOf)).element,
+    copyable("recipe.yaml", recipeYaml(request, nameOf, readingOf)).element,
     copyable("Command line", commandLine()).element,
   );
 }
@@ -280,6 +281,7 @@ function warningsList(warnings) {
 
 function reportCard({ id }) {
   const address = `/api/merges/${id}/files/report.html`;
+  const frame = h("iframe", { src: address, title: "Merge report", onload: () => fitHeight(frame) });
   return h(
     "section",
     { class: "card", "aria-labelledby": "report" },
@@ -293,8 +295,17 @@ function reportCard({ id }) {
         h("a", { href: address, target: "_blank", rel: "noopener" }, "Open by itself"),
       ),
     ),
-    h("iframe", { src: address, title: "Merge report", loading: "lazy" }),
+    frame,
   );
+}
+
+/** Makes a frame as high as what it shows, whenever that changes. */
+function fitHeight(frame) {
+  const { documentElement: root } = frame.contentDocument;
+  new ResizeObserver(() => {
+    const borders = frame.offsetHeight - frame.clientHeight;
+    frame.style.height = `${Math.ceil(root.getBoundingClientRect().height) + borders}px`;
+  }).observe(root);
 }
 
 /** What a method is called, for lists. */

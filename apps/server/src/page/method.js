@@ -1,6 +1,6 @@
 /** The second step: the method, its parameters, and what it needs besides adapters. */
 import { api } from "./api.js";
-import { errorBox, field, h } from "./dom.js";
+import { errorBox, field, h, newId } from "./dom.js";
 import { changed, draft, parameterText, setParameter } from "./draft.js";
 import { library, methodNamed, nameOf, refresh } from "./library.js";
 
@@ -37,7 +37,7 @@ export function methodSection() {
     about.replaceChildren(
       h("h3", {}, method.title),
       h("p", {}, method.summary),
-      h("p", { class: "formula" }, method.formula),
+      h("p", { class: "formula" }, formulaText(method.formula)),
       h("p", { class: "small soft" }, method.source),
     );
     renderInputs();
@@ -102,16 +102,34 @@ function parameterFields({ parameters }) {
   ].filter(Boolean);
 }
 
+/** A formula with its indices below the line: `C_i` is written as mathematics is. */
+function formulaText(formula) {
+  return formula.split(/_([A-Za-z0-9])(?![A-Za-z0-9_])/).map((part, index) =>
+    index % 2 === 0 ? part : h("sub", {}, part)
+  );
+}
+
 function parameterField(parameter) {
   const { name, help, formula, type, range, default: fallback } = parameter;
   const isChoice = type === "choice" || type === "boolean";
   const explained = [
     h("span", {}, help),
-    formula && h("span", {}, h("br"), h("span", { class: "mono" }, formula)),
+    formula && h("span", {}, h("br"), h("span", { class: "formula" }, formulaText(formula))),
     !isChoice && h("span", {}, h("br"), `Takes ${range}. Default: ${fallback}.`),
   ].filter(Boolean);
   const control = isChoice ? choiceControl(parameter) : textControl(parameter);
-  return field(name.replaceAll("_", " "), control, explained);
+  const element = field(name.replaceAll("_", " "), control, explained);
+  if (!isChoice) offerWords(parameter, control, element);
+  return element;
+}
+
+/** Words that a parameter takes besides numbers are offered while one types. */
+function offerWords({ schema }, input, place) {
+  const words = (schema.anyOf ?? []).flatMap((form) => form.enum ?? []);
+  if (words.length === 0) return;
+  const id = newId();
+  input.setAttribute("list", id);
+  place.append(h("datalist", { id }, words.map((value) => h("option", { value }))));
 }
 
 function choiceControl({ name, type, schema, default: fallback }) {

@@ -14,8 +14,9 @@ const list = (values) => `[${values.map((value) => JSON.stringify(value)).join("
  * The recipe in YAML. The file names adapters by paths, which only its reader knows: they are written as their names.
  *
  * @param nameOf gives the name of an adapter or a calibration text by its id
+ * @param readingOf gives how an adapter is read by its id: {drop?, expand?}
  */
-export function recipeYaml(request, nameOf) {
+export function recipeYaml(request, nameOf, readingOf = () => ({})) {
   const lines = [`method: ${scalar(request.method)}`];
   if (request.base_model) lines.push(`base_model: ${scalar(request.base_model)}`);
   lines.push(request.adapters.length > 0 ? "adapters:" : "adapters: []");
@@ -24,6 +25,9 @@ export function recipeYaml(request, nameOf) {
     if (name) lines.push(`    name: ${scalar(name)}`);
     if (weight !== undefined && weight !== 1) lines.push(`    weight: ${weight}`);
     if (calibration) lines.push(`    calibration: ${scalar(nameOf(calibration))}`);
+    const { drop, expand } = readingOf(id);
+    if (drop) lines.push(`    drop: ${list(drop)}`);
+    if (expand) lines.push("    expand: true");
   }
   const parameters = Object.entries(request.parameters ?? {});
   if (parameters.length > 0) {

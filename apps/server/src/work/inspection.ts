@@ -9,6 +9,20 @@ import {
   planMerge,
   type Recipe,
 } from "@lora-loom/merge";
+import { countRows } from "../calibrations/count_rows.ts";
+
+/** How an adapter is to be read, where that is not plain; as in a recipe. */
+export interface ReadingOptions {
+  /** What may be lost: kinds such as `dora`, modules or tensors. */
+  readonly drop?: readonly string[];
+  /** Expand LoHa and LoKr. */
+  readonly expand?: boolean;
+}
+
+/** An adapter on the disk. */
+export interface AdapterPlace extends ReadingOptions {
+  readonly path: string;
+}
 
 /** What an adapter is, from its header and configuration alone. */
 export interface AdapterFacts {
@@ -67,14 +81,16 @@ async function plan(recipe: Recipe): Promise<PlanFacts> {
 /** Work on adapters that needs no GPU, but more time than a request may hold up the others. */
 export const INSPECTION = {
   /** Opens an adapter and checks all but its values. */
-  async describe(path: string): Promise<AdapterFacts> {
-    using adapter = await openAdapter(path);
+  async describe({ path, ...options }: AdapterPlace): Promise<AdapterFacts> {
+    using adapter = await openAdapter(path, options);
     return factsOf(adapter);
   },
   /** Reads every value: norms, singular values, problems. */
-  inspect: (path: string): Promise<Inspection> => inspectAdapter(path),
+  inspect: ({ path, ...options }: AdapterPlace): Promise<Inspection> => inspectAdapter(path, options),
   /** Refuses a merge that cannot be. */
   plan,
+  /** Reads calibration text row by row. */
+  countRows: (bytes: Uint8Array<ArrayBuffer>): Promise<number> => Promise.try(() => countRows(bytes)),
   /** Writes an adapter in another layout. */
   async convert({ input, output, ...options }: ConversionOrder): Promise<void> {
     await convertAdapter(input, output, options);

@@ -21,9 +21,10 @@ export class Inspector implements InspectionWork {
     this.#start();
   }
 
-  readonly describe: InspectionWork["describe"] = (path) => this.#call("describe", path);
-  readonly inspect: InspectionWork["inspect"] = (path) => this.#call("inspect", path);
+  readonly describe: InspectionWork["describe"] = (place) => this.#call("describe", place);
+  readonly inspect: InspectionWork["inspect"] = (place) => this.#call("inspect", place);
   readonly plan: InspectionWork["plan"] = (recipe) => this.#call("plan", recipe);
+  readonly countRows: InspectionWork["countRows"] = (bytes) => this.#call("countRows", bytes);
   readonly convert: InspectionWork["convert"] = (order) => this.#call("convert", order);
 
   close(): void {

@@ -39,8 +39,14 @@ export class WorkerMerger implements Merger {
     | { readonly task: MergeTask; resolve(peaks: MemoryPeaks): void; reject(error: unknown): void }
     | undefined;
 
-  /** @param device what `device: auto` in a recipe means */
-  constructor(private readonly device: DeviceChoice) {
+  /**
+   * @param device what `device: auto` in a recipe means
+   * @param thread the program of the thread. For tests.
+   */
+  constructor(
+    private readonly device: DeviceChoice,
+    private readonly thread: URL = new URL("./merge_worker.ts", import.meta.url),
+  ) {
     this.#send({ type: "open" });
   }
 
@@ -82,8 +88,7 @@ export class WorkerMerger implements Merger {
   }
 
   #start(): Worker {
-    const url = new URL("./merge_worker.ts", import.meta.url);
-    const worker = new Worker(url, { type: "module", name: this.device });
+    const worker = new Worker(this.thread, { type: "module", name: this.device });
     worker.addEventListener("message", ({ data }: MessageEvent<MergeNews>) => this.#hear(data));
     worker.addEventListener("error", (event) => {
       event.preventDefault();

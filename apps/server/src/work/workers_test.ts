@@ -1,7 +1,7 @@
 /** The threads themselves, with the CPU as their device. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { MergeError, type ProgressEvent, recipeFromObject } from "@lora-loom/merge";
-import { adapterPath, withFolder } from "../test_support/server.ts";
+import { adapterPath, onData, withFolder } from "../test_support/server.ts";
 import { Inspector } from "./inspector.ts";
 import { WorkerMerger } from "./merger.ts";
 
@@ -66,20 +66,47 @@ Deno.test("WorkerMerger fails the merge of a thread that is ended, and starts a 
     }
   }));
 
+Deno.test("a merge whose GPU is lost in the middle runs once more on a new one, and gives the same bytes", () =>
+  withFolder(async (folder) => {
+    const mark = `${folder}/lose`;
+    await Deno.writeTextFile(mark, "");
+    Deno.env.set("LOOM_TEST_LOSE_DEVICE", mark);
+    const losing = new URL("../test_support/losing_merge_worker.ts", import.meta.url);
+    const mergers = [new WorkerMerger("auto", losing)];
+    try {
+      await onData(`${folder}/data`, { mergers }, async (server) => {
+        const adapters = [await server.upload("language"), await server.upload("speech")];
+        const request = { method: "lego", adapters: adapters.map(({ id }) => ({ id })) };
+        const weights = async () => {
+          const { id } = await server.startMerge(request);
+          const { state, error, result } = await server.until(id, "done", "failed");
+          assertEquals([state, error], ["done", null]);
+          assertEquals(result!.device.backend, "webgpu");
+          return result!.files.find(({ name }) => name === "adapter_model.safetensors")!.sha256;
+        };
+        const first = await weights();
+        await assertRejects(() => Deno.stat(mark), Deno.errors.NotFound, undefined, "a device was lost");
+        assertEquals(await weights(), first);
+      });
+    } finally {
+      Deno.env.delete("LOOM_TEST_LOSE_DEVICE");
+    }
+  }));
+
 Deno.test("Inspector describes, inspects and plans in its thread, and passes on what went wrong", async () => {
   const inspector = new Inspector();
   try {
-    const facts = await inspector.describe(adapterPath("language"));
+    const facts = await inspector.describe({ path: adapterPath("language") });
     assertEquals([facts.format, facts.modules], ["peft", 28]);
     const [inspection, plan] = await Promise.all([
-      inspector.inspect(adapterPath("language")),
+      inspector.inspect({ path: adapterPath("language") }),
       inspector.plan(recipeTo("/nowhere")),
     ]);
     assertEquals([inspection.modules.length, plan], [28, { modules: 28, rank: 4 }]);
-    const error = await assertRejects(() => inspector.describe("/nowhere"), MergeError);
+    const error = await assertRejects(() => inspector.describe({ path: "/nowhere" }), MergeError);
     assertEquals(error.code, "not_found");
   } finally {
     inspector.close();
   }
-  await assertRejects(() => inspector.describe(adapterPath("language")), MergeError);
+  await assertRejects(() => inspector.describe({ path: adapterPath("language") }), MergeError);
 });

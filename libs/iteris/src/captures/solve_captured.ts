@@ -91,6 +91,7 @@ export async function solveCaptured(
     alpha: settings.alpha,
     rank: settings.rank,
     truncation: settings.truncation,
+    metric: undefined,
     roundoff: device.info.backend === "cpu" ? 2 ** -53 : 2 ** -24,
   });
   const { solution, ...figures } = solved!;

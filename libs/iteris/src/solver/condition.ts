@@ -1,8 +1,9 @@
-const STEPS = 10;
+/** More would hardly change the order of magnitude, and a step on a GPU waits for a solve and a read-back. */
+const STEPS = 4;
 
 /**
  * Estimates the 2-norm condition number of a symmetric positive definite operator by power iteration on it and on its inverse.
- * A lower bound, as a rule within a factor of two.
+ * A lower bound, as a rule of the right order of magnitude.
  *
  * @param apply multiplies a vector by the matrix
  * @param solve multiplies a vector by its inverse

@@ -119,6 +119,13 @@ export class Factor implements Disposable {
     return { x: scaleColumns(refinement.solution, this.system.scales), backwardError, iterations: steps };
   }
 
+  /** An approximation of N G⁻¹ for rows N `[m, n]`, by the factor alone: off by the rounding of the factorisation, and by its shift. */
+  precondition(rows: Tensor): Tensor {
+    using target = scaleColumns(rows, this.system.scales);
+    using solution = this.#approximate(target);
+    return scaleColumns(solution, this.system.scales);
+  }
+
   /** Z = N S L^-T, `[m, n]`: for X = N G⁻¹, Z Zᵀ = X G Xᵀ. */
   half(rows: Tensor): Tensor {
     using target = scaleColumns(rows, this.system.scales);

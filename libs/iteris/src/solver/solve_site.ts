@@ -1,8 +1,10 @@
 import { type Device, gemm, qr, type Tensor } from "@lora-loom/tensor";
-import { multiple } from "../algebra.ts";
+import { copyTo, multiple } from "../algebra.ts";
 import type { RightHandSide } from "../equations.ts";
 import type { TruncationKind } from "../options.ts";
+import type { BlockFactor, BlockMatrix } from "./block_matrix.ts";
 import type { Factor } from "./factor.ts";
+import { type MetricTerm, solveWithMetrics } from "./metric.ts";
 import { type Solution, truncate } from "./truncate.ts";
 
 /** The rank that a solution may keep. */
@@ -23,11 +25,19 @@ export interface RankReport {
   readonly plainLoss: number;
 }
 
+/** How the system with output metrics was solved. */
+export interface MetricReport {
+  readonly steps: number;
+  /** Relative to the right-hand side. */
+  readonly residual: number;
+}
+
 /** A site's merged delta W = b·a, and how it was found. */
 export interface SiteSolution extends Disposable {
   readonly a: Tensor;
   readonly b: Tensor;
   readonly rank: RankReport;
+  readonly metric?: MetricReport;
   readonly backwardError: number;
   readonly iterations: number;
 }
@@ -75,6 +85,63 @@ export async function solveSite(
     solved,
     figures,
   );
+}
+
+/** Systems with output metrics at one site. */
+export interface MetricSystem {
+  /** A task each, on the device where conjugate gradients run. */
+  readonly terms: readonly MetricTerm[];
+  /** L of F̄ = L Lᵀ, where the factor lives. */
+  readonly mean: BlockFactor;
+  /** F̄⁻¹ and G⁻¹, where conjugate gradients run. */
+  readonly inverseMetric: BlockMatrix;
+  readonly inverseGram: Tensor;
+  /** G + α κ I, where the factor lives. */
+  readonly gram: Tensor;
+  readonly mostSteps: number;
+}
+
+/**
+ * Solves Σ_i F̂_i W G_i = Σ_i F̂_i R_i at one site, from the solution of W G = Σ_i R_i, and cuts it down to `rank` in the norms of F̄ and G.
+ *
+ * @param factor of G
+ * @param right Σ_i R_i, `[out, in]`, where the factor lives
+ */
+export async function solveSiteWithMetrics(
+  factor: Factor,
+  right: Tensor,
+  system: MetricSystem,
+  { rank, truncation }: Cut,
+): Promise<SiteSolution> {
+  const { x: plain, backwardError, iterations } = await factor.solve(right);
+  using start = plain;
+  using startThere = await copyTo(system.inverseGram.device, start);
+  const { x, steps, residual } = await solveWithMetrics(
+    system.terms,
+    startThere,
+    system.inverseMetric,
+    system.inverseGram,
+    system.mostSteps,
+  );
+  using found = x;
+  // Without a step the start is the solution, to its last bit.
+  using solution = steps === 0 ? multiple(start, 1) : await copyTo(right.device, found);
+  using target = steps === 0 ? multiple(right, 1) : gemm(solution, system.gram);
+  using rows = system.mean.transposedTimes(solution);
+  using weightedTarget = system.mean.transposedTimes(target);
+  using half = factor.half(weightedTarget);
+  const solved = Math.min(...solution.shape);
+  const cutDown = await truncate({ rows, half, left: undefined }, Math.min(rank, solved), truncation);
+  using b = cutDown.b;
+  const { a, rank: kept, loss, plainLoss } = cutDown;
+  return disposable({
+    a,
+    b: system.mean.transposedSolve(b),
+    rank: { solved, kept, loss, plainLoss },
+    metric: { steps, residual },
+    backwardError,
+    iterations,
+  });
 }
 
 async function cut(

@@ -2,9 +2,10 @@ import type { Sequence } from "../request.ts";
 
 /** Sequences that go through the model together. */
 export interface Chunk {
+  /** Which of the task's sequences. */
+  readonly indices: readonly number[];
   readonly sequences: readonly Uint32Array[];
-  /** The diagonal of D_i for these rows. */
-  readonly weights: Float64Array<ArrayBuffer>;
+  readonly answerStarts: readonly number[];
   /** Whether these samples are kept out of the fit, to choose α by. */
   readonly heldOut: boolean;
 }
@@ -15,12 +16,10 @@ const HELD_OUT_EVERY = 5;
 /**
  * Cuts a task's sequences into chunks of at most `tokensPerChunk` tokens (a longer sequence makes its own chunk).
  *
- * @param weights one array per sequence, as `tokenWeights` makes them
  * @param holdOut keep every fifth sequence apart, in chunks of its own
  */
 export function chunksOf(
   sequences: readonly Sequence[],
-  weights: readonly Float64Array<ArrayBuffer>[],
   tokensPerChunk: number,
   holdOut: boolean,
 ): Chunk[] {
@@ -30,8 +29,9 @@ export function chunksOf(
     batches(indices.filter((index) => isHeldOut(index) === heldOut), sequences, tokensPerChunk).map((
       batch,
     ) => ({
+      indices: batch,
       sequences: batch.map((index) => sequences[index]!.tokens),
-      weights: concatenated(batch.map((index) => weights[index]!)),
+      answerStarts: batch.map((index) => sequences[index]!.answerStart),
       heldOut,
     }))
   );
@@ -54,14 +54,4 @@ function batches(
     tokens += length;
   }
   return result;
-}
-
-function concatenated(parts: readonly Float64Array[]): Float64Array<ArrayBuffer> {
-  const whole = new Float64Array(parts.reduce((length, part) => length + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    whole.set(part, offset);
-    offset += part.length;
-  }
-  return whole;
 }

@@ -1,22 +1,24 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Device, Tensor } from "@lora-loom/tensor";
+import { BYTES_PER_ELEMENT, copy, type Device, elementCount, type Tensor } from "@lora-loom/tensor";
 import type { Activations } from "../base_model.ts";
 
 type HostArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
-/** One tensor on the host, or its place in the file of its state. */
+/** One tensor: a copy on the device, on the host, or its place in the file of its state. */
 interface SavedTensor {
   readonly name: string;
   readonly shape: readonly number[];
   readonly arrayType: new (buffer: ArrayBuffer) => HostArray;
   readonly byteLength: number;
-  /** Absent where the state is in a file. */
+  /** Where the state waits in host memory. */
   readonly data?: HostArray;
+  /** Where it waits on the device. */
+  readonly resident?: Tensor;
 }
 
-/** A batch that waits outside the device, on entering a stage. */
+/** A batch that waits between stages, on entering one. */
 export interface SavedState {
   readonly lengths: readonly number[];
   readonly tensors: readonly SavedTensor[];
@@ -25,23 +27,29 @@ export interface SavedState {
 }
 
 /**
- * Keeps the states of all streams outside the device between stages: in host memory up to a budget, beyond it in files of a
- * temporary folder. So neither kind of memory grows with the number of samples.
+ * Keeps the states of all streams between stages: on the device up to a budget, in host memory up to another, beyond both in files
+ * of a temporary folder. So neither kind of memory grows with the number of samples.
  */
 export class StateStore implements AsyncDisposable {
+  #deviceBytes = 0;
   #hostBytes = 0;
   #folder: string | undefined;
   #nextFile = 0;
 
-  constructor(readonly device: Device, readonly hostBudget: number) {}
+  constructor(readonly device: Device, readonly hostBudget: number, readonly deviceBudget = 0) {}
 
   /** Bytes of states in host memory now. */
   get hostBytes(): number {
     return this.#hostBytes;
   }
 
-  /** Copies `activations` out of the device; they stay the caller's to dispose. */
+  /** Copies `activations`; they stay the caller's to dispose. */
   async save(activations: Activations): Promise<SavedState> {
+    const needed = sumOf([...activations.tensors.values()], bytesOf);
+    if (this.#deviceBytes + needed <= this.deviceBudget) {
+      this.#deviceBytes += needed;
+      return this.#onDevice(activations);
+    }
     const tensors: SavedTensor[] = [];
     for (const [name, tensor] of activations.tensors) tensors.push(await this.#download(name, tensor));
     const state = { lengths: [...activations.lengths], tensors };
@@ -53,6 +61,7 @@ export class StateStore implements AsyncDisposable {
 
   /** Uploads a state's tensors again; the state stays. */
   async load(state: SavedState): Promise<ReadonlyMap<string, Tensor>> {
+    if (isResident(state)) return new Map(state.tensors.map(({ name, resident }) => [name, copy(resident!)]));
     const arrays = state.file ? await arraysOf(state, state.file) : state.tensors.map(({ data }) => data!);
     return new Map(
       state.tensors.map(({ name, shape }, index) => [name, this.device.upload(arrays[index]!, shape)]),
@@ -61,8 +70,24 @@ export class StateStore implements AsyncDisposable {
 
   /** Forgets a state. */
   async release(state: SavedState): Promise<void> {
-    if (state.file) await rm(state.file, { force: true });
+    if (isResident(state)) {
+      this.#deviceBytes -= byteLength(state);
+      for (const { resident } of state.tensors) resident!.dispose();
+    } else if (state.file) await rm(state.file, { force: true });
     else this.#hostBytes -= byteLength(state);
+  }
+
+  #onDevice({ lengths, tensors }: Activations): SavedState {
+    return {
+      lengths: [...lengths],
+      tensors: [...tensors].map(([name, tensor]) => ({
+        name,
+        shape: [...tensor.shape],
+        arrayType: Float32Array,
+        byteLength: bytesOf(tensor),
+        resident: copy(tensor),
+      })),
+    };
   }
 
   async #download(name: string, tensor: Tensor): Promise<SavedTensor> {
@@ -93,8 +118,20 @@ export class StateStore implements AsyncDisposable {
   }
 }
 
+function isResident({ tensors }: SavedState): boolean {
+  return tensors.some(({ resident }) => resident);
+}
+
 function byteLength(state: SavedState): number {
-  return state.tensors.reduce((bytes, tensor) => bytes + tensor.byteLength, 0);
+  return sumOf(state.tensors, ({ byteLength }) => byteLength);
+}
+
+function bytesOf({ shape, dtype }: Tensor): number {
+  return elementCount(shape) * BYTES_PER_ELEMENT[dtype];
+}
+
+function sumOf<T>(values: readonly T[], of: (value: T) => number): number {
+  return values.reduce((sum, value) => sum + of(value), 0);
 }
 
 async function arraysOf(state: SavedState, file: string): Promise<HostArray[]> {

@@ -37,8 +37,8 @@ export class TaskStream {
     { tokensPerChunk, holdOut }: { readonly tokensPerChunk: number; readonly holdOut: boolean },
   ): Promise<TaskStream> {
     const stream = new TaskStream(task, model, store);
-    for (const chunk of chunksOf(task.sequences, task.tokenWeights, tokensPerChunk, holdOut)) {
-      using activations = model.begin(chunk.sequences);
+    for (const chunk of chunksOf(task.sequences, tokensPerChunk, holdOut)) {
+      using activations = model.begin(chunk.sequences, chunk.answerStarts);
       stream.#chunks.push({ chunk, expert: await store.save(activations), merged: undefined });
     }
     return stream;
@@ -54,14 +54,15 @@ export class TaskStream {
     const { chunk, expert, merged } = this.#chunks[index]!;
     const { device } = this.store;
     using owned = new DisposableStack();
-    const expertActivations = owned.use(await this.#restore(expert, stage));
-    const mergedActivations = merged ? owned.use(await this.#restore(merged, stage)) : expertActivations;
-    const shape = [chunk.weights.length];
-    const { largestTokenWeight } = this.task;
-    const weights = owned.use(
-      device.upload(chunk.weights.map((weight) => weight / largestTokenWeight), shape),
-    );
-    const rootWeights = owned.use(device.upload(chunk.weights.map(Math.sqrt), shape));
+    const expertActivations = owned.use(await this.#restore(expert, stage, chunk));
+    const mergedActivations = merged
+      ? owned.use(await this.#restore(merged, stage, chunk))
+      : expertActivations;
+    const { sequences, largest } = this.task.tokenWeights.get(stage.reads)!;
+    const diagonal = concatenated(chunk.indices.map((sequence) => sequences[sequence]!));
+    const shape = [diagonal.length];
+    const weights = owned.use(device.upload(diagonal.map((weight) => weight / largest), shape));
+    const rootWeights = owned.use(device.upload(diagonal.map(Math.sqrt), shape));
     const kept = owned.move();
     return {
       expert: expertActivations,
@@ -76,21 +77,21 @@ export class TaskStream {
   /**
    * Leads one chunk to the next stage.
    *
-   * @param applied the merged deltas of this stage; absent: it changes nothing, and the merged model stays where the expert is
+   * @param applied the merged deltas, of this stage and those before at least; none: the merged model stays where the expert is
    */
-  async advance(index: number, stage: Stage, pair: Pair, applied: Deltas | undefined): Promise<void> {
+  async advance(index: number, stage: Stage, pair: Pair, applied: Deltas): Promise<void> {
     const { chunk, expert, merged } = this.#chunks[index]!;
     // Old states go first, so that their room in host memory is free for the new ones.
     await this.store.release(expert);
     if (merged) await this.store.release(merged);
     const nextExpert = await this.#advanced(stage, pair.expert, this.task.deltas);
-    const diverged = applied !== undefined || pair.merged !== pair.expert;
-    const nextMerged = diverged ? await this.#advanced(stage, pair.merged, applied ?? new Map()) : undefined;
+    const diverged = applied.size > 0 || pair.merged !== pair.expert;
+    const nextMerged = diverged ? await this.#advanced(stage, pair.merged, applied) : undefined;
     this.#chunks[index] = { chunk, expert: nextExpert, merged: nextMerged };
   }
 
-  async #restore(state: SavedState, stage: Stage): Promise<Activations> {
-    return this.model.restore(stage, state.lengths, await this.store.load(state));
+  async #restore(state: SavedState, stage: Stage, { answerStarts }: Chunk): Promise<Activations> {
+    return this.model.restore(stage, state.lengths, await this.store.load(state), answerStarts);
   }
 
   async #advanced(stage: Stage, at: Activations, deltas: Deltas): Promise<SavedState> {
@@ -106,4 +107,14 @@ export class TaskStream {
     }
     this.#chunks = [];
   }
+}
+
+function concatenated(parts: readonly Float64Array[]): Float64Array<ArrayBuffer> {
+  const whole = new Float64Array(parts.reduce((length, part) => length + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
 }

@@ -1,7 +1,7 @@
 import { type Merged, type MergeRequest, type Sequence, splice, type Task } from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
-import type { MethodOutcome, ModelJob, Parameters } from "../methods/method.ts";
+import type { MethodOutcome, ModelJob } from "../methods/method.ts";
 import { seededRandom } from "./seeded_random.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
@@ -16,7 +16,8 @@ import { summedDeltas } from "./summed_deltas.ts";
 export type Solve = (
   request: MergeRequest<never>,
   candidate: Candidate,
-  parameters: Parameters,
+  job: ModelJob,
+  session: Session,
 ) => Promise<Merged>;
 
 /** Calibration data of one expert. */
@@ -123,7 +124,8 @@ async function attempt(
       ...(job.signal ? { signal: job.signal } : {}),
     },
     candidate,
-    job.parameters,
+    job,
+    session,
   );
   try {
     job.progress({ stage: `${label}agreement`, done: 0, total: 1 });
@@ -181,8 +183,13 @@ async function outcomeOf(
 ): Promise<MethodOutcome> {
   const { report } = merged;
   const experts = session.experts.map(({ deltas }) => deltas);
-  const sum = agreement && await agreementOfSum(job, session, heldOut, 1);
-  const mean = agreement && await agreementOfSum(job, session, heldOut, 1 / experts.length);
+  const compare = async (stage: string, done: number, factor: number) => {
+    job.progress({ stage, done, total: 2 });
+    return await agreementOfSum(job, session, heldOut, factor);
+  };
+  const sum = agreement && await compare("agreement of the sum", 0, 1);
+  const mean = agreement && await compare("agreement of the mean", 1, 1 / experts.length);
+  if (agreement) job.progress({ stage: "agreement", done: 2, total: 2 });
   return {
     figures: {
       passes: report.passes,
@@ -211,8 +218,9 @@ async function outcomeOf(
   };
 }
 
-async function agreementOfSum(
-  { signal }: ModelJob,
+/** Agreement of factor · Σ W_i: of the sum of the deltas, or of their mean. */
+export async function agreementOfSum(
+  { signal }: Pick<ModelJob, "signal">,
   session: Session,
   heldOut: readonly HeldOutTask[],
   factor: number,

@@ -1,8 +1,8 @@
 import { type Adapter } from "@lora-loom/formats";
 import {
+  type BaseModel,
   type Deltas,
   disposeDeltas,
-  type LlamaModel,
   loadDeltas,
   openModel,
   openTokenizer,
@@ -25,7 +25,7 @@ export interface Expert {
 
 /** The base model with everything that runs on it. */
 export interface Session extends Disposable {
-  readonly model: LlamaModel;
+  readonly model: BaseModel;
   readonly tokenizer: Tokenizer;
   /** The token that ends an answer. */
   readonly eos: number;
@@ -43,7 +43,9 @@ function planned(adapter: Adapter, modules: ReadonlySet<string>): Adapter {
  * @throws {MergeError} `weight_not_positive`, `no_end_token`; {ModelError} for a model that cannot be run, and
  *   `adapter_mismatch` for adapters of another base
  */
-export async function openSession(job: ModelJob): Promise<Session> {
+export async function openSession(
+  job: Pick<ModelJob, "device" | "baseModel" | "plan" | "adapters">,
+): Promise<Session> {
   using owned = new DisposableStack();
   const model = owned.use(await openModel(job.device, job.baseModel!));
   const tokenizer = await openTokenizer(job.baseModel!);

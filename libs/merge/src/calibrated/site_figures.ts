@@ -9,6 +9,7 @@ export function siteFigures(site: SiteReport): MethodFigures {
     backward_error: site.backwardError,
     solved_rank: site.rank.solved,
     kept_rank: site.rank.kept,
+    ...(site.metric ? { metric_steps: site.metric.steps, metric_residual: site.metric.residual } : {}),
     truncation_loss: site.rank.loss,
     plain_truncation_loss: site.rank.plainLoss,
     adaptive_weight: site.tasks.map(({ adaptiveWeight }) => adaptiveWeight),

@@ -18,6 +18,9 @@ import { type Plan, planMerge } from "../plan/plan.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { type ModuleFigures, qualityOf } from "../report/figures.ts";
 import { writeReports } from "../report/write_reports.ts";
+import { CollectingWriter } from "../refine/collecting_writer.ts";
+import { type RefinedMerge, refineMerge } from "../refine/refine_merge.ts";
+import type { RefinementRecord } from "../refine/report.ts";
 import type { InputRecord } from "../report/record.ts";
 import type { MergeSummary } from "../report/summary.ts";
 import { VERSIONS } from "../versions.ts";
@@ -121,24 +124,52 @@ async function mergeInto(
     const spec = adapterSpec(recipe, plan, adapters, base);
     const writer = await createAdapterWriter(recipe.output.format, staging.path, spec);
     const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal };
-    const merged = method.kind === "module" ? await mergeModules(method, run) : await mergeModel(method, run);
+    const refined = asksForRefinement(recipe) ? await mergeAndRefine(run) : undefined;
+    const merged = refined?.merged ?? await mergeWith(run);
     await watch.time("write", () => writer.finish());
     onProgress?.({ type: "finish", elapsed: meter.elapsed });
     const inputs = await unwrap(hashing);
-    const summary = summarise(recipe, plan, device, watch, merged);
+    const summary = summarise(recipe, plan, device, watch, merged, refined?.record);
     const serving = await servingOf(staging.path, base);
     await watch.time(
       "write",
-      () => writeReports(staging.path, recordOf(recipe, plan, device, summary, merged, inputs, serving)),
+      () =>
+        writeReports(
+          staging.path,
+          recordOf(recipe, plan, device, summary, merged, inputs, serving, refined?.record),
+        ),
     );
     throwIfCancelled(signal);
     await watch.time("write", () => staging.commit());
+    await refined?.tidy();
+    if (refined?.failure) throw refined.failure;
     return { ...summary, seconds: secondsOf(watch), peak_rss_bytes: peakResidentBytes() };
   } catch (error) {
     abandoned.abort();
     await staging.discard();
     throw error;
   }
+}
+
+function mergeWith(run: MergeRun): Promise<MergedModules> {
+  const { method } = run;
+  return method.kind === "module" ? mergeModules(method, run) : mergeModel(method, run);
+}
+
+function asksForRefinement({ refine }: Recipe): boolean {
+  return refine !== undefined && Number(refine.steps) > 0;
+}
+
+/** Merges into memory, refines, and writes what comes out. */
+async function mergeAndRefine(run: MergeRun): Promise<RefinedMerge> {
+  const collected = new CollectingWriter();
+  const merged = await mergeWith({ ...run, writer: collected });
+  const refined = await run.watch.time("compute", () => refineMerge(run, merged, collected.factors));
+  for (const { name } of run.plan.modules) {
+    const { a, b } = refined.factors.get(name)!;
+    await run.watch.time("write", () => run.writer.write(name, a, b));
+  }
+  return refined;
 }
 
 /** The outcome of work that runs beside other work, kept so that its failure is not reported before it is looked at. */
@@ -211,6 +242,7 @@ function summarise(
   device: Device,
   watch: Stopwatch<"read" | "compute" | "write">,
   merged: MergedModules,
+  refinement: RefinementRecord | undefined,
 ): MergeSummary {
   return {
     output: recipe.output.path,
@@ -226,6 +258,17 @@ function summarise(
       ...qualityOf(merged.modules.map(({ deltas }) => deltas), recipe.adapters.map(({ name }) => name)),
       ...merged.outcome.quality,
     },
+    ...(refinement
+      ? {
+        refinement: {
+          steps_done: refinement.steps_done,
+          kept_step: refinement.kept_step,
+          first_loss: refinement.losses[0] ?? null,
+          last_loss: refinement.losses.at(-1) ?? null,
+          agreement_before: refinement.agreement[0]?.mean ?? null,
+        },
+      }
+      : {}),
     warnings: [...plan.warnings, ...merged.outcome.warnings ?? []],
   };
 }
@@ -238,6 +281,7 @@ function recordOf(
   merged: MergedModules,
   inputs: readonly InputRecord[],
   serving: ServingReport,
+  refinement: RefinementRecord | undefined,
 ) {
   return {
     recipe,
@@ -251,6 +295,7 @@ function recordOf(
     modules: merged.modules,
     method: merged.outcome.figures ?? {},
     warnings: summary.warnings,
+    refinement,
     serving,
     created: new Date().toISOString(),
   };

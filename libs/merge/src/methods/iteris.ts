@@ -48,7 +48,7 @@ export const iteris: ModelMethod = {
 };
 
 function mergeOnModel(job: ModelJob): Promise<MethodOutcome> {
-  return mergeCalibrated(job, (request, { alpha }, parameters) => {
+  return mergeCalibrated(job, (request, { alpha }, { parameters }) => {
     const options: IterisOptions = {
       alpha,
       schedule: parameters.schedule as "sweep" | "jacobi",

@@ -1,5 +1,7 @@
 import { iterisPlus as solve, type IterisPlusOptions } from "@lora-loom/iteris";
-import { mergeCalibrated } from "../calibrated/merge_calibrated.ts";
+import { type Deltas, differentiable, disposeDeltas } from "@lora-loom/model";
+import { mergeCalibrated, type Solve } from "../calibrated/merge_calibrated.ts";
+import { measureOutputMetrics } from "../calibrated/output_metrics.ts";
 import { calibratedRank, COMMON_PARAMETERS, rankOptions } from "../calibrated/parameters.ts";
 import type { ModelMethod } from "./method.ts";
 
@@ -48,6 +50,49 @@ export const iterisPlus: ModelMethod = {
         "Prompts a task made by joining halves of two calibration prompts inside their common template; the adapter answers them like the others.",
     },
     {
+      name: "metric",
+      type: "choice",
+      choices: ["none", "output"],
+      default: "none",
+      help:
+        "output: weigh errors by how much they change the adapters' answers, found by leading gradients of drawn answers back through the model.",
+      formula:
+        "Σ_i w_i F̂_i W (S_i + α n_i I) = Σ_i w_i F̂_i (Y_iᵀ D_i X̃_i + α n_i W_i), F̂_i = (1 − γ) F_i + γ I",
+    },
+    {
+      name: "metric_damping",
+      type: "number",
+      minimum: 0,
+      exclusiveMinimum: true,
+      maximum: 1,
+      default: 0.1,
+      help: "γ: how much of the identity is mixed into each metric.",
+    },
+    {
+      name: "metric_draws",
+      type: "integer",
+      minimum: 1,
+      default: 4,
+      help: "Answers drawn for every position, each led back once.",
+    },
+    {
+      name: "metric_temperature",
+      type: "number",
+      minimum: 0,
+      exclusiveMinimum: true,
+      default: 3,
+      help: "Softens the distribution that answers are drawn from: certain answers have no gradient.",
+    },
+    {
+      name: "metric_sweeps",
+      type: "integer",
+      minimum: 1,
+      maximum: 5,
+      default: 2,
+      help:
+        "Sweeps with metrics; from the second on, the adapters' metrics are averaged with those of the merge before.",
+    },
+    {
       name: "tune",
       type: "choice",
       choices: ["none", "agreement"],
@@ -57,15 +102,45 @@ export const iterisPlus: ModelMethod = {
     },
   ],
   outputRank: calibratedRank,
-  merge: (job) =>
-    mergeCalibrated(job, (request, { alpha, tokenWeight }, parameters) => {
-      const options: IterisPlusOptions = {
-        alpha,
-        tokenWeight,
-        drift: parameters.drift as boolean,
-        stream: parameters.stream as boolean,
-        ...rankOptions(parameters),
-      };
-      return solve({ ...request, options });
-    }),
+  merge: (job) => mergeCalibrated(job, solveIterisPlus),
+};
+
+/** One merge; with output metrics as many sweeps as asked for, each with metrics that know the merge of the one before. */
+const solveIterisPlus: Solve = async (request, { alpha, tokenWeight }, job, session) => {
+  const { parameters } = job;
+  const options: IterisPlusOptions = {
+    alpha,
+    tokenWeight,
+    drift: parameters.drift as boolean,
+    stream: parameters.stream as boolean,
+    metricDamping: parameters.metric_damping as number,
+    ...rankOptions(parameters),
+  };
+  if (parameters.metric !== "output") return await solve({ ...request, options });
+  const model = differentiable(session.model, "metric: output", "set parameters.metric to none");
+  const measure = (merged: Deltas | undefined, stage: string) =>
+    measureOutputMetrics(
+      job.device,
+      model,
+      request.tasks.map(({ sequences, deltas }) => ({ sequences, deltas: merged ?? deltas })),
+      {
+        draws: parameters.metric_draws as number,
+        temperature: parameters.metric_temperature as number,
+        seed: job.seed,
+        signal: job.signal,
+        progress: (task) => job.progress({ stage, done: task, total: request.tasks.length }),
+      },
+    );
+  const ofExperts = await measure(undefined, "output metrics of the adapters");
+  let merged = await solve({ ...request, options, metrics: ofExperts });
+  for (let sweep = 2; sweep <= (parameters.metric_sweeps as number); sweep++) {
+    const before = merged;
+    try {
+      const ofMerge = await measure(before.deltas, "output metrics of the merge");
+      merged = await solve({ ...request, options, metrics: ofExperts.averagedWith(ofMerge) });
+    } finally {
+      disposeDeltas(before.deltas);
+    }
+  }
+  return merged;
 };

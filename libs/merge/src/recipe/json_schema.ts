@@ -1,6 +1,7 @@
 import { OUTPUT_FORMATS } from "@lora-loom/formats";
 import type { Method } from "../methods/method.ts";
 import { parameterJsonSchema } from "../methods/parameters.ts";
+import { REFINE_PARAMETERS } from "../refine/parameters.ts";
 import { DEVICE_CHOICES, OUTPUT_DTYPES } from "./recipe.ts";
 
 type Schema = Record<string, unknown>;
@@ -15,6 +16,12 @@ const object = (properties: Record<string, Schema>, required: readonly string[] 
 /** The parameters of one method as JSON Schema. */
 export function parametersJsonSchema(method: Method): Schema {
   return object(Object.fromEntries(method.parameters.map((spec) => [spec.name, parameterJsonSchema(spec)])));
+}
+
+/** What `refine` takes as JSON Schema. */
+function refineJsonSchema(): Schema {
+  const properties = REFINE_PARAMETERS.map((spec) => [spec.name, parameterJsonSchema(spec)]);
+  return { ...object(Object.fromEntries(properties)), description: "refine the merge on unlabeled prompts" };
 }
 
 /** The whole recipe as JSON Schema (draft 2020-12); the method decides which parameters are known. */
@@ -52,6 +59,7 @@ export function recipeJsonSchema(methods: Iterable<Method>): Schema {
       base_model: { type: "string", description: "a Hugging Face model folder" },
       adapters: { type: "array", items: adapter, minItems: 1 },
       parameters: { type: "object" },
+      refine: refineJsonSchema(),
       include: patterns,
       exclude: patterns,
       output,

@@ -37,6 +37,8 @@ export interface Recipe {
   readonly adapters: readonly RecipeAdapter[];
   /** Only what was given or has a fixed default: methods derive the rest from the adapters. */
   readonly parameters: Readonly<Record<string, ParameterValue>>;
+  /** Present when the merge is to be refined: steps, learning rate and so on, with fixed defaults filled in. */
+  readonly refine?: Readonly<Record<string, ParameterValue>>;
   /** Globs over module names; empty means every module. */
   readonly include: readonly string[];
   readonly exclude: readonly string[];

@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { MergeError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
 import { parameterSchema, type ParameterSpec } from "../methods/parameters.ts";
+import { REFINE_PARAMETERS } from "../refine/parameters.ts";
 import { didYouMean, nearest } from "./nearest.ts";
 import { keyName, type KeyPath, type RecipeDocument } from "./document.ts";
 import { DEVICE_CHOICES, OUTPUT_DTYPES, type ParameterValue, type Recipe } from "./recipe.ts";
@@ -50,6 +51,7 @@ const recipeEntries = {
     v.minLength(1, "expected at least one adapter, found none"),
   ),
   parameters: v.optional(v.nullable(parameterMap)),
+  refine: v.optional(v.nullable(parameterMap)),
   include: v.optional(globs, []),
   exclude: v.optional(globs, []),
   output: outputSchema,
@@ -130,18 +132,19 @@ function findMethod(name: string, context: ResolveContext, document: RecipeDocum
   );
 }
 
-/** Checks a method's parameters against their declarations and fills in fixed defaults. */
+/** Checks parameters of a method, or of `refine`, against their declarations and fills in fixed defaults. */
 function resolveParameters(
-  method: Method,
+  method: Pick<Method, "name" | "parameters">,
   specs: readonly ParameterSpec[],
   given: Readonly<Record<string, unknown>>,
   document: RecipeDocument,
+  key = "parameters",
 ): Record<string, ParameterValue> {
   const names = method.parameters.map(({ name }) => name);
   const usable = specs.map(({ name }) => name);
-  for (const key of Object.keys(given)) {
-    if (!names.includes(key)) throw unknownKey(["parameters", key], names, document);
-    if (!usable.includes(key)) throw parameterNeedsModel(method, key, usable, document);
+  for (const name of Object.keys(given)) {
+    if (!names.includes(name)) throw unknownKey([key, name], names, document);
+    if (!usable.includes(name)) throw parameterNeedsModel(method, name, usable, document);
   }
   const parameters: Record<string, ParameterValue> = {};
   for (const spec of specs) {
@@ -155,7 +158,7 @@ function resolveParameters(
           show(value)
         }`,
         `choose another ${spec.name}: ${spec.help}`,
-        document.locate(["parameters", spec.name]),
+        document.locate([key, spec.name]),
       );
     }
     parameters[spec.name] = result.output;
@@ -163,8 +166,16 @@ function resolveParameters(
   return parameters;
 }
 
+function resolveRefinement(
+  given: Readonly<Record<string, unknown>>,
+  document: RecipeDocument,
+): Record<string, ParameterValue> {
+  const refine = { name: "refine", parameters: REFINE_PARAMETERS };
+  return resolveParameters(refine, refine.parameters, given, document, "refine");
+}
+
 function parameterNeedsModel(
-  { name }: Method,
+  { name }: Pick<Method, "name">,
   key: string,
   usable: readonly string[],
   document: RecipeDocument,
@@ -205,20 +216,33 @@ function runsOnCaptures({ needs }: Method, { adapters }: RecipeInput): boolean {
 }
 
 function checkNeeds(method: Method, recipe: RecipeInput, document: RecipeDocument): void {
-  if (runsOnCaptures(method, recipe)) return checkCaptures(method, recipe, document);
-  if (method.needs.baseModel && recipe.base_model === undefined) {
-    throw new MergeError(
-      "missing_key",
-      `${method.name} runs the base model, but the recipe names none`,
-      "add base_model: path/to/the/model/folder",
-      document.locate([]),
-    );
+  if (runsOnCaptures(method, recipe)) checkCaptures(method, recipe, document);
+  else {
+    if (method.needs.baseModel) requireBaseModel(method.name, recipe, document);
+    if (method.needs.calibration) requireCalibration(method.name, recipe, document);
   }
-  recipe.adapters.forEach((adapter, index) => {
-    if (!method.needs.calibration || adapter.calibration !== undefined) return;
+  if (!recipe.refine) return;
+  requireBaseModel("refine", recipe, document);
+  requireCalibration("refine", recipe, document);
+}
+
+/** @param who method or stage that runs it */
+function requireBaseModel(who: string, recipe: RecipeInput, document: RecipeDocument): void {
+  if (recipe.base_model !== undefined) return;
+  throw new MergeError(
+    "missing_key",
+    `${who} runs the base model, but the recipe names none`,
+    "add base_model: path/to/the/model/folder",
+    document.locate([]),
+  );
+}
+
+function requireCalibration(who: string, { adapters }: RecipeInput, document: RecipeDocument): void {
+  adapters.forEach((adapter, index) => {
+    if (adapter.calibration !== undefined) return;
     throw new MergeError(
       "missing_key",
-      `${method.name} needs calibration prompts for every adapter, but ${adapter.path} has none`,
+      `${who} needs calibration prompts for every adapter, but ${adapter.path} has none`,
       'add calibration: path/to/prompts.jsonl, with a row such as {"prompt": "…"} per example',
       document.locate(["adapters", index]),
     );
@@ -289,6 +313,7 @@ export function resolveRecipe(document: RecipeDocument, context: ResolveContext)
       ...(expand === undefined ? {} : { expand }),
     })),
     parameters: resolveParameters(method, specs, input.parameters ?? {}, document),
+    ...(input.refine ? { refine: resolveRefinement(input.refine, document) } : {}),
     include: input.include,
     exclude: input.exclude,
     output: { ...input.output, path: absolute(input.output.path) },

@@ -11,7 +11,7 @@ export interface Agreement {
 /** What a method measured by running the base model, in the names of `merge --json`; the sum and the mean of the deltas for comparison. */
 export interface MeasuredQuality {
   /** Mean over modules and adapters of the relative output error on the calibration text: 0 is perfect, 1 is no adapter. */
-  readonly output_error: Readonly<Record<"merged" | "sum" | "mean", number>>;
+  readonly output_error?: Readonly<Record<"merged" | "sum" | "mean", number>>;
   readonly agreement?: Readonly<Record<"merged" | "sum" | "mean", Agreement>>;
 }
 

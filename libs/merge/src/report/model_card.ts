@@ -75,9 +75,20 @@ function servingRows({ serving }: MergeRecord): string {
   return ["| program | loads it | |", "| --- | --- | --- |", ...rows].join("\n");
 }
 
+/** Whether anything was trained, and on what. */
+function trainingSentence({ refinement, device }: MergeRecord): string {
+  if (!refinement || refinement.failure || refinement.kept_step === 0) {
+    return `It was computed on ${device.name}, without any training.`;
+  }
+  const sequences = Object.values(refinement.sequences).reduce((sum, count) => sum + count, 0);
+  return `It was computed on ${device.name}, and then refined: ${refinement.kept_step} steps of training without labels. All modules ` +
+    `were fitted together to what each adapter makes of its own prompts (${sequences} sequences, answered by the adapters themselves): ` +
+    `hidden states after every layer, and a little of the answers' distributions.`;
+}
+
 /** The text of the model card, `README.md`. */
 export function modelCard(record: MergeRecord): string {
-  const { recipe, rank, device, modules, warnings, versions } = record;
+  const { recipe, rank, modules, warnings, versions } = record;
   const method = METHODS.get(recipe.method)!;
   const title = recipe.adapters.map(({ name }) => name).join(" + ");
   const notes = warnings.map(({ message }) => `- ${message}`);
@@ -89,7 +100,7 @@ ${frontMatter(record)}---
 One LoRA adapter, merged from ${recipe.adapters.length} with ${method.title} by LoRA Loom ${
     versions["lora-loom"]
   }: rank ${rank}, ${modules.length} modules.
-It was computed on ${device.name}, without any training.
+${trainingSentence(record)}
 
 ${method.summary}
 

@@ -21,7 +21,7 @@ const STYLE = `
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--ground); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .2rem 1rem; margin: 0; } dt { color: var(--soft); } dd { margin: 0; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem; margin: 0; } dt { color: var(--soft); } dd { margin: 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; width: 100%; overflow-wrap: normal; }
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; } td.n, th.n { text-align: right;
   font-variant-numeric: tabular-nums; } td.text { white-space: normal; min-width: 14rem; }
@@ -31,6 +31,8 @@ svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-
 @media (max-width: 36rem) { svg text { font-size: 17px; } }
 @media print { :root { color-scheme: light; --ground: #fff; --ink: #000; --soft: #444; --line: #bbb; } body { max-width: none; padding: 0; font-size: 11pt; }
   figure, tr, dl { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; } td, th { white-space: normal; } }
+@media (max-width: 36rem) { dl { grid-template-columns: minmax(0, 1fr); gap: 0; } dd { margin-bottom: .5rem; }
+  figure { overflow-x: auto; } svg { min-width: 30rem; } }
 ${COLOURS.map((colour, index) => `.s${index} { color: ${colour}; }`).join("\n")}
 `;
 

@@ -2,6 +2,7 @@ import { isAbsolute, relative } from "node:path";
 import type { ServingReport, Warning } from "@lora-loom/formats";
 import type { DeviceInfo } from "@lora-loom/tensor";
 import type { Recipe } from "../recipe/recipe.ts";
+import type { RefinementRecord } from "../refine/report.ts";
 import type { MethodFigures } from "../methods/method.ts";
 import { type ModuleFigures, type Quality, qualityOf } from "./figures.ts";
 
@@ -20,6 +21,8 @@ export interface MergeRecord {
   /** A whole-model method's own figures. */
   readonly method: MethodFigures;
   readonly warnings: readonly Warning[];
+  /** What refining the merge did, where the recipe asks for it. */
+  readonly refinement?: RefinementRecord | undefined;
   /** Where the merged adapter loads. */
   readonly serving: ServingReport;
   /** ISO 8601. */
@@ -46,6 +49,7 @@ export function recipeInFile(recipe: Recipe, directory: string): Record<string, 
       ...(capture === undefined ? {} : { capture: local(capture) }),
     })),
     parameters: recipe.parameters,
+    ...(recipe.refine === undefined ? {} : { refine: recipe.refine }),
     include: recipe.include,
     exclude: recipe.exclude,
     output: { ...recipe.output, path: local(recipe.output.path) },
@@ -77,6 +81,7 @@ export function recordText(record: MergeRecord, directory: string): string {
       warnings: rest.warnings,
       serving: rest.serving,
       method: rest.method,
+      ...(rest.refinement ? { refinement: rest.refinement } : {}),
       modules: modules.map((module) => ({
         name: module.name,
         shape: [module.outFeatures, module.inFeatures],

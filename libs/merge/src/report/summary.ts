@@ -22,5 +22,15 @@ export interface MergeSummary {
   readonly peak_rss_bytes: number;
   readonly peak_gpu_bytes: number;
   readonly quality: Quality;
+  /** Present where the recipe asks for a refinement. */
+  readonly refinement?: {
+    readonly steps_done: number;
+    /** The step that was kept; 0 is the merge before refinement. */
+    readonly kept_step: number;
+    readonly first_loss: number | null;
+    readonly last_loss: number | null;
+    /** Mean agreement on prompts kept out, of the merge before refinement. */
+    readonly agreement_before: number | null;
+  };
   readonly warnings: readonly Warning[];
 }

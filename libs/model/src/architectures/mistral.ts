@@ -1,5 +1,5 @@
 import type { Architecture } from "../architecture.ts";
-import { parseDecoderConfig, withinWindow } from "../config.ts";
+import { parseDecoderConfig, slidingThroughout } from "../config.ts";
 import { llama } from "./llama.ts";
 
 /** Mistral (arXiv 2310.06825): a Llama whose attention may reach back only so far. */
@@ -8,5 +8,5 @@ export const mistral: Architecture = {
   modelType: "mistral",
   className: "MistralForCausalLM",
   hasBias: () => false,
-  parseConfig: (json, where) => withinWindow(parseDecoderConfig(json, where)),
+  parseConfig: (json, where) => slidingThroughout(parseDecoderConfig(json, where)),
 };

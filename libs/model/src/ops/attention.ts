@@ -17,6 +17,18 @@ export interface AttentionHeads {
   readonly keyValueHeads: number;
   /** A multiple of 4. */
   readonly headDim: number;
+  /** Factor of the scores. Default 1/√headDim. */
+  readonly attentionScale?: number;
+  /** Bound c of the scores, which become c·tanh(score / c) (arXiv 2408.00118 §2). Default none. */
+  readonly attentionSoftCap?: number;
+}
+
+/** What is added to scores by the distance of query and key. */
+export interface DistanceBias {
+  /** A row for every distance, `[distances, queryHeads]`. */
+  readonly table: Tensor;
+  /** The table's row for the first key that each query row sees, u32 `[rows]`; the next key has the next row. */
+  readonly origins: Tensor;
 }
 
 const buffers: Kernel["buffers"] = [
@@ -29,7 +41,18 @@ const buffers: Kernel["buffers"] = [
 const params: Kernel["params"] = [["count", "u32"], ["query_heads", "u32"], ["key_value_heads", "u32"], [
   "scale",
   "f32",
-]];
+], ["soft_cap", "f32"]];
+const biasBuffers: Kernel["buffers"] = [
+  { name: "bias", element: "f32", access: "read" },
+  { name: "origins", element: "u32", access: "read" },
+];
+
+/** WGSL: from a scaled dot product in `score` to what the softmax takes, for the key `j` of the span. */
+function finishScore(withBias: boolean, j: string): string {
+  return /* wgsl */ `
+    if (params.soft_cap > 0.0) { score = params.soft_cap * tanh(clamp(score / params.soft_cap, -20.0, 20.0)); }
+    ${withBias ? `score += bias[(origins[row] + ${j}) * params.query_heads + head];` : ""}`;
+}
 
 /** WGSL shared by the variants: from the unit of work `i` to its row, its heads and the keys it sees. */
 const LOCATE = /* wgsl */ `
@@ -47,9 +70,9 @@ const LOWEST = "-3e38";
  * invocations as SIMD lanes of a CPU. Sums stay in the result's memory, not in registers, because those drivers take
  * seconds to compile code that is unrolled over a head.
  */
-const perInvocation: Kernel = {
-  name: "attention_invocation_per_query",
-  buffers,
+const perInvocation = (withBias: boolean): Kernel => ({
+  name: `attention_invocation_per_query${withBias ? "_biased" : ""}`,
+  buffers: withBias ? [...buffers, ...biasBuffers] : buffers,
   params: [...params, ["quads", "u32"]],
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE}
@@ -61,7 +84,8 @@ const perInvocation: Kernel = {
     let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.quads;
     var dots = vec4f();
     for (var d = 0u; d < params.quads; d++) { dots = fma(queries[mine + d], keys[at + d], dots); }
-    let score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
+    var score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
+    ${finishScore(withBias, "j")}
     let above = max(highest, score);
     let shrink = exp(highest - above);
     let weight = exp(score - above);
@@ -73,7 +97,9 @@ const perInvocation: Kernel = {
   }
   for (var d = 0u; d < params.quads; d++) { result[mine + d] /= sum; }
 }`,
-};
+});
+
+const invocationKernels = { plain: perInvocation(false), biased: perInvocation(true) };
 
 const GROUP = 64;
 
@@ -81,11 +107,11 @@ const GROUP = 64;
  * One workgroup per row and head: 64 keys at a time are scored by one invocation each, then every invocation gathers its
  * own elements of the values. Unrolled for one head size.
  */
-function perGroup(headDim: number): Kernel {
+function perGroup(headDim: number, withBias: boolean): Kernel {
   const quads = headDim / 4;
   return {
-    name: `attention_workgroup_per_query_${headDim}`,
-    buffers,
+    name: `attention_workgroup_per_query_${headDim}${withBias ? "_biased" : ""}`,
+    buffers: withBias ? [...buffers, ...biasBuffers] : buffers,
     params,
     code: /* wgsl */ `
 var<workgroup> query: array<vec4f, ${quads}>;
@@ -110,6 +136,7 @@ ${forEachGroup(GROUP)}
       var dots = vec4f();
       for (var d = 0u; d < ${quads}u; d++) { dots = fma(query[d], keys[at + d], dots); }
       score = dots.x + dots.y + dots.z + dots.w;
+      ${finishScore(withBias, "tile + lane")}
     }
     weights[lane] = score;
     workgroupBarrier();
@@ -143,13 +170,18 @@ ${forEachGroup(GROUP)}
   };
 }
 
-const groupKernels = new Map<number, Kernel>();
+const groupKernels = new Map<string, Kernel>();
 
 /** The workgroup kernel for a head size, made once. */
-function groupKernelFor(headDim: number): Kernel {
-  const kernel = groupKernels.get(headDim) ?? perGroup(headDim);
-  groupKernels.set(headDim, kernel);
+function groupKernelFor(headDim: number, withBias = false): Kernel {
+  const key = `${headDim} ${withBias}`;
+  const kernel = groupKernels.get(key) ?? perGroup(headDim, withBias);
+  groupKernels.set(key, kernel);
   return kernel;
+}
+
+function scaleOf({ attentionScale, headDim }: AttentionHeads): number {
+  return attentionScale ?? 1 / Math.sqrt(headDim);
 }
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
@@ -161,15 +193,20 @@ export function dispatchAttention(
   values: Tensor,
   spans: Tensor,
   heads: AttentionHeads,
+  bias?: DistanceBias,
 ): Tensor {
-  const rows = checkShapes(queries, keys, values, spans, heads);
+  const rows = checkShapes(queries, keys, values, spans, heads, bias);
+  const { queryHeads, keyValueHeads, headDim, attentionSoftCap = 0 } = heads;
   const result = device.empty(queries.shape);
-  const count = rows * heads.queryHeads;
-  const scale = 1 / Math.sqrt(heads.headDim);
-  const tensors = [queries, keys, values, spans, result];
-  const params = [count, heads.queryHeads, heads.keyValueHeads, scale];
-  if (variant === "workgroup") device.dispatch(groupKernelFor(heads.headDim), tensors, params, grid(count));
-  else device.dispatch(perInvocation, tensors, [...params, heads.headDim / 4], grid(count, LANES));
+  const count = rows * queryHeads;
+  const tensors = [queries, keys, values, spans, result, ...(bias ? [bias.table, bias.origins] : [])];
+  const params = [count, queryHeads, keyValueHeads, scaleOf(heads), attentionSoftCap];
+  if (variant === "workgroup") {
+    device.dispatch(groupKernelFor(headDim, bias !== undefined), tensors, params, grid(count));
+  } else {
+    const kernel = invocationKernels[bias ? "biased" : "plain"];
+    device.dispatch(kernel, tensors, [...params, headDim / 4], grid(count, LANES));
+  }
   return result;
 }
 
@@ -179,6 +216,7 @@ function checkShapes(
   values: Tensor,
   spans: Tensor,
   heads: AttentionHeads,
+  bias: DistanceBias | undefined,
 ): number {
   const [rows] = matrixShape(queries, "attention");
   const [keyRows] = matrixShape(keys, "attention");
@@ -186,6 +224,10 @@ function checkShapes(
   requireShape(keys, [keyRows, heads.keyValueHeads * heads.headDim], "keys", "attention");
   requireShape(values, keys.shape, "values", "attention");
   requireShape(spans, [rows, 2], "spans", "attention");
+  if (bias) {
+    requireShape(bias.table, [bias.table.shape[0]!, heads.queryHeads], "bias", "attention");
+    requireShape(bias.origins, [rows], "origins", "attention");
+  }
   return rows;
 }
 
@@ -195,19 +237,23 @@ function attentionFloat64(
   keys: CpuTensor,
   values: CpuTensor,
   spans: CpuTensor,
-  { queryHeads, keyValueHeads, headDim }: AttentionHeads,
+  heads: AttentionHeads,
+  bias: DistanceBias | undefined,
 ): Tensor {
+  const { queryHeads, keyValueHeads, headDim, attentionSoftCap: cap } = heads;
+  const scale = scaleOf(heads);
   const result = device.zeros(queries.shape);
   const keyWidth = keyValueHeads * headDim;
   const headOf = (matrix: CpuTensor, at: number) => matrix.floats.subarray(at, at + headDim);
   for (let i = 0; i < queries.shape[0]! * queryHeads; i++) {
-    const row = Math.floor(i / queryHeads);
-    const column = Math.floor((i % queryHeads) * keyValueHeads / queryHeads) * headDim;
+    const row = Math.floor(i / queryHeads), head = i % queryHeads;
+    const column = Math.floor(head * keyValueHeads / queryHeads) * headDim;
     const first = spans.data[2 * row]!, count = spans.data[2 * row + 1]!;
     const query = headOf(queries, i * headDim);
     const scores = Array.from({ length: count }, (_, j) => {
       const key = headOf(keys, (first + j) * keyWidth + column);
-      return query.reduce((dot, value, d) => dot + value * key[d]!, 0) / Math.sqrt(headDim);
+      const score = query.reduce((dot, value, d) => dot + value * key[d]!, 0) * scale;
+      return (cap ? cap * Math.tanh(score / cap) : score) + biasOf(bias, row, j, head, queryHeads);
     });
     const highest = scores.reduce((above, score) => Math.max(above, score));
     const weights = scores.map((score) => Math.exp(score - highest));
@@ -220,11 +266,17 @@ function attentionFloat64(
   return result;
 }
 
+function biasOf(bias: DistanceBias | undefined, row: number, j: number, head: number, heads: number): number {
+  if (!bias) return 0;
+  const distance = (bias.origins as CpuTensor).data[row]! + j;
+  return (bias.table as CpuTensor).floats[distance * heads + head]!;
+}
+
 /**
  * Grouped-query attention over ragged batches, softmax(QKᵀ/√headDim)·V, where each query row names the run of key rows that
  * it sees: `queries [rows, queryHeads·headDim]`, `keys` and `values [keyRows, keyValueHeads·headDim]`, `spans` u32
  * `[rows, 2]` of first key row and number of keys (at least 1) → `[rows, queryHeads·headDim]`. Causal prefill gives row t of
- * a sequence the span (start, t + 1); a decoding step gives each sequence its whole cache.
+ * a sequence the span (start, t + 1); a decoding step gives each sequence its whole cache. A soft cap comes before `bias`.
  */
 export const attention: (
   queries: Tensor,
@@ -232,14 +284,15 @@ export const attention: (
   values: Tensor,
   spans: Tensor,
   heads: AttentionHeads,
-) => Tensor = defineOperation<[Tensor, Tensor, Tensor, Tensor, AttentionHeads], Tensor>({
+  bias?: DistanceBias,
+) => Tensor = defineOperation<[Tensor, Tensor, Tensor, Tensor, AttentionHeads, DistanceBias?], Tensor>({
   name: "attention",
   // Kernels for other head sizes are made on demand from the same text.
-  kernels: [perInvocation, groupKernelFor(64), groupKernelFor(128)],
+  kernels: [...Object.values(invocationKernels), groupKernelFor(64), groupKernelFor(128)],
   gpu: (device, ...args) =>
     dispatchAttention(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
-  cpu(device, queries, keys, values, spans, heads) {
-    checkShapes(queries, keys, values, spans, heads);
+  cpu(device, queries, keys, values, spans, heads, bias) {
+    checkShapes(queries, keys, values, spans, heads, bias);
     return attentionFloat64(
       device,
       queries as CpuTensor,
@@ -247,6 +300,7 @@ export const attention: (
       values as CpuTensor,
       spans as CpuTensor,
       heads,
+      bias,
     );
   },
 });

@@ -6,14 +6,17 @@ import { causalSpans } from "../batch.ts";
 import { ModelError } from "../errors.ts";
 import { rotaryFrequencies, rotaryTable } from "../rope.ts";
 import { openSoftwareDevice } from "../test_support/software_device.ts";
+import { activate } from "./activation.ts";
 import { addBias } from "./add_bias.ts";
 import { argmax, dispatchArgmax } from "./argmax.ts";
 import { attention, dispatchAttention } from "./attention.ts";
 import { countNonFinite, dispatchCountNonFinite } from "./count_non_finite.ts";
+import { layerNorm } from "./layer_norm.ts";
 import { dispatchRmsNorm, rmsNorm } from "./rms_norm.ts";
 import { rotary } from "./rotary.ts";
 import { dispatchGather, gatherRows, scatterRows } from "./rows.ts";
 import { siluMul } from "./silu_mul.ts";
+import { softCap } from "./soft_cap.ts";
 
 const cpu = new CpuDevice();
 const VARIANTS = ["invocation", "workgroup"] as const;
@@ -140,6 +143,44 @@ gpuTest("siluMul() agrees with its twin, and stays finite far from zero", async 
   );
 });
 
+gpuTest("activate() agrees with its twin, and stays finite far from zero", async (gpu) => {
+  for (const activation of ["silu", "gelu_tanh", "relu"] as const) {
+    const [x, exact] = both([gpu, cpu], noise([63, 65], 6, 4), [63, 65]) as [Tensor, Tensor];
+    activate(activation, x);
+    activate(activation, exact);
+    assertRelativelyClose(await read(x), await read(exact), 1e-6, activation);
+    const far = Float32Array.of(-1e30, -1e4, -100, 100, 1e4, 1e12);
+    const ends = gpu.upload(far, [6]);
+    activate(activation, ends);
+    const values = [...await read(ends) as Float32Array];
+    values.forEach((value, i) =>
+      assert(Math.abs(value - Math.max(far[i]!, 0)) <= 1e-6 * Math.abs(far[i]!), `${activation} ${far[i]}`)
+    );
+  }
+});
+
+gpuTest("softCap() agrees with its twin, and bounds what is far from zero", async (gpu) => {
+  const data = noise([9, 33], 7, 40);
+  data.set([1e30, -1e30], 5);
+  const [x, exact] = both([gpu, cpu], data, [9, 33]) as [Tensor, Tensor];
+  softCap(x, 30);
+  softCap(exact, 30);
+  const values = await read(x);
+  assertRelativelyClose(values, await read(exact), 1e-6);
+  assertEquals([values[5], values[6]], [30, -30]);
+});
+
+gpuTest("layerNorm() agrees with its twin, also far from zero mean", async (gpu) => {
+  for (const [rows, width] of [[1, 1], [3, 7], [65, 129], [5, 688]] as const) {
+    const data = noise([rows, width], width, 3).map((value) => Math.fround(value + 20));
+    const [gain, bias] = [noise([width], 5), noise([width], 6)];
+    const [actual, expected] = both([gpu, cpu], data, [rows, width]).map((x) =>
+      layerNorm(x, x.device.upload(gain, [width]), x.device.upload(bias, [width]), 1e-5)
+    ) as [Tensor, Tensor];
+    assertRelativelyClose(await read(actual), await read(expected), 5e-6);
+  }
+});
+
 gpuTest("addBias() adds to every row in place", async (gpu) => {
   const [bias, into] = [noise([13], 1), noise([17, 13], 2)];
   const targets = both([gpu, cpu], into, [17, 13]);
@@ -229,6 +270,50 @@ gpuTest("attention() agrees with its twin in both variants, over ragged batches"
       assertRelativelyClose(actual, expected, 2e-6, `${variant} ${heads.headDim}`);
     }
   }
+});
+
+gpuTest("attention() agrees with its twin given a scale, a soft cap and biases by distance", async (gpu) => {
+  const lengths = [70, 3];
+  const heads = { queryHeads: 4, keyValueHeads: 2, headDim: 12, attentionScale: 0.4, attentionSoftCap: 3 };
+  const inputs = (device: Device) => {
+    const matrix = (columns: number, seed: number) =>
+      device.upload(noise([73, columns], seed, 2), [73, columns]);
+    const table = device.upload(noise([139, 4], 9), [139, 4]);
+    // Each sequence's keys start at position 0, which lies 69 rows of the table after the farthest.
+    const origins = lengths.flatMap((length) => Array.from({ length }, (_, position) => 69 - position));
+    return [
+      matrix(48, 1),
+      matrix(24, 2),
+      matrix(24, 3),
+      device.upload(causalSpans(lengths), [73, 2]),
+      heads,
+      { table, origins: device.upload(Uint32Array.from(origins), [73]) },
+    ] as const;
+  };
+  const expected = await read(attention(...inputs(cpu)));
+  for (const variant of VARIANTS) {
+    assertRelativelyClose(
+      await read(dispatchAttention(gpu, variant, ...inputs(gpu))),
+      expected,
+      2e-6,
+      variant,
+    );
+  }
+  // Written out for one query: the third row of the second sequence, head 3.
+  const [queries, keys, values, , , { table }] = inputs(cpu);
+  const at = async (tensor: Tensor, row: number, column: number) =>
+    (await cpu.download(tensor))[row * tensor.shape[1]! + column]!;
+  const scores = await Promise.all([0, 1, 2].map(async (key) => {
+    let dot = 0;
+    for (let d = 0; d < 12; d++) dot += await at(queries, 72, 36 + d) * await at(keys, 70 + key, 12 + d);
+    return 3 * Math.tanh(0.4 * dot / 3) + await at(table, 69 - 2 + key, 3);
+  }));
+  const total = scores.reduce((sum, score) => sum + Math.exp(score), 0);
+  let mixed = 0;
+  for (const [key, score] of scores.entries()) {
+    mixed += Math.exp(score) / total * await at(values, 70 + key, 12);
+  }
+  assertRelativelyClose([expected[72 * 48 + 36]!], [mixed], 1e-12);
 });
 
 gpuTest("attention() reads only the rows of its span, and stands scores of any size", async (gpu) => {

@@ -81,7 +81,7 @@ export function dispatchRmsNorm(
 }
 
 /** Rows are as wide as the gain, so the heads inside a row can be normed one by one. */
-function normShape(x: Tensor, gain: Tensor): readonly [rows: number, width: number] {
+export function normShape(x: Tensor, gain: Tensor): readonly [rows: number, width: number] {
   const [rows, columns] = matrixShape(x, "rms_norm");
   const width = gain.shape[0]!;
   if (columns % width !== 0) requireShape(gain, [columns], "gain", "rms_norm");

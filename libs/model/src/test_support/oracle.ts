@@ -10,16 +10,24 @@ export interface OracleResult {
   readonly logits: readonly (readonly number[])[];
   /** What each linear module read, by token. */
   readonly inputs: ReadonlyMap<string, readonly (readonly number[])[]>;
+  /** Residual stream after each layer, by token. */
+  readonly streams: readonly (readonly (readonly number[])[])[];
+  /** Outputs of the final norm, by token. */
+  readonly outputs: readonly (readonly number[])[];
 }
 
 type Vector = readonly number[];
 
-/** @param frequencies radians per position of each rotary plane; default θ^(−2i/d) */
+/**
+ * @param frequencies radians per position of each rotary plane; default θ^(−2i/d)
+ * @param offsets what to add to a module's outputs, by token
+ */
 export function oracleForward(
   { config, weights }: TestModel,
   tokens: ArrayLike<number>,
   deltas: ReadonlyMap<string, readonly Vector[]> = new Map(),
   frequencies?: Vector,
+  offsets: ReadonlyMap<string, readonly Vector[]> = new Map(),
 ): OracleResult {
   const inputs = new Map<string, Vector[]>();
   const dim = config.head_dim;
@@ -39,11 +47,13 @@ export function oracleForward(
     );
   };
   const module = (name: string, x: Vector): Vector => {
-    inputs.set(name, [...(inputs.get(name) ?? []), x]);
+    const before = inputs.get(name) ?? [];
+    const offset = offsets.get(name)?.[before.length];
+    inputs.set(name, [...before, x]);
     const bias = weights.has(`${name}.bias`) ? vector(`${name}.bias`) : undefined;
     const delta = deltas.get(name);
     return rows(`${name}.weight`).map((row, out) =>
-      dot(row, x) + (bias?.[out] ?? 0) + (delta ? dot(delta[out]!, x) : 0)
+      dot(row, x) + (bias?.[out] ?? 0) + (delta ? dot(delta[out]!, x) : 0) + (offset?.[out] ?? 0)
     );
   };
   const norm = (name: string, x: Vector): Vector => {
@@ -53,6 +63,7 @@ export function oracleForward(
 
   const embeddings = rows("model.embed_tokens.weight");
   let stream: Vector[] = Array.from(tokens, (token) => embeddings[token]!);
+  const streams: Vector[][] = [];
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
     const prefix = `model.layers.${layer}`;
     const normed = stream.map((x) => norm(`${prefix}.input_layernorm`, x));
@@ -91,13 +102,11 @@ export function oracleForward(
         module(`${prefix}.mlp.down_proj`, gate.map((g, i) => g * (1 / (1 + Math.exp(-g))) * up[i]!)),
       );
     });
+    streams.push(stream);
   }
   const head = config.tie_word_embeddings ? embeddings : rows("lm_head.weight");
-  const logits = stream.map((x) => {
-    const output = norm("model.norm", x);
-    return head.map((row) => dot(row, output));
-  });
-  return { logits, inputs };
+  const outputs = stream.map((x) => norm("model.norm", x));
+  return { logits: outputs.map((x) => head.map((row) => dot(row, x))), inputs, streams, outputs };
 }
 
 function sum(values: Vector): number {

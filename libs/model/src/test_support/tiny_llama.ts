@@ -1,51 +1,9 @@
-import { openAdapter, openSafetensors } from "@lora-loom/formats";
-import type { Device } from "@lora-loom/tensor";
-import type { Deltas } from "../base_model.ts";
-import { loadDeltas } from "../load_deltas.ts";
+import { exampleModel } from "./example_model.ts";
 
-const ROOT = new URL("../../../../", import.meta.url).pathname;
-const EXAMPLE = `${ROOT}examples/tiny-llama`;
+export { type Task, TASKS, testRows } from "./example_model.ts";
 
-export const TASKS = ["language", "category", "speech", "syllables"] as const;
-export type Task = (typeof TASKS)[number];
+export const TINY_LLAMA = exampleModel("tiny-llama");
+export const { base: BASE, adapterDeltas, openReference } = TINY_LLAMA;
 
-export const BASE = `${EXAMPLE}/base`;
-
-/** Where a task's test rows are. */
-export function testRows(task: Task): string {
-  return `${EXAMPLE}/tasks/${task}.test.jsonl`;
-}
-
-/** The deltas of a task's own adapter. */
-export async function adapterDeltas(device: Device, task: Task): Promise<Deltas> {
-  using adapter = await openAdapter(`${EXAMPLE}/adapters/${task}`);
-  return await loadDeltas(device, adapter);
-}
-
-/** What Transformers computed in float32 for one sequence of each task. */
-export interface Reference {
-  tokens(task: Task): Uint32Array;
-  logits(task: Task): Float32Array;
-  baseLogits(task: Task): Float32Array;
-  /** Inputs of adapted modules when the language adapter runs its sequence. */
-  readonly languageInputs: ReadonlyMap<string, Float32Array>;
-}
-
-export async function openReference(): Promise<Reference> {
-  using file = await openSafetensors(`${ROOT}tests/fixtures/tiny-llama/forward.safetensors`);
-  const values = new Map<string, Float32Array>();
-  for (const [name, tensor] of file.tensors) values.set(name, await tensor.readFloat32());
-  const get = (name: string) => {
-    const found = values.get(name);
-    if (!found) throw new Error(`the fixture lacks ${name}`);
-    return found;
-  };
-  const prefix = "language.inputs.";
-  const inputs = [...values].filter(([name]) => name.startsWith(prefix));
-  return {
-    tokens: (task) => Uint32Array.from(get(`${task}.input_ids`)),
-    logits: (task) => get(`${task}.logits`),
-    baseLogits: (task) => get(`${task}.base_logits`),
-    languageInputs: new Map(inputs.map(([name, tensor]) => [name.slice(prefix.length), tensor])),
-  };
-}
+/** The references come from a model that was cast to bfloat16 as a whole before it ran in float32. */
+export const AS_REFERENCE = { rotaryFrequencies: "bfloat16" } as const;

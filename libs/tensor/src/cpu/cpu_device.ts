@@ -1,5 +1,6 @@
 import type { Device, DeviceInfo, MemoryUse } from "../device.ts";
 import { TensorError } from "../errors.ts";
+import { checkDestination } from "../gpu/upload_bytes.ts";
 import { decodeToFloat64 } from "./decode.ts";
 import { encodeElements } from "./encode.ts";
 import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
@@ -104,6 +105,10 @@ export class CpuDevice implements Device {
     return new CpuTensor(this, [...shape], type, decodeToFloat64(data, type));
   }
 
+  uploadStreamed(data: ArrayBufferView, shape: readonly number[], dtype?: DType): Promise<CpuTensor> {
+    return Promise.try(() => this.upload(data, shape, dtype));
+  }
+
   zeros(shape: readonly number[], dtype: DType = "f32"): CpuTensor {
     const count = elementCount(shape);
     return new CpuTensor(
@@ -127,9 +132,15 @@ export class CpuDevice implements Device {
     return Promise.resolve((tensor as CpuTensor).data.slice());
   }
 
-  downloadBytes(tensor: Tensor): Promise<Uint8Array<ArrayBuffer>> {
+  downloadBytes(tensor: Tensor, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
     const { buffer, byteOffset, byteLength } = encodeElements((tensor as CpuTensor).data, tensor.dtype);
-    return Promise.resolve(new Uint8Array(buffer, byteOffset, byteLength));
+    const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+    return Promise.try(() => {
+      checkDestination(into, byteLength);
+      if (!into) return bytes;
+      into.set(bytes);
+      return into;
+    });
   }
 
   finish(): Promise<void> {

@@ -2,6 +2,8 @@ import { outOfMemory } from "./failures.ts";
 
 /** A GPU buffer on loan from a {@linkcode BufferPool}. */
 export interface PooledBuffer {
+  /** Tells buffers apart, for as long as the process runs. */
+  readonly id: number;
   readonly buffer: GPUBuffer;
   /** Its size class in bytes, at least what was asked for. */
   readonly bytes: number;
@@ -11,6 +13,8 @@ export interface PooledBuffer {
 
 /** Smallest buffer: also the largest alignment that a binding offset can need. */
 const SMALLEST = 256;
+
+let nextId = 0;
 
 /** Rounds a size up so that at most an eighth is wasted and buffers are likely to be used again. */
 export function sizeClass(bytes: number): number {
@@ -69,7 +73,7 @@ export class BufferPool {
     else this.trim(this.budgetBytes - this.#usedBytes - size);
     this.#usedBytes += size;
     this.#peakBytes = Math.max(this.#peakBytes, this.#usedBytes);
-    return reused ?? { buffer: this.create(size), bytes: size, lastUse: -1 };
+    return reused ?? { id: nextId++, buffer: this.create(size), bytes: size, lastUse: -1 };
   }
 
   /** Takes a buffer back. */

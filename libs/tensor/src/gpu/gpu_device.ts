@@ -19,6 +19,8 @@ export interface GpuLimits {
   readonly windowAlignmentBytes: number;
   readonly workgroupStorageBytes: number;
   readonly invocationsPerWorkgroup: number;
+  /** Invocations of every subgroup; 0 where subgroups are not offered, or are of several sizes. */
+  readonly subgroupSize: number;
 }
 
 /** A device that runs kernels through WebGPU. */

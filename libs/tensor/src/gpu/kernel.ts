@@ -32,6 +32,8 @@ export interface KernelRequirements {
   readonly features?: readonly string[];
   readonly workgroupStorageBytes?: number;
   readonly invocationsPerWorkgroup?: number;
+  /** Invocations of every subgroup. */
+  readonly subgroupSize?: number;
 }
 
 /** The complete WGSL module of a kernel: its enables, bindings and parameters, then its code. */

@@ -4,6 +4,8 @@ import { type Kernel, kernelSource } from "./kernel.ts";
 
 /** A compiled kernel with the layout its bind groups need. */
 export interface Pipeline {
+  /** Tells the pipelines of a device apart. */
+  readonly id: number;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
 }
@@ -20,7 +22,11 @@ export class PipelineCache {
     if (known) return known;
     this.#checkRequirements(kernel);
     const { layout, descriptor } = this.#describe(kernel);
-    const made = { pipeline: this.device.createComputePipeline(descriptor), layout };
+    const made = {
+      id: this.#pipelines.size,
+      pipeline: this.device.createComputePipeline(descriptor),
+      layout,
+    };
     this.#pipelines.set(kernel, made);
     return made;
   }
@@ -31,10 +37,8 @@ export class PipelineCache {
       kernels.filter((kernel) => !this.#pipelines.has(kernel)).map(async (kernel) => {
         this.#checkRequirements(kernel);
         const { layout, descriptor } = this.#describe(kernel);
-        this.#pipelines.set(kernel, {
-          pipeline: await this.device.createComputePipelineAsync(descriptor),
-          layout,
-        });
+        const pipeline = await this.device.createComputePipelineAsync(descriptor);
+        this.#pipelines.set(kernel, { id: this.#pipelines.size, pipeline, layout });
       }),
     );
   }
@@ -53,7 +57,8 @@ export class PipelineCache {
   }
 
   #checkRequirements(kernel: Kernel): void {
-    const { features = [], workgroupStorageBytes = 0, invocationsPerWorkgroup = 0 } = kernel.requires ?? {};
+    const { features = [], workgroupStorageBytes = 0, invocationsPerWorkgroup = 0, subgroupSize } =
+      kernel.requires ?? {};
     const offered = this.device.features as unknown as ReadonlySet<string>;
     const lacking = [
       ...features.filter((feature) => !offered.has(feature)),
@@ -62,6 +67,9 @@ export class PipelineCache {
         : [],
       ...invocationsPerWorkgroup > this.limits.invocationsPerWorkgroup
         ? [`${invocationsPerWorkgroup} invocations a workgroup`]
+        : [],
+      ...subgroupSize !== undefined && subgroupSize !== this.limits.subgroupSize
+        ? [`subgroups of ${subgroupSize}`]
         : [],
     ];
     if (lacking.length > 0) {

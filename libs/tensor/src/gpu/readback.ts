@@ -1,5 +1,7 @@
 /** Bytes that one staging buffer carries; larger tensors take several trips. */
 const CHUNK_BYTES = 2 ** 24;
+/** Trips under way at a time, so that the GPU copies while the host does. */
+const TRIPS = 4;
 
 /** Reads GPU buffers back through staging buffers that are used again and again. */
 export class Readback {
@@ -11,20 +13,16 @@ export class Readback {
     readonly mapRead: number,
   ) {}
 
-  /** The first `bytes` of `source`, whose commands were all submitted. */
-  async read(source: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
-    const result = new Uint8Array(bytes);
-    const starts = Array.from({ length: Math.ceil(bytes / CHUNK_BYTES) }, (_, index) => index * CHUNK_BYTES);
-    // One trip is on its way while the one before is copied out.
-    let pending: Promise<void> = Promise.resolve();
-    for (const start of starts) {
-      const trip = this.#trip(source, start, Math.min(CHUNK_BYTES, bytes - start), result);
+  /** Fills `into` from the start of `source`, whose commands were all submitted. */
+  async read(source: GPUBuffer, into: Uint8Array): Promise<void> {
+    const trips: Promise<void>[] = [];
+    for (let start = 0; start < into.length; start += CHUNK_BYTES) {
+      if (trips.length >= TRIPS) await trips[trips.length - TRIPS];
+      const trip = this.#trip(source, start, Math.min(CHUNK_BYTES, into.length - start), into);
       trip.catch(() => {}); // awaited below; must not count as unhandled meanwhile
-      await pending;
-      pending = trip;
+      trips.push(trip);
     }
-    await pending;
-    return result.buffer;
+    await Promise.all(trips);
   }
 
   async #trip(source: GPUBuffer, start: number, bytes: number, into: Uint8Array): Promise<void> {
@@ -37,7 +35,7 @@ export class Readback {
     staging.unmap();
     this.#free.push(staging);
     this.#free.sort((a, b) => a.size - b.size);
-    if (this.#free.length > 2) this.#free.shift()!.destroy();
+    if (this.#free.length > TRIPS) this.#free.shift()!.destroy();
   }
 
   #take(bytes: number): GPUBuffer {

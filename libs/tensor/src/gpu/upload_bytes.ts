@@ -1,4 +1,5 @@
 import { encodeElements } from "../cpu/encode.ts";
+import { TensorError } from "../errors.ts";
 import { BYTES_PER_ELEMENT, type DType } from "../tensor.ts";
 
 /**
@@ -25,4 +26,15 @@ export function storedBytes(elements: number, dtype: DType): number {
 /** Bytes that `upload` expects of the host: a `Float64Array` may stand for any float type. */
 export function hostBytes(view: ArrayBufferView, elements: number, dtype: DType): number {
   return elements * (view instanceof Float64Array && dtype !== "u32" ? 8 : BYTES_PER_ELEMENT[dtype]);
+}
+
+/** Throws unless an array that a download is to fill has the right size. */
+export function checkDestination(into: Uint8Array | undefined, bytes: number): void {
+  if (!into || into.length === bytes) return;
+  throw new TensorError(
+    "shape_mismatch",
+    `a tensor of ${bytes} bytes cannot be read into an array of ${into.length}`,
+    "pass an array of exactly the tensor's size, or none",
+    "downloadBytes",
+  );
 }

@@ -1,10 +1,11 @@
 import type { PooledBuffer } from "./buffer_pool.ts";
 import type { CommandQueue } from "./command_queue.ts";
+import { beginWait } from "./polling.ts";
 
 /** Bytes of one staging buffer. */
 const STAGING_BYTES = 2 ** 24;
 /** Staging buffers at most. */
-const STAGING_COUNT = 4;
+const STAGING_COUNT = 8;
 /** Smaller uploads go through the queue, which needs no mapping. */
 const SMALL_BYTES = 2 ** 16;
 /** What the queue is given at a time, which bounds what Dawn stages by itself. */
@@ -35,6 +36,28 @@ export class Uploader {
       start += part.length;
     }
     if (start < bytes.length) this.#writeThroughQueue(target, start, bytes.subarray(start));
+  }
+
+  /** The same, waiting for staging buffers rather than going through the queue. */
+  async stream(target: PooledBuffer, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    for (let start = 0; start < bytes.length; start += STAGING_BYTES) {
+      const part = bytes.subarray(start, start + STAGING_BYTES);
+      this.#stage(await this.#takeWhenFree(), target, start, part);
+      // At once, so that the buffer comes back while the next one is filled.
+      this.queue.submit();
+    }
+  }
+
+  async #takeWhenFree(): Promise<GPUBuffer> {
+    for (;;) {
+      const staging = this.#take();
+      if (staging) return staging;
+      // Those that are recorded but not submitted would never come back.
+      this.queue.submit();
+      if (this.#returning.size === 0) throw new Error("no staging buffer is left, nor on its way back");
+      beginWait();
+      await Promise.race(this.#returning);
+    }
   }
 
   #stage(staging: GPUBuffer, target: PooledBuffer, offset: number, bytes: Uint8Array<ArrayBuffer>): void {

@@ -2,6 +2,7 @@ import type { DeviceClass, DeviceInfo, MemoryUse } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
 import { decodeToFloat64 } from "../cpu/decode.ts";
+import { BindGroupCache, type Binding } from "./bind_group_cache.ts";
 import { BufferPool, type PooledBuffer, sizeClass } from "./buffer_pool.ts";
 import { CommandQueue } from "./command_queue.ts";
 import { FailureLog, outOfMemory } from "./failures.ts";
@@ -14,7 +15,7 @@ import { encodeParams, PipelineCache } from "./pipeline_cache.ts";
 import { Readback } from "./readback.ts";
 import { FILL } from "./fill.ts";
 import { Uploader } from "./uploader.ts";
-import { hostBytes, storedBytes, uploadBytes } from "./upload_bytes.ts";
+import { checkDestination, hostBytes, storedBytes, uploadBytes } from "./upload_bytes.ts";
 
 /** What Dawn calls its flags; the standard's values. */
 const BUFFER = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 };
@@ -98,6 +99,7 @@ export class WebGpuDevice implements GpuDevice {
   readonly #queue: CommandQueue;
   readonly #uploader: Uploader;
   readonly #pipelines: PipelineCache;
+  readonly #bindGroups: BindGroupCache;
   readonly #readback: Readback;
   readonly #failures: FailureLog;
   readonly #poison: boolean;
@@ -115,6 +117,7 @@ export class WebGpuDevice implements GpuDevice {
       windowAlignmentBytes: 256,
       workgroupStorageBytes: device.limits.maxComputeWorkgroupStorageSize,
       invocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
+      subgroupSize: this.features.has("subgroups") ? fixedSubgroupSize(dawn.adapter.info) : 0,
     };
     this.#failures = new FailureLog(device);
     this.#queue = new CommandQueue(
@@ -124,6 +127,7 @@ export class WebGpuDevice implements GpuDevice {
     );
     this.#uploader = new Uploader(device, this.#queue);
     this.#pipelines = new PipelineCache(device, this.limits);
+    this.#bindGroups = new BindGroupCache(device);
     this.#readback = new Readback(device, BUFFER, MAP_READ_MODE);
     this.#pool = new BufferPool(
       (size) => device.createBuffer({ size, usage: BUFFER.STORAGE | BUFFER.COPY_SRC | BUFFER.COPY_DST }),
@@ -157,19 +161,32 @@ export class WebGpuDevice implements GpuDevice {
   }
 
   upload(data: ArrayBufferView, shape: readonly number[], dtype?: DType): Tensor {
-    const type = dtype ?? (data instanceof Uint32Array ? "u32" : "f32");
-    const expected = hostBytes(data, elementCount(shape), type);
+    const { tensor, bytes } = this.#prepareUpload(data, shape, dtype);
+    if (bytes.length > 0) this.#uploader.write(tensor.allocation.pooled, bytes);
+    return tensor;
+  }
+
+  async uploadStreamed(data: ArrayBufferView, shape: readonly number[], dtype?: DType): Promise<Tensor> {
+    const { tensor, bytes } = this.#prepareUpload(data, shape, dtype);
+    if (bytes.length > 0) await this.#wait(() => this.#uploader.stream(tensor.allocation.pooled, bytes));
+    return tensor;
+  }
+
+  #prepareUpload(
+    data: ArrayBufferView,
+    shape: readonly number[],
+    dtype: DType = data instanceof Uint32Array ? "u32" : "f32",
+  ): { tensor: GpuTensor; bytes: Uint8Array<ArrayBuffer> } {
+    const expected = hostBytes(data, elementCount(shape), dtype);
     if (data.byteLength !== expected) {
       throw new TensorError(
         "shape_mismatch",
-        `upload got ${data.byteLength} bytes for shape [${shape}] of ${type}, which takes ${expected}`,
+        `upload got ${data.byteLength} bytes for shape [${shape}] of ${dtype}, which takes ${expected}`,
         "pass data and shape that agree",
         "upload",
       );
     }
-    const tensor = this.#allocate(shape, type);
-    if (expected > 0) this.#uploader.write(tensor.allocation.pooled, uploadBytes(data, type));
-    return tensor;
+    return { tensor: this.#allocate(shape, dtype), bytes: uploadBytes(data, dtype) };
   }
 
   zeros(shape: readonly number[], dtype: DType = "f32"): Tensor {
@@ -191,7 +208,7 @@ export class WebGpuDevice implements GpuDevice {
     const perWindow = this.limits.maxBindingBytes / 4;
     for (let start = 0; start < words; start += perWindow) {
       const count = Math.min(perWindow, words - start);
-      const binding = { buffer: tensor.allocation.pooled.buffer, offset: 4 * start, size: 4 * count };
+      const binding = { pooled: tensor.allocation.pooled, offset: 4 * start, size: 4 * count };
       this.#queue.use(tensor.allocation.pooled);
       this.#record(FILL, [binding], [count, 0x7fc00000], [Math.min(1024, Math.ceil(count / 64))]);
     }
@@ -229,7 +246,7 @@ export class WebGpuDevice implements GpuDevice {
 
   #record(
     kernel: Kernel,
-    bindings: readonly GPUBufferBinding[],
+    bindings: readonly Binding[],
     params: readonly number[],
     [x, y = 1, z = 1]: readonly [number, number?, number?],
   ): void {
@@ -242,14 +259,10 @@ export class WebGpuDevice implements GpuDevice {
         kernel.name,
       );
     }
-    const { pipeline, layout } = this.#pipelines.get(kernel);
+    const pipeline = this.#pipelines.get(kernel);
     const encoded = encodeParams(kernel, params);
-    const resources = encoded ? [...bindings, this.#queue.parameters] : bindings;
-    const group = this.#dawn.device.createBindGroup({
-      layout,
-      entries: resources.map((resource, binding) => ({ binding, resource })),
-    });
-    this.#queue.dispatch(pipeline, group, encoded, [x, y, z]);
+    const group = this.#bindGroups.get(pipeline, bindings, encoded && this.#queue.parameters);
+    this.#queue.dispatch(pipeline.pipeline, group, encoded, [x, y, z]);
   }
 
   copyElements(from: Tensor, fromStart: number, to: Tensor, toStart: number, count: number): void {
@@ -273,14 +286,19 @@ export class WebGpuDevice implements GpuDevice {
     return Float32Array.from(decodeToFloat64(bytes, tensor.dtype));
   }
 
-  async downloadBytes(tensor: Tensor): Promise<Uint8Array<ArrayBuffer>> {
+  async downloadBytes(tensor: Tensor, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
     const { pooled } = this.#own(tensor).allocation;
-    const count = elementCount(tensor.shape);
-    const stored = storedBytes(count, tensor.dtype);
+    const exact = elementCount(tensor.shape) * BYTES_PER_ELEMENT[tensor.dtype];
+    checkDestination(into, exact);
+    // Copies on a GPU go by whole words; an array for an odd number of 16-bit elements has no room for the last one's second half.
+    const stored = storedBytes(elementCount(tensor.shape), tensor.dtype);
+    const target = into && stored === exact ? into : new Uint8Array(stored);
     this.#queue.submit();
-    const bytes = await this.#wait(() => this.#readback.read(pooled.buffer, stored));
-    const exact = count * BYTES_PER_ELEMENT[tensor.dtype];
-    return new Uint8Array(exact === stored ? bytes : bytes.slice(0, exact));
+    await this.#wait(() => this.#readback.read(pooled.buffer, target));
+    if (target === into || stored === exact) return target;
+    if (!into) return target.slice(0, exact);
+    into.set(target.subarray(0, exact));
+    return into;
   }
 
   async finish(): Promise<void> {
@@ -342,7 +360,7 @@ export class WebGpuDevice implements GpuDevice {
     throw new TensorError("device_mismatch", "got a tensor of another device", "upload it to this device");
   }
 
-  #binding(entry: Tensor | TensorWindow, where: string): GPUBufferBinding {
+  #binding(entry: Tensor | TensorWindow, where: string): Binding {
     const [tensor, start, end] = "tensor" in entry
       ? [entry.tensor, entry.start, entry.end]
       : [entry, 0, elementCount(entry.shape)];
@@ -359,7 +377,7 @@ export class WebGpuDevice implements GpuDevice {
       );
     }
     this.#queue.use(pooled);
-    return { buffer: pooled.buffer, offset, size };
+    return { pooled, offset, size };
   }
 
   #checkOpen(): void {
@@ -371,6 +389,11 @@ export class WebGpuDevice implements GpuDevice {
       "device",
     );
   }
+}
+
+/** Invocations of every subgroup, 0 where they differ. */
+function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo): number {
+  return subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
 }
 
 /** How much memory free buffers may hold: software drivers share the host's. */

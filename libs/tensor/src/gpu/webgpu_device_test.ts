@@ -191,6 +191,8 @@ Deno.test({
     const codeOf = (body: () => void) => assertThrows(body, TensorError).code;
     const needy = { ...kernel, requires: { features: ["no-such-feature"] } };
     assertEquals(codeOf(() => device.dispatch(needy, [x], [], [1])), "kernel_unsupported");
+    const odd = { ...kernel, requires: { subgroupSize: 7 } };
+    assertEquals(codeOf(() => device.dispatch(odd, [x], [], [1])), "kernel_unsupported");
     assertEquals(codeOf(() => device.dispatch(kernel, [x], [], [65536])), "grid_too_large");
     assertEquals(codeOf(() => device.dispatch(kernel, [x, x], [], [1])), "bindings_mismatch");
     assertEquals(codeOf(() => device.dispatch(kernel, [x], [1], [1])), "params_mismatch");
@@ -253,4 +255,20 @@ Deno.test("every profile's toggles show the experimental features", async () => 
     const features = (await gpu.requestAdapter())!.features as unknown as ReadonlySet<string>;
     assert(features.has("chromium-experimental-subgroup-matrix"), "allow_unsafe_apis had no effect");
   }
+});
+
+Deno.test("uploadStreamed() and downloadBytes() carry more than all staging buffers hold", async () => {
+  await using device = await openTestGpu();
+  const bytes = new Uint8Array(150 * 2 ** 20);
+  new Uint32Array(bytes.buffer).forEach((_, i, words) => words[i] = Math.imul(i, 2654435761));
+  using tensor = await device.uploadStreamed(bytes, [bytes.length / 4], "u32");
+  using other = await device.uploadStreamed(bytes.subarray(0, 6), [3], "f16");
+  const into = new Uint8Array(bytes.length);
+  assert(await device.downloadBytes(tensor, into) === into);
+  assert(into.every((byte, i) => byte === bytes[i]));
+  assertEquals(await device.downloadBytes(other, new Uint8Array(6)), bytes.slice(0, 6));
+  assertEquals(
+    (await assertRejects(() => device.downloadBytes(tensor, new Uint8Array(4)), TensorError)).code,
+    "shape_mismatch",
+  );
 });

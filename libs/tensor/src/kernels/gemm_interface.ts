@@ -86,6 +86,7 @@ export function gemmKernel(
   elements: { readonly a: string; readonly b: string; readonly c: string },
   code: string,
   requires: KernelRequirements,
+  enables: readonly string[] = [],
 ): Kernel {
   const buffers: KernelBuffer[] = [
     { name: "a", element: elements.a, access: "read" },
@@ -93,7 +94,7 @@ export function gemmKernel(
     { name: "c", element: elements.c, access: "read_write" },
     ...form.weighted ? [{ name: "weights", element: "f32", access: "read" } as const] : [],
   ];
-  return { name: `gemm_${formName(form)}_${name}`, buffers, params: GEMM_PARAMS, code, requires };
+  return { name: `gemm_${formName(form)}_${name}`, buffers, params: GEMM_PARAMS, code, enables, requires };
 }
 
 /** [0, …, count − 1]. */

@@ -7,6 +7,7 @@ import {
   CHOLESKY_FACTOR_BLOCK,
   INVERSE_COLUMNS,
   INVERT_TRIANGULAR_BLOCK,
+  WIDE_BLOCK,
 } from "../kernels/cholesky_block.ts";
 import { cholesky } from "../linalg/mod.ts";
 import { defineOperation } from "../operation.ts";
@@ -66,8 +67,10 @@ function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tenso
   queueFactor(device, triangle, pivots, first);
   // The block below is solved in a copy, because a dispatch cannot read one part of a buffer and write another.
   using below = copyOf(device, block(lower, second, first));
-  const panel = wholeMatrix(below, "factorCholesky");
-  queueTriangularSolve(device, triangle, panel, { side: "right", transpose: true }, first, first[0]);
+  using solved = device.empty(below.shape);
+  const panel = wholeMatrix(solved, "factorCholesky");
+  const unknowns = { rest: wholeMatrix(below, "factorCholesky"), solved: panel };
+  queueTriangularSolve(device, triangle, unknowns, { side: "right", transpose: true }, first, first[0]);
   queueCopyRectangle(device, panel, block(lower, second, first));
   const rest = block(lower, second, second);
   queueProduct(device, {
@@ -128,14 +131,14 @@ function queueClearing(device: GpuDevice, lower: MatrixView): void {
 async function factorOnGpu(device: GpuDevice, a: Tensor): Promise<CholeskyFactor> {
   const n = squareSize(a);
   const lower = copy(a);
-  const size = blockSize(device);
+  const size = blockSize(device, n);
   const inverses = device.empty([Math.ceil(n / size), size, size]);
   const dispose = () => [lower, inverses].forEach((tensor) => tensor.dispose());
   using found = device.empty([n]);
   try {
     const whole = wholeMatrix(lower, "factorCholesky");
     const triangle = { lower: whole, inverses };
-    if (device.info.class !== "software") queueFactorByPanels(device, triangle, found);
+    if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, found);
     else if (n > 0) queueFactor(device, triangle, found, [0, n]);
     queueClearing(device, whole);
     const pivots = Float64Array.from(await device.download(found));

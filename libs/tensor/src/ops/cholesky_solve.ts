@@ -39,10 +39,15 @@ function queueSolve(
   { transpose = false, side = "left" }: TriangularSolveOptions,
 ): Tensor {
   const n = check(factor, b, side);
-  const x = copy(b);
+  const x = device.empty(b.shape);
+  using used = copy(b);
   const triangle = { lower: wholeMatrix(factor.lower, "solveTriangular"), inverses: factor.inverses! };
   if (n > 0) {
-    queueTriangularSolve(device, triangle, wholeMatrix(x, "solveTriangular"), { transpose, side }, [0, n]);
+    const unknowns = {
+      rest: wholeMatrix(used, "solveTriangular"),
+      solved: wholeMatrix(x, "solveTriangular"),
+    };
+    queueTriangularSolve(device, triangle, unknowns, { transpose, side }, [0, n]);
   }
   return x;
 }

@@ -47,6 +47,13 @@ testOnEachDevice("gemm() is exact to rounding when sizes are odd, aligned or one
   }
 });
 
+testOnEachDevice("gemm() is exact to rounding when the result is large", async (device) => {
+  const [a, b] = [randomMatrix(260, 12, 15), randomMatrix(12, 132, 16)];
+  await check(device, { a, b, transposeA: false, transposeB: true });
+  const [oddA, oddB] = [randomMatrix(259, 21, 17), randomMatrix(21, 130, 18)];
+  await check(device, { a: oddA, b: oddB, transposeA: true, transposeB: false, beta: 1 });
+});
+
 testOnEachDevice("gemm() applies alpha and beta when it writes into a tensor", async (device) => {
   const [a, b] = [randomMatrix(63, 12, 3), randomMatrix(12, 65, 4)];
   await check(device, { a, b, transposeA: false, transposeB: true, alpha: -1.5, beta: 0.25 });
@@ -128,13 +135,15 @@ testOnEachDevice("gemm() refuses operands that do not fit", (device) => {
   return Promise.resolve();
 });
 
-Deno.test("gemm() gives the same result when the hardware kernels' template computes it", async () => {
+Deno.test("gemm() gives the same result when another template than this device's computes it", async () => {
   await using device = await openTestGpu();
   // Each form takes a software driver a second to compile; these two meet every branch of the template.
   const forms = [[false, false, 20], [true, true, 19]] as const;
   for (const [transposeA, transposeB, size] of forms) {
     const [a, b] = [randomMatrix(size, 2 * size, 11), randomMatrix(2 * size, size + 8, 12)];
-    await check(device, { a, b, transposeA, transposeB, alpha: 0.5, beta: 2, kernel: "tiled_8x8" });
+    for (const kernel of ["tiled_8x8", "registers_8x4"]) {
+      await check(device, { a, b, transposeA, transposeB, alpha: 0.5, beta: 2, kernel });
+    }
   }
 });
 

@@ -8,6 +8,7 @@ import { MAX_WORKGROUPS } from "../gpu/limits.ts";
 import { block, fitsBinding, isVec4Aligned, type MatrixView, windowOf } from "../gpu/matrix_view.ts";
 import { GEMM_FORMS, type GemmForm, type GemmKernel, gemmParamValues } from "../kernels/gemm_interface.ts";
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
+import { gemmLanes, LANES } from "../kernels/gemm_lanes.ts";
 import { gemmRegisters } from "../kernels/gemm_registers.ts";
 import { gemmTiled } from "../kernels/gemm_tiled.ts";
 import type { Tensor } from "../tensor.ts";
@@ -28,6 +29,10 @@ function family(make: (form: GemmForm) => GemmKernel): Family {
 const REGISTERS_8X8 = family((form) => gemmRegisters(form, { rows: 8, vectors: 2 }));
 const REGISTERS_8X4 = family((form) => gemmRegisters(form, { rows: 8, vectors: 1 }));
 const REGISTERS_1X8 = family((form) => gemmRegisters(form, { rows: 1, vectors: 2 }));
+const LANES_32X32 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 4 }));
+const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4 }));
+const LANES_32X8 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 1 }));
+const LANES_8X32 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 4 }));
 const TILED_128 = family((form) =>
   gemmTiled(form, { rows: 128, columns: 128, depth: 8, rowsEach: 8, columnsEach: 8 })
 );
@@ -65,6 +70,14 @@ const TABLE: Readonly<Record<Exclude<DeviceClass, "cpu">, readonly Rule[]>> = {
   ],
 };
 
+/** The same for software drivers whose subgroups are as wide as the lane kernels take them. */
+const SOFTWARE_WITH_LANES: readonly Rule[] = [
+  { family: LANES_8X32, when: (m) => m <= 8 },
+  { family: LANES_32X8, when: (_, n) => n <= 16 },
+  { family: LANES_32X32, when: (m, n) => m >= 256 && n >= 128 },
+  { family: LANES_16X32, when: () => true },
+];
+
 /** Workgroups that keep a device busy; a product with fewer tiles is split along its inner index. */
 const BUSY: Readonly<Record<DeviceClass, number>> = { tensor: 264, gpu: 128, software: 8, cpu: 1 };
 
@@ -76,7 +89,19 @@ const LONGEST_RUN = 4096;
 
 /** Every kernel of matrix products, for the registry. */
 export const PRODUCT_KERNELS: readonly Kernel[] = [
-  ...[REGISTERS_8X8, REGISTERS_8X4, REGISTERS_1X8, TILED_128, TILED_64, TILED_32, TILED_8X8].flatMap((
+  ...[
+    LANES_32X32,
+    LANES_16X32,
+    LANES_32X8,
+    LANES_8X32,
+    REGISTERS_8X8,
+    REGISTERS_8X4,
+    REGISTERS_1X8,
+    TILED_128,
+    TILED_64,
+    TILED_32,
+    TILED_8X8,
+  ].flatMap((
     kernels,
   ) => [...kernels.values()].map(({ kernel }) => kernel)),
   GEMM_REDUCE,
@@ -175,12 +200,18 @@ function usesMatrixUnits(device: GpuDevice, { c, family }: Product, k: number): 
 function chooseFamily(device: GpuDevice, { c, family }: Product): Family {
   const named = family === undefined ? undefined : FAMILIES[family];
   if (named) return named;
-  return TABLE[device.info.class as Exclude<DeviceClass, "cpu">].find((rule) => rule.when(c.rows, c.columns))!
-    .family;
+  const rules = device.info.class === "software" && device.limits.subgroupSize === LANES
+    ? SOFTWARE_WITH_LANES
+    : TABLE[device.info.class as Exclude<DeviceClass, "cpu">];
+  return rules.find((rule) => rule.when(c.rows, c.columns))!.family;
 }
 
 /** The kernel families by name, for tests and benchmarks. */
 export const FAMILIES: Readonly<Record<string, Family>> = {
+  lanes_32x32: LANES_32X32,
+  lanes_16x32: LANES_16X32,
+  lanes_32x8: LANES_32X8,
+  lanes_8x32: LANES_8X32,
   registers_8x8: REGISTERS_8X8,
   registers_8x4: REGISTERS_8X4,
   registers_1x8: REGISTERS_1X8,

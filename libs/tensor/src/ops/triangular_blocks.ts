@@ -13,9 +13,13 @@ export interface BlockedTriangle {
   readonly inverses: Tensor;
 }
 
-/** Rows and columns of the diagonal blocks that are factored and inverted at once. */
-export function blockSize(device: GpuDevice): number {
-  return device.info.class === "software" ? SERIAL_BLOCK : WIDE_BLOCK;
+/**
+ * Rows and columns of the diagonal blocks that are factored and inverted at once: wide ones on hardware, unless the rows of the matrix,
+ * `[n, n]`, are so long that a block of them cannot be bound.
+ */
+export function blockSize(device: GpuDevice, n: number): number {
+  const fits = 4 * n * WIDE_BLOCK + device.limits.windowAlignmentBytes <= device.limits.maxBindingBytes;
+  return device.info.class !== "software" && fits ? WIDE_BLOCK : SERIAL_BLOCK;
 }
 
 /** Rows, columns or unknowns [start, end). */
@@ -54,58 +58,58 @@ export function copyOf(device: GpuDevice, view: MatrixView): Tensor {
   return result;
 }
 
+/** A system on its way: two matrices, because a dispatch cannot read one part of a buffer and write another. */
+export interface Unknowns {
+  /** The right-hand side, less what solved unknowns contribute to it; used up. */
+  readonly rest: MatrixView;
+  /** Receives the solution. */
+  readonly solved: MatrixView;
+}
+
 /**
- * Solves for the unknowns of `range` in place: one half, then what it contributes to the other half is subtracted, then that
- * half. Recursion makes nearly all of the work products with long inner axes.
+ * Solves for the unknowns of `range`: one half, then what it contributes to the other half is subtracted, then that half.
+ * Recursion makes nearly all of the work products with long inner axes.
  *
- * @param origin the unknown with which `x` begins
+ * @param origin the unknown with which both matrices begin
  */
 export function queueTriangularSolve(
   device: GpuDevice,
   triangle: BlockedTriangle,
-  x: MatrixView,
+  unknowns: Unknowns,
   form: TriangularForm,
   range: Range,
   origin = 0,
 ): void {
   const left = form.side === "left";
-  const unknowns = ([start, end]: Range) => {
-    const part = [start - origin, end - origin] as const;
-    return left ? block(x, part, [0, x.columns]) : block(x, [0, x.rows], part);
+  const part = (view: MatrixView, [start, end]: Range) => {
+    const place = [start - origin, end - origin] as const;
+    return left ? block(view, place, [0, view.columns]) : block(view, [0, view.rows], place);
   };
+  const { rest, solved } = unknowns;
   const parts = halves(range, triangle.inverses.shape[1]!);
-  if (!parts) return solveBlock(device, unknowns(range), inverseOf(triangle.inverses, range), form);
+  if (!parts) {
+    const inverse = inverseOf(triangle.inverses, range);
+    const [from, c] = [part(rest, range), part(solved, range)];
+    return queueProduct(
+      device,
+      left
+        ? { a: inverse, b: from, c, transposeA: form.transpose }
+        : { a: from, b: inverse, c, transposeB: form.transpose },
+    );
+  }
 
   // L X = B and X Lᵀ = B begin with the first unknowns, the other two with the last.
   const [first, second] = left !== form.transpose ? parts : [parts[1], parts[0]];
-  queueTriangularSolve(device, triangle, x, form, first, origin);
+  queueTriangularSolve(device, triangle, unknowns, form, first, origin);
   // The part of L that couples the halves lies below the diagonal whichever is solved first.
   const coupling = block(triangle.lower, parts[1], parts[0]);
-  using solved = copyOf(device, unknowns(first));
-  const known = wholeMatrix(solved, "solveTriangular");
-  const rest = { c: unknowns(second), alpha: -1, beta: 1 };
+  const known = part(solved, first);
+  const subtracted = { c: part(rest, second), alpha: -1, beta: 1 };
   queueProduct(
     device,
     left
-      ? { ...rest, a: coupling, b: known, transposeA: form.transpose }
-      : { ...rest, a: known, b: coupling, transposeB: form.transpose },
+      ? { ...subtracted, a: coupling, b: known, transposeA: form.transpose }
+      : { ...subtracted, a: known, b: coupling, transposeB: form.transpose },
   );
-  queueTriangularSolve(device, triangle, x, form, second, origin);
-}
-
-function solveBlock(
-  device: GpuDevice,
-  x: MatrixView,
-  inverse: MatrixView,
-  { transpose, side }: TriangularForm,
-): void {
-  using solved = device.empty([x.rows, x.columns]);
-  const c = wholeMatrix(solved, "solveTriangular");
-  queueProduct(
-    device,
-    side === "left"
-      ? { a: inverse, b: x, c, transposeA: transpose }
-      : { a: x, b: inverse, c, transposeB: transpose },
-  );
-  queueCopyRectangle(device, c, x);
+  queueTriangularSolve(device, triangle, unknowns, form, second, origin);
 }

@@ -2,6 +2,7 @@ import { readForm } from "../../adapters/read_form.ts";
 import { readZip } from "../../adapters/read_zip.ts";
 import type { UploadSink } from "../../adapters/sink.ts";
 import { uploadTooLarge } from "../../adapters/incoming.ts";
+import type { ReadingOptions } from "../../work/inspection.ts";
 import { ServerError } from "../../errors.ts";
 import { bodyChunks } from "../body.ts";
 import { json, type Route, type RouteInput } from "../route.ts";
@@ -60,6 +61,29 @@ function adapterName(name: string | undefined): string | undefined {
   return name.trim();
 }
 
+/** Most names that an upload can agree to lose. */
+const MAX_DROPS = 100;
+
+/** How the upload wants to be read: `drop`, which may be repeated, and `expand`. */
+function readingOptions({ url }: RouteInput): ReadingOptions {
+  const drop = url.searchParams.getAll("drop");
+  const expand = url.searchParams.get("expand");
+  if (drop.length > MAX_DROPS || drop.some((name) => name === "" || name.length > 300)) {
+    throw invalidOption("drop", `holds an empty or long name, or more than ${MAX_DROPS}`);
+  }
+  if (expand !== null && expand !== "true" && expand !== "false") {
+    throw invalidOption("expand", "is neither true nor false");
+  }
+  return {
+    ...(drop.length > 0 ? { drop: [...new Set(drop)].sort() } : {}),
+    ...(expand === "true" ? { expand: true } : {}),
+  };
+}
+
+function invalidOption(name: string, what: string): ServerError {
+  return new ServerError(400, "invalid_option", `${name} ${what}`, `correct ${name}, or leave it out`, name);
+}
+
 function checkDeclaredLength({ request, services }: RouteInput): void {
   const declared = Number(request.headers.get("content-length") ?? 0);
   if (declared > services.limits.uploadBytes) throw uploadTooLarge(services.limits.uploadBytes);
@@ -96,6 +120,16 @@ export const adapterRoutes: readonly Route[] = [
       in: "query",
       description: "how to call it; for a single file its file name",
       schema: { type: "string" },
+    }, {
+      name: "drop",
+      in: "query",
+      description: "kinds such as dora, modules or tensors whose loss is accepted; may be repeated",
+      schema: { type: "array", items: { type: "string" } },
+    }, {
+      name: "expand",
+      in: "query",
+      description: "expand LoHa and LoKr into plain factors",
+      schema: { type: "boolean", default: false },
     }],
     body: {
       "multipart/form-data": {
@@ -114,7 +148,10 @@ export const adapterRoutes: readonly Route[] = [
     errors: [400, 408, 413, 422, 503, 507],
     async handle(input) {
       checkDeclaredLength(input);
-      const { adapter, isNew } = await input.services.adapters.receive((sink) => readUpload(input, sink));
+      const { adapter, isNew } = await input.services.adapters.receive(
+        (sink) => readUpload(input, sink),
+        readingOptions(input),
+      );
       return json(adapter, isNew ? 201 : 200, { location: `/api/adapters/${adapter.id}` });
     },
   },

@@ -1,0 +1,192 @@
+import { differentiable } from "@lora-loom/model";
+import { agreementOfSum } from "../calibrated/merge_calibrated.ts";
+import { openSession } from "../calibrated/session.ts";
+import { measureDeltas } from "../engine/measure_deltas.ts";
+import { disposeFactors, readModule, uploadModule } from "../engine/module_reader.ts";
+import { disposeMerged, downloadMerged, type HostFactors } from "../engine/module_writer.ts";
+import type { MergedModules, MergeRun } from "../engine/run_merge.ts";
+import { describeError, type ErrorReport, MergeError } from "../errors.ts";
+import type { ModuleFigures } from "../report/figures.ts";
+import { CheckpointFolder } from "./checkpoint.ts";
+import type { HostPair } from "./learner.ts";
+import { refineSettings } from "./parameters.ts";
+import { refine, type Refined } from "./refine.ts";
+import type { RefinementRecord } from "./report.ts";
+import { splitEvenly } from "./split_evenly.ts";
+import { prepareTasks, type TaskData } from "./task_data.ts";
+
+/** The outcome of the stage after the merge. */
+export interface RefinedMerge {
+  readonly merged: MergedModules;
+  /** What to write, by module. */
+  readonly factors: ReadonlyMap<string, HostFactors>;
+  readonly record: RefinementRecord;
+  /** What went wrong, where something did; the rest is then the merge before refinement. */
+  readonly failure?: MergeError;
+  /** Removes what an interrupted refinement left, once the result is in its place. */
+  readonly tidy: () => Promise<void>;
+}
+
+/** Where checkpoints of a merge's refinement are kept: beside its output. */
+export function checkpointPath(output: string): string {
+  return `${output}.refining`;
+}
+
+/**
+ * Refines the merge that a method left in `factors`. A failure does not lose it: the merge before refinement is then the outcome,
+ * together with the failure.
+ *
+ * @throws {MergeError} `cancelled`
+ */
+export async function refineMerge(
+  run: MergeRun,
+  merged: MergedModules,
+  factors: ReadonlyMap<string, HostFactors>,
+): Promise<RefinedMerge> {
+  const path = checkpointPath(run.recipe.output.path);
+  const tidy = () => new CheckpointFolder(path, "").remove();
+  try {
+    return { ...await refined(run, merged, factors, path), tidy };
+  } catch (error) {
+    const failure = describeError(error);
+    if (failure.code === "cancelled") throw error;
+    return {
+      merged,
+      factors,
+      record: failedRecord(failure, run),
+      failure: keptBefore(failure, run.recipe.output.path),
+      tidy,
+    };
+  }
+}
+
+async function refined(
+  run: MergeRun,
+  merged: MergedModules,
+  factors: ReadonlyMap<string, HostFactors>,
+  checkpointFolder: string,
+): Promise<Omit<RefinedMerge, "tidy">> {
+  const { recipe, device, plan, signal, meter } = run;
+  const settings = refineSettings(recipe.refine!, recipe.parameters);
+  const progress = (stage: string, done: number, total: number) => meter.stage({ stage, done, total });
+  using session = await openSession({
+    device,
+    plan,
+    baseModel: recipe.baseModel,
+    adapters: run.adapters.map((adapter, index) => ({ adapter, recipe: recipe.adapters[index]! })),
+  });
+  const model = differentiable(session.model, "refine", "leave refine out of the recipe");
+  const calibrated = Number(recipe.parameters.samples ?? 0);
+  const tasks = await prepareTasks(session, settings, { calibrated, seed: recipe.seed, signal, progress });
+  const warnings = keptOutWarnings(tasks, settings.agreementPrompts);
+  const result = await refine({
+    device,
+    model,
+    session,
+    tasks,
+    start: evenStart(run, factors),
+    settings,
+    seed: recipe.seed,
+    checkpoints: (fingerprint) => new CheckpointFolder(checkpointFolder, fingerprint),
+    signal,
+    progress,
+    warn: (code, message) => warnings.push({ code, message, where: checkpointFolder }),
+  });
+  const known = merged.outcome.quality;
+  const agreement = result.after && {
+    merged: result.after,
+    sum: known?.agreement?.sum ?? (await agreementOfSum({ signal }, session, tasks.map(heldOutOf), 1))!,
+    mean: known?.agreement?.mean ??
+      (await agreementOfSum({ signal }, session, tasks.map(heldOutOf), 1 / tasks.length))!,
+  };
+  const after = result.factors
+    ? await takeFactors(run, merged, result.factors)
+    : { factors, modules: merged.modules };
+  return {
+    merged: {
+      modules: after.modules,
+      outcome: {
+        ...merged.outcome,
+        quality: {
+          // Output errors are of the merge before.
+          ...(known?.output_error && !result.factors ? { output_error: known.output_error } : {}),
+          ...(agreement ?? known?.agreement ? { agreement: (agreement ?? known?.agreement)! } : {}),
+        },
+        warnings: [...merged.outcome.warnings ?? [], ...warnings],
+      },
+    },
+    factors: after.factors,
+    record: result.record,
+  };
+}
+
+const heldOutOf = ({ heldOut }: TaskData) => heldOut;
+
+function keptOutWarnings(tasks: readonly TaskData[], wanted: number) {
+  return tasks.filter(({ heldOut }) => heldOut.prompts.length < wanted).map(({ name, heldOut }) => ({
+    code: "few_prompts_kept_out",
+    message:
+      `${name} has ${heldOut.prompts.length} prompts beside those it was refined on; agreement on it is a rough figure`,
+    where: name,
+  }));
+}
+
+/** The merge as it would be written, split evenly between its factors. */
+function evenStart({ plan }: MergeRun, factors: ReadonlyMap<string, HostFactors>): Map<string, HostPair> {
+  return new Map(plan.modules.map(({ name, inFeatures, outFeatures }) => {
+    const { a, b } = factors.get(name)!;
+    const even = splitEvenly(a, b, a.length / inFeatures);
+    return [name, {
+      a: { shape: [even.rank, inFeatures], values: even.a },
+      b: { shape: [outFeatures, even.rank], values: even.b },
+    }];
+  }));
+}
+
+/** Brings refined factors into the form in which merges are written, and measures them anew. */
+async function takeFactors(
+  run: MergeRun,
+  merged: MergedModules,
+  refinedFactors: NonNullable<Refined["factors"]>,
+): Promise<{ readonly factors: Map<string, HostFactors>; readonly modules: ModuleFigures[] }> {
+  const { plan, device, recipe } = run;
+  const factors = new Map<string, HostFactors>();
+  const modules: ModuleFigures[] = [];
+  for (const [index, planned] of plan.modules.entries()) {
+    const { a, b } = refinedFactors.get(planned.name)!;
+    const onDevice = { a: device.upload(a.values, a.shape), b: device.upload(b.values, b.shape) };
+    const sources = uploadModule(device, await readModule(planned, recipe));
+    try {
+      factors.set(planned.name, await downloadMerged(device, planned.name, onDevice));
+      modules.push({ ...merged.modules[index]!, deltas: await measureDeltas(device, sources, onDevice) });
+    } finally {
+      disposeFactors(sources);
+      disposeMerged(onDevice);
+    }
+  }
+  return { factors, modules };
+}
+
+function failedRecord({ code, message }: ErrorReport, { recipe }: MergeRun): RefinementRecord {
+  return {
+    steps: Number(recipe.refine!.steps),
+    steps_done: 0,
+    kept_step: 0,
+    sequences: {},
+    losses: [],
+    state_losses: [],
+    agreement: [],
+    failure: { code, message },
+  };
+}
+
+/** The failure with what became of the merge. */
+function keptBefore({ code, message, fix, where, blame }: ErrorReport, output: string): MergeError {
+  return new MergeError(
+    code,
+    message,
+    `${fix}; the merge before refinement was written to ${output}`,
+    where,
+    blame,
+  );
+}

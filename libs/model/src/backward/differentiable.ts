@@ -1,0 +1,79 @@
+import type { Tensor } from "@lora-loom/tensor";
+import type { BaseModel, Deltas, Site } from "../base_model.ts";
+import { ModelError } from "../errors.ts";
+
+/** Receives what one module read, `[tokens, in]`, and the gradient at what it gave, `[tokens, out]`: valid during the call only. */
+export type GradientObserver = (site: Site, input: Tensor, gradient: Tensor) => void;
+
+/** Gradients of some loss, where the way back starts. */
+export interface LossGradients {
+  /** At the residual stream after each layer, `[tokens, hidden]`; missing where the loss does not look at it. */
+  readonly streams?: readonly (Tensor | undefined)[];
+  /** At the output of the final norm, `[tokens, hidden]`. */
+  readonly output?: Tensor;
+}
+
+/** A pass that was run and can be gone back through, any number of times. Its tensors are valid until it is disposed. */
+export interface Trace extends Disposable {
+  /** Tokens of each sequence; their sum is the number of rows. */
+  readonly lengths: readonly number[];
+  /** Residual stream after each layer, `[tokens, hidden]`. */
+  readonly streams: readonly Tensor[];
+  /** Output of the final norm, `[tokens, hidden]`. */
+  readonly output: Tensor;
+  /** Goes back, last layer first, and shows every adaptable module that a gradient reaches. */
+  backward(gradients: LossGradients, observe: GradientObserver): void;
+}
+
+/** Options of {@linkcode DifferentiableModel.trace}. */
+export interface TraceOptions {
+  /**
+   * Bytes of intermediate results to keep for the way back; what goes beyond is computed again, layer by layer, from the layers'
+   * inputs. The result is the same. Default 256 MiB.
+   */
+  readonly keepBytes?: number;
+}
+
+/** A base model with a backward pass. */
+export interface DifferentiableModel extends BaseModel {
+  /** What `architectures` in `config.json` calls it. */
+  readonly family: string;
+  /** What this one computes that cannot be gone back through, in words; nothing as a rule. */
+  readonly missingBackward: string | undefined;
+  /** Number of residual streams of a {@linkcode Trace}. */
+  readonly layerCount: number;
+  /**
+   * A whole pass that can be gone back through. Deltas are added to the weights first, so that both ways cost what the base model's do.
+   *
+   * @throws {ModelError} as `begin` and `checkDeltas` do
+   */
+  trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace;
+  /** The final norm of a residual stream, `[rows, hidden]`. */
+  normalise(stream: Tensor): Tensor;
+  /** Logits `[rows, vocabulary]` of outputs of the final norm, `[rows, hidden]`. */
+  readOut(output: Tensor): Tensor;
+  /** The gradient at outputs of the final norm, `[rows, hidden]`, from the one at their logits, `[rows, vocabulary]`. */
+  readOutBackward(gradient: Tensor): Tensor;
+}
+
+/**
+ * The model, if its family has a backward pass.
+ *
+ * @param where what needs it, such as `refine`
+ * @param fix what to do without it
+ * @throws {ModelError} `no_backward_pass`, naming the family
+ */
+export function differentiable(model: BaseModel, where: string, fix: string): DifferentiableModel {
+  const known = "trace" in model && typeof model.trace === "function"
+    ? model as DifferentiableModel
+    : undefined;
+  if (known && known.missingBackward === undefined) return known;
+  const family = known?.family ?? model.constructor.name.replace(/Model$/, "");
+  const reason = known ? ` for ${known.missingBackward}` : "";
+  throw new ModelError(
+    "no_backward_pass",
+    `${where} needs gradients, and ${family} has no backward pass${reason}; Llama, Mistral, Qwen2 and Qwen3 have one`,
+    fix,
+    where,
+  );
+}

@@ -1,0 +1,21 @@
+import type { Architecture } from "./architecture.ts";
+import { Decoder } from "./decoder.ts";
+import { LlamaModel } from "./llama_model.ts";
+import { loadWeights } from "./load_weights.ts";
+import type { ModelFamily } from "./model_family.ts";
+
+/** The family of decoders that an architecture describes. */
+export function decoderFamily(architecture: Architecture): ModelFamily {
+  const { modelType, className } = architecture;
+  return {
+    modelType,
+    className,
+    async open(device, json, where, stored, { rotaryFrequencies = "exact" }) {
+      const parsed = architecture.parseConfig(json, where);
+      const rope = parsed.rope && { ...parsed.rope, roundToBfloat16: rotaryFrequencies === "bfloat16" };
+      const config = { ...parsed, rope };
+      const weights = await loadWeights(device, architecture, config, stored);
+      return new LlamaModel(new Decoder(device, architecture, config, weights));
+    },
+  };
+}

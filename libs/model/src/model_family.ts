@@ -1,0 +1,34 @@
+import type { ModelWeights } from "@lora-loom/formats";
+import type { Device } from "@lora-loom/tensor";
+import type { BaseModel } from "./base_model.ts";
+
+/** Options of {@linkcode openModel}. */
+export interface OpenModelOptions {
+  /**
+   * `exact` (default) is what loading the folder gives everywhere. `bfloat16` reproduces a PyTorch model that was cast as a
+   * whole (`model.bfloat16()`), which rounds the rotary frequencies with the weights; logits differ by about 1e-3.
+   */
+  readonly rotaryFrequencies?: "exact" | "bfloat16";
+}
+
+/** A family of models that can be run. */
+export interface ModelFamily {
+  /** `model_type` in `config.json`. */
+  readonly modelType: string;
+  /** What `architectures` in `config.json` calls the class with an output projection. */
+  readonly className: string;
+  /**
+   * Puts a model on a device.
+   *
+   * @param json the parsed `config.json`
+   * @param where its path, for errors
+   * @throws {ModelError} as `openModel` does
+   */
+  open(
+    device: Device,
+    json: unknown,
+    where: string,
+    stored: ModelWeights,
+    options: OpenModelOptions,
+  ): Promise<BaseModel>;
+}

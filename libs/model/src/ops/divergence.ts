@@ -1,0 +1,170 @@
+import {
+  type CpuTensor,
+  defineOperation,
+  type GpuDevice,
+  type Kernel,
+  matrixShape,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
+import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+
+/** A loss of every row, and its gradient. */
+export interface Divergence {
+  /** `[rows]` */
+  readonly losses: Tensor;
+  /** At the logits, `[rows, vocabulary]`. */
+  readonly gradient: Tensor;
+}
+
+const buffers: Kernel["buffers"] = [
+  { name: "logits", element: "f32", access: "read" },
+  { name: "targets", element: "f32", access: "read" },
+  { name: "factors", element: "f32", access: "read" },
+  { name: "losses", element: "f32", access: "read_write" },
+  { name: "gradient", element: "f32", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["sharpness", "f32"]];
+
+const perInvocation: Kernel = {
+  name: "divergence_invocation_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  let first = i * params.width;
+  var highest = vec2f(-3e38);
+  for (var c = 0u; c < params.width; c++) {
+    highest = max(highest, vec2f(logits[first + c], targets[first + c]));
+  }
+  var sums = vec2f();
+  for (var c = 0u; c < params.width; c++) {
+    sums += exp((vec2f(logits[first + c], targets[first + c]) - highest) * params.sharpness);
+  }
+  let normal = highest * params.sharpness + log(sums);
+  var loss = 0.0;
+  for (var c = 0u; c < params.width; c++) {
+    let log_shares = vec2f(logits[first + c], targets[first + c]) * params.sharpness - normal;
+    let shares = exp(log_shares);
+    loss = fma(shares.y, log_shares.y - log_shares.x, loss);
+    gradient[first + c] = factors[i] * params.sharpness * (shares.x - shares.y);
+  }
+  losses[i] = factors[i] * loss;
+}`,
+};
+
+const GROUP = 256;
+
+/** WGSL: leaves the reduction of every lane's `value` in `parts[0]`, with a fixed tree. */
+function reduced(value: string, combine: (left: string, right: string) => string): string {
+  return `
+  workgroupBarrier();
+  parts[lane] = ${value};
+  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { parts[lane] = ${combine("parts[lane]", "parts[lane + half]")}; }
+  }
+  workgroupBarrier();`;
+}
+
+const perGroup: Kernel = {
+  name: "divergence_workgroup_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `
+var<workgroup> parts: array<vec2f, ${GROUP}>;
+${forEachGroup(GROUP)}
+  let first = i * params.width;
+  var own = vec2f(-3e38);
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    own = max(own, vec2f(logits[first + c], targets[first + c]));
+  }
+  ${reduced("own", (left, right) => `max(${left}, ${right})`)}
+  let highest = parts[0];
+  own = vec2f();
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    own += exp((vec2f(logits[first + c], targets[first + c]) - highest) * params.sharpness);
+  }
+  ${reduced("own", (left, right) => `${left} + ${right}`)}
+  let normal = highest * params.sharpness + log(parts[0]);
+  var loss = 0.0;
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    let log_shares = vec2f(logits[first + c], targets[first + c]) * params.sharpness - normal;
+    let shares = exp(log_shares);
+    loss = fma(shares.y, log_shares.y - log_shares.x, loss);
+    gradient[first + c] = factors[i] * params.sharpness * (shares.x - shares.y);
+  }
+  ${reduced("vec2f(loss, 0.0)", (left, right) => `${left} + ${right}`)}
+  if (lane == 0u) { losses[i] = factors[i] * parts[0].x; }
+}`,
+  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
+};
+
+function check(logits: Tensor, targets: Tensor, factors: Tensor): readonly [rows: number, width: number] {
+  const [rows, width] = matrixShape(logits, "divergence");
+  requireShape(targets, logits.shape, "targets", "divergence");
+  requireShape(factors, [rows], "factors", "divergence");
+  return [rows, width];
+}
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchDivergence(
+  device: GpuDevice,
+  variant: "invocation" | "workgroup",
+  logits: Tensor,
+  targets: Tensor,
+  factors: Tensor,
+  temperature: number,
+): Divergence {
+  const [rows, width] = check(logits, targets, factors);
+  const result = { losses: device.empty([rows]), gradient: device.empty(logits.shape) };
+  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
+  device.dispatch(
+    kernel,
+    [logits, targets, factors, result.losses, result.gradient],
+    [rows, width, 1 / temperature],
+    grid(rows, lanes),
+  );
+  return result;
+}
+
+/** Logarithms of softmax(values / temperature). */
+function logShares(values: Float64Array, temperature: number): Float64Array {
+  const highest = values.reduce((above, value) => Math.max(above, value), -Infinity);
+  const sum = values.reduce((total, value) => total + Math.exp((value - highest) / temperature), 0);
+  return values.map((value) => (value - highest) / temperature - Math.log(sum));
+}
+
+/**
+ * Kullback-Leibler divergence of two softmax distributions, row by row: factor · Σ_v p_v log(p_v / q_v) with
+ * p = softmax(targets / temperature), q = softmax(logits / temperature), and its gradient factor · (q − p) / temperature at the logits.
+ *
+ * @param logits `[rows, vocabulary]`
+ * @param targets `[rows, vocabulary]`
+ * @param factors `[rows]`
+ */
+export const divergence: (
+  logits: Tensor,
+  targets: Tensor,
+  factors: Tensor,
+  temperature: number,
+) => Divergence = defineOperation<[Tensor, Tensor, Tensor, number], Divergence>({
+  name: "divergence",
+  kernels: [perInvocation, perGroup],
+  gpu: (device, ...args) =>
+    dispatchDivergence(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  cpu(device, logits, targets, factors, temperature) {
+    const [rows, width] = check(logits, targets, factors);
+    const result = { losses: device.zeros([rows]), gradient: device.zeros(logits.shape) };
+    for (let row = 0; row < rows; row++) {
+      const run = (tensor: Tensor) => (tensor as CpuTensor).floats.subarray(row * width, (row + 1) * width);
+      const factor = (factors as CpuTensor).floats[row]!;
+      const own = logShares(run(logits), temperature), wanted = logShares(run(targets), temperature);
+      const gradient = run(result.gradient);
+      wanted.forEach((target, c) => {
+        result.losses.floats[row]! += factor * Math.exp(target) * (target - own[c]!);
+        gradient[c] = factor * (Math.exp(own[c]!) - Math.exp(target)) / temperature;
+      });
+    }
+    return result;
+  },
+});

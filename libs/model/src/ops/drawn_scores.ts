@@ -1,0 +1,154 @@
+import {
+  type CpuTensor,
+  defineOperation,
+  type GpuDevice,
+  type Kernel,
+  matrixShape,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
+import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+
+const buffers: Kernel["buffers"] = [
+  { name: "logits", element: "f32", access: "read" },
+  { name: "draws", element: "f32", access: "read" },
+  { name: "result", element: "f32", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["sharpness", "f32"]];
+
+const perInvocation: Kernel = {
+  name: "drawn_scores_invocation_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  let first = i * params.width;
+  var highest = -3e38;
+  for (var c = 0u; c < params.width; c++) { highest = max(highest, logits[first + c]); }
+  var sum = 0.0;
+  for (var c = 0u; c < params.width; c++) { sum += exp((logits[first + c] - highest) * params.sharpness); }
+  let wanted = draws[i] * sum;
+  var passed = 0.0;
+  var drawn = params.width - 1u;
+  for (var c = 0u; c < params.width; c++) {
+    let raised = exp((logits[first + c] - highest) * params.sharpness);
+    if (passed <= wanted && wanted < passed + raised) { drawn = c; }
+    passed += raised;
+    result[first + c] = -raised / sum;
+  }
+  result[first + drawn] += 1.0;
+}`,
+};
+
+const GROUP = 256;
+
+/** Every lane takes a stretch of neighbouring columns, so that the lanes' sums are those of consecutive stretches. */
+const perGroup: Kernel = {
+  name: "drawn_scores_workgroup_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `
+var<workgroup> parts: array<f32, ${GROUP}>;
+var<workgroup> before: f32;
+var<workgroup> total: f32;
+var<workgroup> owner: u32;
+${forEachGroup(GROUP)}
+  let first = i * params.width;
+  let stretch = (params.width + ${GROUP - 1}u) / ${GROUP}u;
+  let start = min(lane * stretch, params.width);
+  let end = min(start + stretch, params.width);
+  var largest = -3e38;
+  for (var c = start; c < end; c++) { largest = max(largest, logits[first + c]); }
+  parts[lane] = largest;
+  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { parts[lane] = max(parts[lane], parts[lane + half]); }
+  }
+  workgroupBarrier();
+  let highest = parts[0];
+  workgroupBarrier();
+  var own = 0.0;
+  for (var c = start; c < end; c++) { own += exp((logits[first + c] - highest) * params.sharpness); }
+  parts[lane] = own;
+  workgroupBarrier();
+  if (lane == 0u) {
+    var sum = 0.0;
+    for (var l = 0u; l < ${GROUP}u; l++) { sum += parts[l]; }
+    let wanted = draws[i] * sum;
+    var passed = 0.0;
+    // The last stretch that is not empty takes what rounding leaves over.
+    owner = (params.width - 1u) / stretch;
+    for (var l = 0u; l < ${GROUP}u; l++) {
+      if (passed + parts[l] > wanted) { owner = l; break; }
+      if (l < owner) { passed += parts[l]; }
+    }
+    before = passed;
+    total = sum;
+  }
+  workgroupBarrier();
+  let wanted = draws[i] * total;
+  var passed = before;
+  var drawn = end - 1u;
+  var found = false;
+  for (var c = start; c < end; c++) {
+    let raised = exp((logits[first + c] - highest) * params.sharpness);
+    passed += raised;
+    if (!found && passed > wanted) { drawn = c; found = true; }
+    result[first + c] = -raised / total;
+  }
+  if (lane == owner) { result[first + drawn] += 1.0; }
+}`,
+  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 4 + 12 },
+};
+
+function check(logits: Tensor, draws: Tensor): readonly [rows: number, width: number] {
+  const [rows, width] = matrixShape(logits, "drawn_scores");
+  requireShape(draws, [rows], "draws", "drawn_scores");
+  return [rows, width];
+}
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchDrawnScores(
+  device: GpuDevice,
+  variant: "invocation" | "workgroup",
+  logits: Tensor,
+  draws: Tensor,
+  temperature: number,
+): Tensor {
+  const [rows, width] = check(logits, draws);
+  const result = device.empty(logits.shape);
+  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
+  device.dispatch(kernel, [logits, draws, result], [rows, width, 1 / temperature], grid(rows, lanes));
+  return result;
+}
+
+/**
+ * Draws a column y of every row from p = softmax(logits / temperature) and gives e_y − p: temperature times the gradient of log p_y at
+ * the logits.
+ *
+ * @param logits `[rows, vocabulary]`
+ * @param draws `[rows]`: numbers in [0, 1) that decide; the column whose share of the running sum holds the number is drawn
+ */
+export const drawnScores: (logits: Tensor, draws: Tensor, temperature: number) => Tensor = defineOperation<
+  [Tensor, Tensor, number],
+  Tensor
+>({
+  name: "drawn_scores",
+  kernels: [perInvocation, perGroup],
+  gpu: (device, ...args) =>
+    dispatchDrawnScores(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  cpu(device, logits, draws, temperature) {
+    const [rows, width] = check(logits, draws);
+    const result = device.zeros(logits.shape);
+    for (let row = 0; row < rows; row++) {
+      const values = (logits as CpuTensor).floats.subarray(row * width, (row + 1) * width);
+      const highest = values.reduce((above, value) => Math.max(above, value), -Infinity);
+      const raised = values.map((value) => Math.exp((value - highest) / temperature));
+      const sum = raised.reduce((total, value) => total + value, 0);
+      let left = (draws as CpuTensor).floats[row]! * sum;
+      const found = raised.findIndex((value) => (left -= value) < 0);
+      raised.forEach((value, c) => result.floats[row * width + c] = -value / sum);
+      result.floats[row * width + (found < 0 ? width - 1 : found)]! += 1;
+    }
+    return result;
+  },
+});

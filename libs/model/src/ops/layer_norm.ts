@@ -1,0 +1,91 @@
+import {
+  type CpuTensor,
+  defineOperation,
+  type Kernel,
+  matrixShape,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
+import { forEachGroup, grid } from "./grid.ts";
+
+const GROUP = 64;
+
+/** One workgroup per row: the mean first, then the squares of what is left, so that nothing cancels. Fixed summation trees. */
+const kernel: Kernel = {
+  name: "layer_norm",
+  buffers: [
+    { name: "x", element: "f32", access: "read" },
+    { name: "gain", element: "f32", access: "read" },
+    { name: "bias", element: "f32", access: "read" },
+    { name: "result", element: "f32", access: "read_write" },
+  ],
+  params: [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]],
+  code: /* wgsl */ `
+var<workgroup> partial: array<f32, ${GROUP}>;
+${forEachGroup(GROUP)}
+  let first = i * params.width;
+  var sum = 0.0;
+  for (var c = lane; c < params.width; c += ${GROUP}u) { sum += x[first + c]; }
+  partial[lane] = sum;
+  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { partial[lane] += partial[lane + half]; }
+  }
+  workgroupBarrier();
+  let mean = partial[0] / f32(params.width);
+  workgroupBarrier();
+  var squares = 0.0;
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    let v = x[first + c] - mean;
+    squares = fma(v, v, squares);
+  }
+  partial[lane] = squares;
+  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { partial[lane] += partial[lane + half]; }
+  }
+  workgroupBarrier();
+  let scale = 1.0 / sqrt(partial[0] / f32(params.width) + params.epsilon);
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    result[first + c] = (x[first + c] - mean) * scale * gain[c] + bias[c];
+  }
+}`,
+  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 4 },
+};
+
+function check(x: Tensor, gain: Tensor, bias: Tensor): readonly [rows: number, width: number] {
+  const [rows, width] = matrixShape(x, "layer_norm");
+  requireShape(gain, [width], "gain", "layer_norm");
+  requireShape(bias, [width], "bias", "layer_norm");
+  return [rows, width];
+}
+
+/** Layer norm, (x − mean) / √(variance + ε) · gain + bias, of every row: `[rows, width], [width], [width]`. arXiv 1607.06450. */
+export const layerNorm: (x: Tensor, gain: Tensor, bias: Tensor, epsilon: number) => Tensor = defineOperation<
+  [Tensor, Tensor, Tensor, number],
+  Tensor
+>({
+  name: "layer_norm",
+  kernels: [kernel],
+  gpu(device, x, gain, bias, epsilon) {
+    const [rows, width] = check(x, gain, bias);
+    const result = device.empty(x.shape);
+    device.dispatch(kernel, [x, gain, bias, result], [rows, width, epsilon], grid(rows));
+    return result;
+  },
+  cpu(device, x, gain, bias, epsilon) {
+    const [rows, width] = check(x, gain, bias);
+    const result = device.zeros(x.shape);
+    const [gains, biases] = [(gain as CpuTensor).floats, (bias as CpuTensor).floats];
+    for (let row = 0; row < rows; row++) {
+      const values = (x as CpuTensor).floats.subarray(row * width, (row + 1) * width);
+      const mean = values.reduce((sum, value) => sum + value, 0) / width;
+      const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width;
+      const scale = 1 / Math.sqrt(variance + epsilon);
+      values.forEach((value, c) =>
+        result.floats[row * width + c] = (value - mean) * scale * gains[c]! + biases[c]!
+      );
+    }
+    return result;
+  },
+});

@@ -1,0 +1,125 @@
+import {
+  type CpuTensor,
+  defineOperation,
+  type GpuDevice,
+  type Kernel,
+  requireShape,
+  type Tensor,
+} from "@lora-loom/tensor";
+import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { normShape } from "./rms_norm.ts";
+
+const buffers: Kernel["buffers"] = [
+  { name: "x", element: "f32", access: "read" },
+  { name: "gain", element: "f32", access: "read" },
+  { name: "gradient", element: "f32", access: "read" },
+  { name: "into", element: "f32", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]];
+
+/** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
+const perInvocation: Kernel = {
+  name: "rms_norm_backward_invocation_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  let first = i * params.width;
+  var squares = 0.0;
+  var along = 0.0;
+  for (var c = 0u; c < params.width; c++) {
+    let v = x[first + c];
+    squares = fma(v, v, squares);
+    along = fma(v * gain[c], gradient[first + c], along);
+  }
+  let size = f32(params.width);
+  let scale = 1.0 / sqrt(squares / size + params.epsilon);
+  let pull = along * scale * scale / size;
+  for (var c = 0u; c < params.width; c++) {
+    into[first + c] += scale * (gain[c] * gradient[first + c] - x[first + c] * pull);
+  }
+}`,
+};
+
+const GROUP = 256;
+
+/** One workgroup per row, with a fixed summation tree. */
+const perGroup: Kernel = {
+  name: "rms_norm_backward_workgroup_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `
+var<workgroup> partial: array<vec2f, ${GROUP}>;
+${forEachGroup(GROUP)}
+  let first = i * params.width;
+  var sums = vec2f();
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    let v = x[first + c];
+    sums += vec2f(v * v, v * gain[c] * gradient[first + c]);
+  }
+  partial[lane] = sums;
+  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { partial[lane] += partial[lane + half]; }
+  }
+  workgroupBarrier();
+  let size = f32(params.width);
+  let scale = 1.0 / sqrt(partial[0].x / size + params.epsilon);
+  let pull = partial[0].y * scale * scale / size;
+  for (var c = lane; c < params.width; c += ${GROUP}u) {
+    into[first + c] += scale * (gain[c] * gradient[first + c] - x[first + c] * pull);
+  }
+}`,
+  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
+};
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchRmsNormBackward(
+  device: GpuDevice,
+  variant: "invocation" | "workgroup",
+  x: Tensor,
+  gain: Tensor,
+  gradient: Tensor,
+  epsilon: number,
+  into: Tensor,
+): void {
+  const [rows, width] = checked(x, gain, gradient, into);
+  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
+  device.dispatch(kernel, [x, gain, gradient, into], [rows, width, epsilon], grid(rows, lanes));
+}
+
+function checked(x: Tensor, gain: Tensor, gradient: Tensor, into: Tensor) {
+  requireShape(gradient, x.shape, "gradient", "rms_norm_backward");
+  requireShape(into, x.shape, "into", "rms_norm_backward");
+  return normShape(x, gain);
+}
+
+/**
+ * The gradient at the input of `rmsNorm`, added to `into`: with s = 1/√(mean(x²) + ε), s·(gain∘g − x·s²·mean(x∘gain∘g)) over every
+ * run of `width` elements. `x`, `gradient` (at the output) and `into` `[rows, n·width]`, `gain [width]`.
+ */
+export const rmsNormBackward: (
+  x: Tensor,
+  gain: Tensor,
+  gradient: Tensor,
+  epsilon: number,
+  into: Tensor,
+) => void = defineOperation<[Tensor, Tensor, Tensor, number, Tensor], void>({
+  name: "rms_norm_backward",
+  kernels: [perInvocation, perGroup],
+  gpu: (device, ...args) =>
+    dispatchRmsNormBackward(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  cpu(_device, x, gain, gradient, epsilon, into) {
+    const [rows, width] = checked(x, gain, gradient, into);
+    const factors = (gain as CpuTensor).floats;
+    for (let row = 0; row < rows; row++) {
+      const run = (tensor: Tensor) => (tensor as CpuTensor).floats.subarray(row * width, (row + 1) * width);
+      const values = run(x), at = run(gradient), result = run(into);
+      const meanSquare = values.reduce((sum, value) => sum + value * value, 0) / width;
+      const along = values.reduce((sum, value, c) => sum + value * factors[c]! * at[c]!, 0) / width;
+      const scale = 1 / Math.sqrt(meanSquare + epsilon);
+      values.forEach((value, c) =>
+        result[c]! += scale * (factors[c]! * at[c]! - value * along / (meanSquare + epsilon))
+      );
+    }
+  },
+});

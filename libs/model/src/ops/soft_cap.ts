@@ -1,0 +1,26 @@
+import { type CpuTensor, defineOperation, elementCount, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { FOR_EACH_ELEMENT, grid, LANES } from "./grid.ts";
+
+const kernel: Kernel = {
+  name: "soft_cap",
+  buffers: [{ name: "x", element: "f32", access: "read_write" }],
+  params: [["count", "u32"], ["cap", "f32"]],
+  // Drivers may compute tanh from exponentials that overflow; beyond ±20 it is ±1 in f32.
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  x[i] = params.cap * tanh(clamp(x[i] / params.cap, -20.0, 20.0));
+}`,
+};
+
+/** Bounds every element smoothly, in place: x becomes c·tanh(x / c). Gemma 2, arXiv 2408.00118 §2. */
+export const softCap: (x: Tensor, cap: number) => void = defineOperation<[Tensor, number], void>({
+  name: "soft_cap",
+  kernels: [kernel],
+  gpu(device, x, cap) {
+    const count = elementCount(x.shape);
+    device.dispatch(kernel, [x], [count, cap], grid(count, LANES));
+  },
+  cpu(_device, x, cap) {
+    const { floats } = x as CpuTensor;
+    floats.forEach((value, i) => floats[i] = cap * Math.tanh(value / cap));
+  },
+});

@@ -1,0 +1,194 @@
+/**
+ * What gradients add on the tiny-llama example: the output metric of iteris+ and the refinement of finished merges, over several
+ * calibration draws and seeds. The tables of docs/methods/refinement.md are printed by
+ *
+ *     deno run -A tests/bench/refinement.ts [--device auto] [--seeds 3] [--ranks 8,16,32] [--only PATTERN] [--limit 400] [--json FILE]
+ *
+ * A draw shuffles the train rows of every task with its seed, calibrates on the first ones and measures agreement on the next; the seed
+ * also decides splices, sampled gradients and minibatches. `agreement` is on unlabeled train prompts that nothing was fitted to, and is
+ * what settings may be chosen by; the test rows are only reported. Cells are the mean over the draws ± half their range.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { openAdapter } from "@lora-loom/formats";
+import { type MergeSummary, recipeFromObject, runMerge } from "@lora-loom/merge";
+import { disposeDeltas, evaluate, loadDeltas, openModel, openTokenizer, readTask } from "@lora-loom/model";
+import { type DeviceChoice, openDevice } from "@lora-loom/tensor";
+import { seeded } from "@lora-loom/testing";
+import { fromFileUrl } from "../support/paths.ts";
+
+const EXAMPLE = fromFileUrl(new URL("../../examples/tiny-llama/", import.meta.url));
+const FIRST_SEED = 42;
+const MAX_NEW_TOKENS = 6;
+
+type Values = Readonly<Record<string, string | number | boolean>>;
+
+/** One line of a table. */
+interface Variant {
+  readonly label: string;
+  readonly method: string;
+  readonly parameters?: Values;
+  readonly refine?: Values;
+}
+
+const TABLES: readonly { readonly title: string; readonly tasks: readonly string[] }[] = [
+  { title: "four adapters", tasks: ["language", "category", "speech", "syllables"] },
+  { title: "language + category", tasks: ["language", "category"] },
+];
+
+const metric = (label: string, parameters: Values = {}, refine?: Values): Variant => ({
+  label: `iteris+, metric: output${label}`,
+  method: "iteris+",
+  parameters: { metric: "output", ...parameters },
+  ...(refine ? { refine } : {}),
+});
+/** What the experiments behind these options chose for this example by agreement. */
+const CHOSEN = { alpha: 3e-3, token_weight: 0.3, splices: 150, metric_damping: 0.03 };
+
+const VARIANTS: readonly Variant[] = [
+  { label: "svd", method: "svd" },
+  { label: "svd, refine", method: "svd", refine: {} },
+  { label: "iteris", method: "iteris" },
+  { label: "iteris, refine", method: "iteris", refine: {} },
+  { label: "iteris+", method: "iteris+" },
+  { label: "iteris+, refine without splices", method: "iteris+", refine: { splices: 0 } },
+  { label: "iteris+, refine", method: "iteris+", refine: {} },
+  { label: "iteris+, refine: learning_rate 2e-3", method: "iteris+", refine: { learning_rate: 2e-3 } },
+  metric(", one sweep", { metric_sweeps: 1 }),
+  metric(""),
+  metric(", alpha: 1e-3", { alpha: 1e-3 }),
+  metric(", metric_damping: 0.03", { metric_damping: 0.03 }),
+  metric(", splices: 150", { splices: 150 }),
+  metric(", chosen", CHOSEN),
+  metric(", refine", {}, {}),
+  metric(", chosen, refine", CHOSEN, {}),
+];
+
+/** What one merge came to. */
+interface Measured {
+  readonly agreement: number;
+  readonly scores: readonly number[];
+  readonly seconds: number;
+  readonly keptStep: number | undefined;
+}
+
+const flags = parseArgs(Deno.args, {
+  string: ["device", "seeds", "ranks", "only", "limit", "json"],
+  default: { device: "auto", seeds: "3", ranks: "32,16,8", only: "", limit: "400", json: "" },
+});
+
+await using device = await openDevice({ device: flags.device as DeviceChoice });
+using model = await openModel(device, `${EXAMPLE}base`);
+const tokenizer = await openTokenizer(`${EXAMPLE}base`);
+const folder = await Deno.makeTempDir({ prefix: "loom-refinement-" });
+
+/** The train rows of a task in the order of one draw. */
+async function drawRows(task: string, seed: number): Promise<string> {
+  const path = `${folder}/${task}-${seed}.jsonl`;
+  const rows = (await Deno.readTextFile(`${EXAMPLE}tasks/${task}.train.jsonl`)).trimEnd().split("\n");
+  const random = seeded(seed);
+  for (let i = rows.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1));
+    [rows[i], rows[j]] = [rows[j]!, rows[i]!];
+  }
+  await Deno.writeTextFile(path, rows.join("\n") + "\n");
+  return path;
+}
+
+async function mergeWith(
+  tasks: readonly string[],
+  { method, parameters = {}, refine }: Variant,
+  rank: number,
+  seed: number,
+): Promise<MergeSummary> {
+  const adapters = [];
+  for (const task of tasks) {
+    // The first draw takes the rows as they come, which is what the other tables do.
+    const calibration = seed === FIRST_SEED ? `tasks/${task}.train.jsonl` : await drawRows(task, seed);
+    adapters.push({ path: `adapters/${task}`, calibration });
+  }
+  const recipe = recipeFromObject({
+    method,
+    base_model: "base",
+    adapters,
+    parameters: { ...parameters, rank },
+    ...(refine ? { refine } : {}),
+    output: { path: `${folder}/merged` },
+    seed,
+  }, EXAMPLE);
+  return await runMerge(recipe, { device, force: true });
+}
+
+async function accuracies(tasks: readonly string[]): Promise<number[]> {
+  using adapter = await openAdapter(`${folder}/merged`);
+  const deltas = await loadDeltas(device, adapter);
+  try {
+    const scores: number[] = [];
+    for (const task of tasks) {
+      const rows = await readTask(`${EXAMPLE}tasks/${task}.test.jsonl`, Number(flags.limit));
+      const { accuracy } = await evaluate({ model, tokenizer, deltas, rows, maxNewTokens: MAX_NEW_TOKENS });
+      scores.push(accuracy);
+    }
+    return scores;
+  } finally {
+    disposeDeltas(deltas);
+  }
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** `0.701 ± 0.012`, the second number being half the range. */
+function spread(values: readonly number[]): string {
+  if (values.some(Number.isNaN)) return "–";
+  const half = (Math.max(...values) - Math.min(...values)) / 2;
+  return `${mean(values).toFixed(3)} ± ${half.toFixed(3)}`;
+}
+
+function cells(measured: readonly Measured[], tasks: readonly string[]): string[] {
+  const kept = measured.flatMap(({ keptStep }) => keptStep ?? []);
+  return [
+    spread(measured.map(({ agreement }) => agreement)),
+    `**${spread(measured.map(({ scores }) => mean(scores)))}**`,
+    ...tasks.map((_, index) => mean(measured.map(({ scores }) => scores[index]!)).toFixed(3)),
+    kept.length > 0 ? kept.join(", ") : "–",
+    mean(measured.map(({ seconds }) => seconds)).toFixed(0),
+  ];
+}
+
+console.log(`Device: ${device.info.name}.`);
+const seeds = Array.from({ length: Number(flags.seeds) }, (_, index) => FIRST_SEED + index);
+const raw: unknown[] = [];
+try {
+  for (const { title, tasks } of TABLES) {
+    for (const rank of flags.ranks.split(",").map(Number)) {
+      const chosen = VARIANTS.filter(({ label }) =>
+        new RegExp(flags.only).test(`${title}, rank ${rank}: ${label}`)
+      );
+      if (chosen.length === 0) continue;
+      const header = ["setting", "agreement", "test mean", ...tasks, "kept steps", "seconds"];
+      console.log(
+        `\n### ${title}, rank ${rank}\n\n| ${header.join(" | ")} |\n| --- |${
+          " ---: |".repeat(header.length - 1)
+        }`,
+      );
+      for (const variant of chosen) {
+        const measured: Measured[] = [];
+        for (const seed of seeds) {
+          const { quality, seconds, refinement } = await mergeWith(tasks, variant, rank, seed);
+          measured.push({
+            agreement: quality.agreement?.merged.mean ?? NaN,
+            scores: await accuracies(tasks),
+            seconds: seconds.total,
+            keptStep: refinement?.kept_step,
+          });
+          raw.push({ table: title, rank, variant: variant.label, seed, ...measured.at(-1)! });
+          if (flags.json) await Deno.writeTextFile(flags.json, JSON.stringify(raw, null, 1));
+        }
+        console.log(`| ${[variant.label, ...cells(measured, tasks)].join(" | ")} |`);
+      }
+    }
+  }
+} finally {
+  await Deno.remove(folder, { recursive: true });
+}
