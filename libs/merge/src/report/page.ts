@@ -28,11 +28,10 @@ th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(-
 figure { margin: 1.5rem 0; } figcaption { margin-bottom: .3rem; } figcaption span::before { content: "● "; } figcaption span { margin-right: .6rem; } figcaption b { color: var(--ink); font-weight: normal; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
 .grid { stroke: var(--line); stroke-width: 1; } polyline { fill: none; stroke: currentColor; stroke-width: 1; opacity: .5; } circle { fill: currentColor; }
-@media (max-width: 36rem) { svg text { font-size: 17px; } }
 @media print { :root { color-scheme: light; --ground: #fff; --ink: #000; --soft: #444; --line: #bbb; } body { max-width: none; padding: 0; font-size: 11pt; }
   figure, tr, dl { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; } td, th { white-space: normal; } }
 @media (max-width: 36rem) { dl { grid-template-columns: minmax(0, 1fr); gap: 0; } dd { margin-bottom: .5rem; }
-  figure { overflow-x: auto; } svg { min-width: 30rem; } }
+  svg text { font-size: 17px; } }
 ${COLOURS.map((colour, index) => `.s${index} { color: ${colour}; }`).join("\n")}
 `;
 
