@@ -2,14 +2,13 @@
 import axe from "axe-core";
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import type { Page } from "playwright-core";
-import { browserForTests, visit } from "../support/browser.ts";
+import { visit } from "../support/browser.ts";
 import { captureSafetensors, gramOf, type HostMatrix } from "../support/captures.ts";
 import { runJson } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
 import { openSafetensors } from "@lora-loom/formats";
 
 const ADAPTERS = repositoryPath("examples/tiny-llama/adapters");
-const program = await browserForTests();
 
 async function merge(folder: string, recipe: Record<string, unknown>): Promise<string> {
   await Deno.writeTextFile(
@@ -46,15 +45,23 @@ async function seriousProblems(page: Page): Promise<string[]> {
   });
 }
 
+/** A phone and a desk. */
+const SCREENS = [
+  { viewport: { width: 360, height: 740 }, colorScheme: "dark" },
+  { viewport: { width: 1280, height: 900 }, colorScheme: "light" },
+] as const;
+
 /** Opens the report at each size and checks what a reader needs; gives its text. */
 async function readReport(path: string): Promise<string> {
-  return await visit(program!, "file://", {}, async ({ page, complaints }) => {
+  return await visit("file://", { viewport: SCREENS[0]!.viewport }, async ({ page, complaints }) => {
     let text = "";
-    for (const [width, height, colorScheme] of [[360, 740, "dark"], [1280, 900, "light"]] as const) {
-      await page.setViewportSize({ width, height });
+    for (const { viewport, colorScheme } of SCREENS) {
+      const { width } = viewport;
+      await page.setViewportSize(viewport);
       await page.emulateMedia({ colorScheme, media: "screen" });
       await page.goto(`file://${path}`);
       text = await page.locator("body").innerText();
+      assertEquals(await page.evaluate<number>("innerWidth"), width);
       const wider = await page.evaluate<number>("document.documentElement.scrollWidth - innerWidth");
       assert(wider <= 0, `the page is ${wider} px wider than a screen of ${width}`);
       const plots = await page.evaluate<number[]>(
@@ -74,43 +81,41 @@ async function readReport(path: string): Promise<string> {
   });
 }
 
-if (program) {
-  Deno.test("report.html of a LEGO merge shows similarity, losses, clusters and where it loads, on every screen and on paper", () =>
-    withFolder(async (folder) => {
-      const adapters = ["language", "category", "speech"].map((name) => ({ path: `${ADAPTERS}/${name}` }));
-      const text = await readReport(
-        await merge(folder, { method: "lego", adapters, include: ["*.self_attn.*"] }),
-      );
-      for (
-        const part of [
-          "How alike they are",
-          "Units in each cluster",
-          "mean of each layer",
-          "Where it loads",
-          "ComfyUI",
-        ]
-      ) assertStringIncludes(text, part);
-    }));
+Deno.test("report.html of a LEGO merge shows similarity, losses, clusters and where it loads, on every screen and on paper", () =>
+  withFolder(async (folder) => {
+    const adapters = ["language", "category", "speech"].map((name) => ({ path: `${ADAPTERS}/${name}` }));
+    const text = await readReport(
+      await merge(folder, { method: "lego", adapters, include: ["*.self_attn.*"] }),
+    );
+    for (
+      const part of [
+        "How alike they are",
+        "Units in each cluster",
+        "mean of each layer",
+        "Where it loads",
+        "ComfyUI",
+      ]
+    ) assertStringIncludes(text, part);
+  }));
 
-  Deno.test("report.html of an IterIS merge shows output errors before and after, by module and by layer", () =>
-    withFolder(async (folder) => {
-      await writeCapture(`${folder}/inputs.safetensors`);
-      const adapters = ["language", "category"].map((name) => ({
-        path: `${ADAPTERS}/${name}`,
-        capture: "inputs.safetensors",
-      }));
-      const include = ["*.layers.{0,1}.self_attn.{q,o}_proj"];
-      const text = await readReport(await merge(folder, { method: "iteris", adapters, include }));
-      for (const part of ["Relative output error", "sum of the deltas", "Output error, mean of each layer"]) {
-        assertStringIncludes(text, part);
-      }
+Deno.test("report.html of an IterIS merge shows output errors before and after, by module and by layer", () =>
+  withFolder(async (folder) => {
+    await writeCapture(`${folder}/inputs.safetensors`);
+    const adapters = ["language", "category"].map((name) => ({
+      path: `${ADAPTERS}/${name}`,
+      capture: "inputs.safetensors",
     }));
+    const include = ["*.layers.{0,1}.self_attn.{q,o}_proj"];
+    const text = await readReport(await merge(folder, { method: "iteris", adapters, include }));
+    for (const part of ["Relative output error", "sum of the deltas", "Output error, mean of each layer"]) {
+      assertStringIncludes(text, part);
+    }
+  }));
 
-  Deno.test("report.html of an elementwise merge shows the spectrum before the cut", () =>
-    withFolder(async (folder) => {
-      const adapters = ["language", "category"].map((name) => ({ path: `${ADAPTERS}/${name}` }));
-      const include = ["*.layers.{0,1}.self_attn.k_proj"];
-      const text = await readReport(await merge(folder, { method: "ties", adapters, include }));
-      assertStringIncludes(text, "Singular values of the result before it was cut");
-    }));
-}
+Deno.test("report.html of an elementwise merge shows the spectrum before the cut", () =>
+  withFolder(async (folder) => {
+    const adapters = ["language", "category"].map((name) => ({ path: `${ADAPTERS}/${name}` }));
+    const include = ["*.layers.{0,1}.self_attn.k_proj"];
+    const text = await readReport(await merge(folder, { method: "ties", adapters, include }));
+    assertStringIncludes(text, "Singular values of the result before it was cut");
+  }));

@@ -31,7 +31,7 @@ svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-
 @media print { :root { color-scheme: light; --ground: #fff; --ink: #000; --soft: #444; --line: #bbb; } body { max-width: none; padding: 0; font-size: 11pt; }
   figure, tr, dl { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; } td, th { white-space: normal; } }
 @media (max-width: 36rem) { dl { grid-template-columns: minmax(0, 1fr); gap: 0; } dd { margin-bottom: .5rem; }
-  figure { overflow-x: auto; } svg { min-width: 30rem; } }
+  svg text { font-size: 17px; } }
 ${COLOURS.map((colour, index) => `.s${index} { color: ${colour}; }`).join("\n")}
 `;
 

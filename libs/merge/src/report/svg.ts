@@ -20,7 +20,7 @@ export interface Plot {
 
 const WIDTH = 640;
 const HEIGHT = 240;
-const MARGIN = { left: 44, right: 10, top: 12, bottom: 24 };
+const MARGIN = { left: 58, right: 10, top: 12, bottom: 24 };
 const TICKS = 4;
 
 /** Text that is safe between tags and in attributes. */
