@@ -113,7 +113,7 @@ function randomModel(on: Device): BaseModel {
   ): Activations => {
     const rows = lengths.reduce((sum, length) => sum + length, 0);
     const part = (width: number) => sliceRows(inputs.get(width)!, first, first + rows);
-    const input = part(stage?.sites[0]!.inFeatures ?? hidden);
+    const input = part(stage?.sites[0]?.inFeatures ?? hidden);
     if (merged) add(input, input, { beta: 0.01, into: input });
     return wrapped(
       lengths,

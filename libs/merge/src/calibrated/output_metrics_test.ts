@@ -1,7 +1,13 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { assertRelativelyClose } from "@lora-loom/testing";
 import { openAdapter } from "@lora-loom/formats";
-import { type DifferentiableModel, disposeDeltas, loadDeltas, openModel } from "@lora-loom/model";
+import {
+  differentiable,
+  type DifferentiableModel,
+  disposeDeltas,
+  loadDeltas,
+  openModel,
+} from "@lora-loom/model";
 import { type Device, openDevice, type Tensor } from "@lora-loom/tensor";
 import { fileURLToPath } from "node:url";
 import { blockRanges, HostMetrics, measureOutputMetrics } from "./output_metrics.ts";
@@ -16,7 +22,7 @@ const SEQUENCES = [[5, 70, 800, 9, 2], [1500, 33, 44, 2]].map((tokens) => ({
 async function withModel(body: (device: Device, model: DifferentiableModel) => Promise<void>): Promise<void> {
   await using device = await openDevice({ device: "software" });
   using model = await openModel(device, `${EXAMPLE}base`);
-  await body(device, model);
+  await body(device, differentiable(model, "the test", ""));
 }
 
 async function read(metrics: HostMetrics, module: string): Promise<number[]> {

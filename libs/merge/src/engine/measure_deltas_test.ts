@@ -44,6 +44,7 @@ function expected(merged: Float64Array): Omit<DeltaFigures, "bestSquares"> {
       squares: dot(delta, delta),
       inner: dot(merged, delta),
     })),
+    between: deltas.map((left) => deltas.map((right) => dot(left, right))),
     squares: dot(merged, merged),
     sumSquares: dot(sum, sum),
     sumInner: dot(merged, sum),
@@ -60,8 +61,9 @@ function upload(device: Device): WeightedFactors[] {
   }));
 }
 
-const numbers = ({ sources, squares, sumSquares, sumInner }: Omit<DeltaFigures, "bestSquares">) => [
+const numbers = ({ sources, between, squares, sumSquares, sumInner }: Omit<DeltaFigures, "bestSquares">) => [
   ...sources.flatMap((source) => [source.squares, source.inner]),
+  ...between.flat(),
   squares,
   sumSquares,
   sumInner,

@@ -193,5 +193,3 @@ Deno.test("recipeFromObject() refuses a refinement that lacks what it needs, or 
     return Promise.resolve();
   });
 });
-
-addEventListener("unload", () => void device.dispose());

@@ -196,7 +196,7 @@ fn main(
   };
 }
 
-/** Adds up a few partial sums in order. */
+/** Adds up partial sums, by one workgroup. */
 export const SUM_OF_PARTIALS: Kernel = {
   name: "sum_of_partials",
   buffers: [
@@ -205,10 +205,14 @@ export const SUM_OF_PARTIALS: Kernel = {
   ],
   params: [["count", "u32"]],
   code: /* wgsl */ `
-@compute @workgroup_size(1)
-fn main() {
+var<workgroup> results: array<f32, ${REDUCE_WORKGROUP}>;
+@compute @workgroup_size(${REDUCE_WORKGROUP})
+fn main(@builtin(local_invocation_index) lane: u32) {
   var sum = 0.0;
-  for (var i = 0u; i < params.count; i++) { sum += partial[i]; }
-  out[0] = sum;
+  for (var i = lane; i < params.count; i += ${REDUCE_WORKGROUP}u) { sum += partial[i]; }
+  results[lane] = sum;
+  workgroupBarrier();
+  ${TREE("results", SUM)}
+  if (lane == 0u) { out[0] = results[0]; }
 }`,
 };

@@ -10,16 +10,16 @@ import { forEachStretch } from "./elementwise.ts";
 const LARGEST = flatReduceKernel("largest");
 const SQUARES = flatReduceKernel("squares");
 
-/** Elements that a workgroup takes at least, and workgroups at most. */
+/** Elements that a workgroup takes at least, and workgroups at most: enough of them to use all of a GPU's bandwidth. */
 const PER_WORKGROUP = 4096;
-const MOST_WORKGROUPS = 256;
+const MOST_WORKGROUPS = { software: 256, cpu: 1, gpu: 2048, tensor: 2048 };
 
 /** Reduces all elements to one partial result per workgroup. */
 function queuePartials(device: GpuDevice, kernel: Kernel, x: Tensor): { partial: Tensor; count: number } {
   const stretches: { start: number; end: number; workgroups: number; first: number }[] = [];
   let total = 0;
   forEachStretch(device, elementCount(x.shape), (start, end) => {
-    const workgroups = Math.min(MOST_WORKGROUPS, Math.ceil((end - start) / PER_WORKGROUP));
+    const workgroups = Math.min(MOST_WORKGROUPS[device.info.class], Math.ceil((end - start) / PER_WORKGROUP));
     stretches.push({ start, end, workgroups, first: total });
     total += workgroups;
   });
