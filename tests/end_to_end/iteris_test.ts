@@ -148,6 +148,20 @@ Deno.test("merge with iteris cuts to a smaller rank with less loss than plain SV
   });
 });
 
+Deno.test("merge with iteris+ gives a rank above the sum of the adapters', which the corrections need", async () => {
+  await withFolder(async (folder) => {
+    const parameters = "samples: 6, agreement_prompts: 0, rank: 24";
+    const include = "*.layers.1.self_attn.{q,o}_proj";
+    const merged = async (method: string, extra = "") => {
+      const text = recipe(["language", "category"], { method, parameters: parameters + extra, include });
+      return await mergeIn(folder, text, ["--force"]);
+    };
+    assertEquals((await merged("iteris+")).rank, 24);
+    assertEquals((await merged("iteris+", ", drift: false, stream: false")).rank, 16);
+    assertEquals((await merged("iteris")).rank, 16);
+  });
+});
+
 Deno.test("merge with iteris keeps its memory when there are more samples", async () => {
   await withFolder(async (folder) => {
     // More than one chunk of 2048 tokens in either case.

@@ -11,6 +11,14 @@ export function calibratedRank(
   return typeof parameters.rank === "number" ? Math.min(parameters.rank, sum) : sum;
 }
 
+/** The same where corrections make the solution one of full rank, so that a recipe may ask for more than the sum of the ranks. */
+export function correctedRank(ranks: readonly number[], parameters: Parameters): number {
+  const corrects = parameters.drift === true || parameters.stream === true;
+  return corrects && typeof parameters.rank === "number"
+    ? parameters.rank
+    : calibratedRank(ranks, parameters);
+}
+
 /** The parameters that decide the rank, as the solver takes them. */
 export function rankOptions({ rank, truncation }: Parameters): { rank?: number; truncation: TruncationKind } {
   return { truncation: truncation as TruncationKind, ...(typeof rank === "number" ? { rank } : {}) };

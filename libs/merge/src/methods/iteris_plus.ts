@@ -2,7 +2,7 @@ import { iterisPlus as solve, type IterisPlusOptions } from "@lora-loom/iteris";
 import { type Deltas, differentiable, disposeDeltas } from "@lora-loom/model";
 import { mergeCalibrated, type Solve } from "../calibrated/merge_calibrated.ts";
 import { measureOutputMetrics } from "../calibrated/output_metrics.ts";
-import { calibratedRank, COMMON_PARAMETERS, rankOptions } from "../calibrated/parameters.ts";
+import { COMMON_PARAMETERS, correctedRank, rankOptions } from "../calibrated/parameters.ts";
 import type { ModelMethod } from "./method.ts";
 
 /** IterIS with targets that repair what earlier layers changed. */
@@ -101,7 +101,7 @@ export const iterisPlus: ModelMethod = {
         "agreement: try a short list of alpha, token_weight and splices, and keep what agrees most with the adapters on the prompts kept out.",
     },
   ],
-  outputRank: calibratedRank,
+  outputRank: correctedRank,
   merge: (job) => mergeCalibrated(job, solveIterisPlus),
 };
 
