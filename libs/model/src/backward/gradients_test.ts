@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
 import { CpuDevice, type Device, type Tensor } from "@lora-loom/tensor";
+import { architectureOf } from "../architectures/registry.ts";
 import type { BaseModel, Delta } from "../base_model.ts";
 import { disposeDeltas } from "../deltas.ts";
 import { ModelError } from "../errors.ts";
@@ -19,6 +20,7 @@ import {
   writeModel,
 } from "../test_support/random_model.ts";
 import { openSoftwareDevice } from "../test_support/software_device.ts";
+import { missingBackward } from "./missing_backward.ts";
 import { differentiable, type DifferentiableModel, type LossGradients } from "./differentiable.ts";
 import { FactorGradients } from "./factor_gradients.ts";
 
@@ -284,6 +286,17 @@ Deno.test("differentiable() refuses a family without a backward pass by name, wi
     assertEquals([error.code, error.fix, error.where], ["no_backward_pass", "leave refine out", "refine"]);
     assert(error.message.includes(part), error.message);
   }
+  // A Llama whose angles depend on the length of the sequence.
+  const json = {
+    ...SMALL_CONFIG,
+    rope_scaling: { rope_type: "longrope", short_factor: Array(6).fill(1), long_factor: Array(6).fill(2) },
+  };
+  const llama = architectureOf(json, "");
+  assertEquals(missingBackward(llama, llama.parseConfig(SMALL_CONFIG, "")), undefined);
+  assertEquals(
+    missingBackward(llama, llama.parseConfig(json, "")),
+    "rotary angles that change with the length",
+  );
   for (const family of ["llama3", "mistral", "qwen2", "qwen3"]) {
     const { folder } = await openFamily(family);
     using model = await openModel(device, folder);

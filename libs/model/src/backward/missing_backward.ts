@@ -17,6 +17,8 @@ export function missingBackward(architecture: Architecture, config: DecoderConfi
     ],
     [normKind === "layer", "layer norms"],
     [config.rope === undefined, "learned positions"],
+    [config.rope?.scaling.type === "longrope", "rotary angles that change with the length"],
+    [config.slidingRope !== undefined, "rotary angles of their own in sliding layers"],
     [
       config.attentionScale !== undefined || config.attentionSoftCap !== undefined,
       "scaled or bounded scores",
