@@ -44,15 +44,21 @@ const metric = (label: string, parameters: Values = {}, refine?: Values): Varian
 /** What the experiments behind these options chose for this example by agreement. */
 const CHOSEN = { alpha: 3e-3, token_weight: 0.3, splices: 150, metric_damping: 0.03 };
 
+/** The same without gradients: a start that is fitted less closely to the calibration prompts. */
+const FIRM = { alpha: 3e-3, token_weight: 0.3, splices: 150 };
+const LONGER = { steps: 150, splices: 450, learning_rate: 2e-3 };
+
 const VARIANTS: readonly Variant[] = [
   { label: "svd", method: "svd" },
   { label: "svd, refine", method: "svd", refine: {} },
   { label: "iteris", method: "iteris" },
   { label: "iteris, refine", method: "iteris", refine: {} },
+  { label: "iteris, alpha: 1e-2, refine", method: "iteris", parameters: { alpha: 1e-2 }, refine: {} },
+  { label: "iteris, refine: longer", method: "iteris", refine: LONGER },
   { label: "iteris+", method: "iteris+" },
   { label: "iteris+, refine without splices", method: "iteris+", refine: { splices: 0 } },
   { label: "iteris+, refine", method: "iteris+", refine: {} },
-  { label: "iteris+, refine: learning_rate 2e-3", method: "iteris+", refine: { learning_rate: 2e-3 } },
+  { label: "iteris+, firm, refine", method: "iteris+", parameters: FIRM, refine: {} },
   metric(", one sweep", { metric_sweeps: 1 }),
   metric(""),
   metric(", alpha: 1e-3", { alpha: 1e-3 }),
@@ -61,6 +67,7 @@ const VARIANTS: readonly Variant[] = [
   metric(", chosen", CHOSEN),
   metric(", refine", {}, {}),
   metric(", chosen, refine", CHOSEN, {}),
+  metric(", chosen, refine: longer", CHOSEN, LONGER),
 ];
 
 /** What one merge came to. */
