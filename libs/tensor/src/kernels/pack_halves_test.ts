@@ -1,0 +1,115 @@
+import { assert, assertLessOrEqual } from "@std/assert";
+import type { GpuDevice } from "../gpu/gpu_device.ts";
+import { cast } from "../ops/cast.ts";
+import type { Tensor } from "../tensor.ts";
+import { openTestGpu } from "../test_support/devices.ts";
+import { randomMatrix } from "../test_support/matrices.ts";
+import {
+  LARGEST_LINES,
+  LARGEST_RUN,
+  largestOfRows,
+  PACK_FORMS,
+  PACK_SCALES,
+  PACKED_K,
+  PACKED_ROWS,
+  type PackForm,
+  packHalves,
+  packSourceName,
+} from "./pack_halves.ts";
+
+const [ROWS, INNER] = [133, 37];
+const CHUNKS = Math.ceil(INNER / PACKED_K);
+const TILES = Math.ceil(ROWS / PACKED_ROWS);
+
+/** The exponent by which row i is scaled up: rows of very different size, and one of zeros. */
+const exponentOf = (row: number) => (row * 37 % 7 - 3) * 9;
+
+/** Row-major `[ROWS, INNER]`. */
+function operand(dtype: PackForm["dtype"]): Float32Array<ArrayBuffer> {
+  const { data } = randomMatrix(ROWS, INNER, 5);
+  return Float32Array.from(data, (value, index) => {
+    const row = Math.floor(index / INNER);
+    // f16 has no room for rows of different size.
+    return row === 3 ? 0 : value * (dtype === "f16" ? 1 : 2 ** exponentOf(row));
+  });
+}
+
+function transposed(x: Float32Array): Float32Array<ArrayBuffer> {
+  return Float32Array.from(x, (_, index) => x[index % ROWS * INNER + Math.floor(index / ROWS)]!);
+}
+
+/** The operand as the device has it, and as values after the rounding to its dtype. */
+async function upload(
+  device: GpuDevice,
+  { dtype, alongInner }: PackForm,
+): Promise<{ x: Tensor; values: Float64Array }> {
+  const host = operand(dtype);
+  using whole = device.upload(
+    alongInner ? host : transposed(host),
+    alongInner ? [ROWS, INNER] : [INNER, ROWS],
+  );
+  const x = cast(whole, dtype);
+  const stored = Float64Array.from(await device.download(x));
+  return {
+    x,
+    values: alongInner ? stored : stored.map((_, i) => stored[i % INNER * ROWS + Math.floor(i / INNER)]!),
+  };
+}
+
+async function pack(device: GpuDevice, form: PackForm, x: Tensor, weights: Tensor) {
+  using largest = device.zeros([ROWS], "u32");
+  using scales = device.empty([ROWS]);
+  using packed = device.empty([TILES * CHUNKS * form.parts * PACKED_ROWS * PACKED_K / 2], "u32");
+  const params = [ROWS, INNER, form.alongInner ? INNER : ROWS, 0, CHUNKS, 0];
+  const weighted = form.weighted ? [weights] : [];
+  const grid = form.alongInner
+    ? [ROWS, Math.ceil(INNER / LARGEST_RUN.inner)] as const
+    : [Math.ceil(ROWS / LARGEST_LINES), Math.ceil(INNER / LARGEST_RUN.outer)] as const;
+  device.dispatch(largestOfRows(form), [x, ...weighted, largest], params, grid);
+  device.dispatch(PACK_SCALES, [largest, scales], [ROWS], [Math.ceil(ROWS / 64)]);
+  device.dispatch(packHalves(form), [x, ...weighted, scales, packed], params, [CHUNKS, TILES]);
+  return {
+    scales: await device.download(scales),
+    halves: new Float16Array((await device.downloadBytes(packed)).buffer),
+  };
+}
+
+/** Place of a value in `[tile][chunk][part][half of the chunk][row][8]`. */
+function placeOf({ parts }: PackForm, row: number, k: number, part: number): number {
+  const [tile, line] = [Math.floor(row / PACKED_ROWS), row % PACKED_ROWS];
+  const [chunk, within] = [Math.floor(k / PACKED_K), k % PACKED_K];
+  const block = (tile * CHUNKS + chunk) * parts + part;
+  return ((block * (PACKED_K / 8) + Math.floor(within / 8)) * PACKED_ROWS + line) * 8 + within % 8;
+}
+
+for (const form of PACK_FORMS) {
+  Deno.test(`packHalves() keeps ${form.parts === 2 ? 22 : 11} bits of every element of ${packSourceName(form)}`, async () => {
+    await using device = await openTestGpu({ poison: true }) as GpuDevice;
+    const { x, values } = await upload(device, form);
+    const factors = Float32Array.from({ length: INNER }, (_, k) => 0.5 + k % 5);
+    using weights = device.upload(factors, [INNER]);
+    const { scales, halves } = await pack(device, form, x, weights);
+    x.dispose();
+    const bits = form.parts === 2 ? 21 : 11;
+    for (let row = 0; row < TILES * PACKED_ROWS; row++) {
+      const scale = row < ROWS ? scales[row]! : 1;
+      assert(Number.isInteger(Math.log2(scale)), "a scale is a power of two");
+      const expected = (k: number) =>
+        row < ROWS && k < INNER ? values[row * INNER + k]! * (form.weighted ? factors[k]! : 1) : 0;
+      const largest = Math.max(...Array.from({ length: INNER }, (_, k) => Math.abs(expected(k))));
+      if (largest > 0) {
+        assert(
+          largest / scale >= 2 ** 14 && largest / scale < 2 ** 15,
+          `row ${row} is scaled to the top of f16`,
+        );
+      }
+      for (let k = 0; k < CHUNKS * PACKED_K; k++) {
+        let sum = 0;
+        for (let part = 0; part < form.parts; part++) sum += halves[placeOf(form, row, k, part)]!;
+        // Elements far below the largest of their row lose bits; what they lose is small against that one.
+        const allowed = Math.max(2 ** -bits * Math.abs(expected(k)), 2 ** -38 * largest);
+        assertLessOrEqual(Math.abs(sum * scale - expected(k)), allowed, `row ${row}, k ${k}`);
+      }
+    }
+  });
+}
