@@ -35,7 +35,8 @@ interface SubgroupMatrixConfig {
 function adapterClass(adapter: GPUAdapter): FoundAdapter["class"] {
   if (adapter.info.isFallbackAdapter) return "software";
   return subgroupMatrixConfigs(adapter).some((config) =>
-      config.componentType === "f16" && config.resultComponentType === "f32"
+      config.componentType === "f16" && config.resultComponentType === "f32" &&
+      [config.M, config.N, config.K].every((size) => size === 16)
     )
     ? "tensor"
     : "gpu";

@@ -4,8 +4,8 @@ import { PACKED_K, PACKED_ROWS } from "./pack_halves.ts";
 
 /** Rows, columns and inner length of what one matrix instruction multiplies. */
 const UNIT = 16;
-/** Invocations of a subgroup; the only size for which matrix units are offered so far. */
-const SUBGROUP = 32;
+/** Invocations of a subgroup that these kernels are made for: NVIDIA's. */
+export const SUBGROUP = 32;
 /** f16 values in a vec4u, which is how they travel. */
 const HALVES = 8;
 
@@ -317,6 +317,7 @@ fn main(
         features: ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"],
         workgroupStorageBytes: 16 * stagedVectors + 4 * UNIT * UNIT * (threads / SUBGROUP),
         invocationsPerWorkgroup: threads,
+        subgroupSize: SUBGROUP,
       },
     },
   };

@@ -6,6 +6,7 @@ import {
   gemmMatrixUnits,
   type MatrixUnitKernel,
   type MatrixUnitShape,
+  SUBGROUP,
 } from "../kernels/gemm_matrix_units.ts";
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import {
@@ -99,6 +100,7 @@ const PACK_BYTES = 2 ** 28;
 /** Whether a product is worth the matrix units, and the device has them. */
 export function suitsMatrixUnits(device: GpuDevice, m: number, n: number, k: number): boolean {
   return device.info.class === "tensor" && device.features.has("chromium-experimental-subgroup-matrix") &&
+    device.limits.subgroupSize === SUBGROUP &&
     k >= LEAST.inner && Math.min(m, n) >= LEAST.side && m * n * k >= LEAST.work;
 }
 
@@ -140,7 +142,7 @@ export function queueMatrixUnitProduct(device: GpuDevice, product: Product, k: n
   using scalesB = same ? undefined : scalesOf(device, right, k);
   const { vec4, scalar } = KERNELS[precision][cheaperBlocks(product)];
   const { shape } = vec4;
-  const bytesPerInner = 2 * shape.parts * (Math.max(left.rows, right.rows) + PACKED_ROWS);
+  const bytesPerInner = 2 * shape.parts * (Math.max(left.rows, right.rows) + shape.rows + shape.columns);
   const most = Math.max(
     RUN.f32,
     Math.floor(Math.min(PACK_BYTES, device.limits.maxBindingBytes) / bytesPerInner / RUN.f32) * RUN.f32,
