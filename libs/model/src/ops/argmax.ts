@@ -6,7 +6,7 @@ import {
   matrixShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf } from "./grid.ts";
 
 const buffers: Kernel["buffers"] = [
   { name: "x", element: "f32", access: "read" },
@@ -64,21 +64,21 @@ ${forEachGroup(GROUP)}
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
 };
 
+const kernels = { invocation: perInvocation, workgroup: perGroup };
+
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
-export function dispatchArgmax(device: GpuDevice, variant: "invocation" | "workgroup", x: Tensor): Tensor {
+export function dispatchArgmax(device: GpuDevice, grain: Grain, x: Tensor): Tensor {
   const [rows, width] = matrixShape(x, "argmax");
   const result = device.empty([rows], "u32");
-  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
-  device.dispatch(kernel, [x, result], [rows, width], grid(rows, lanes));
+  dispatchRows(device, kernels, grain, [x, result], [rows, width]);
   return result;
 }
 
 /** The column of each row's largest element, the first of equals: `[rows, width] → u32 [rows]`. */
 export const argmax: (x: Tensor) => Tensor = defineOperation<[Tensor], Tensor>({
   name: "argmax",
-  kernels: [perInvocation, perGroup],
-  gpu: (device, x) =>
-    dispatchArgmax(device, device.info.class === "software" ? "invocation" : "workgroup", x),
+  kernels: Object.values(kernels),
+  gpu: (device, x) => dispatchArgmax(device, grainOf(device), x),
   cpu(device, x) {
     const [rows, width] = matrixShape(x, "argmax");
     const places = new Uint32Array(rows);

@@ -8,7 +8,7 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, grid, LANES } from "./grid.ts";
 
 /** How the columns of queries, keys and values divide into heads. */
 export interface AttentionHeads {
@@ -187,7 +187,7 @@ function scaleOf({ attentionScale, headDim }: AttentionHeads): number {
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchAttention(
   device: GpuDevice,
-  variant: "invocation" | "workgroup",
+  grain: Grain,
   queries: Tensor,
   keys: Tensor,
   values: Tensor,
@@ -201,7 +201,7 @@ export function dispatchAttention(
   const count = rows * queryHeads;
   const tensors = [queries, keys, values, spans, result, ...(bias ? [bias.table, bias.origins] : [])];
   const params = [count, queryHeads, keyValueHeads, scaleOf(heads), attentionSoftCap];
-  if (variant === "workgroup") {
+  if (grain === "workgroup") {
     device.dispatch(groupKernelFor(headDim, bias !== undefined), tensors, params, grid(count));
   } else {
     const kernel = invocationKernels[bias ? "biased" : "plain"];
@@ -289,8 +289,7 @@ export const attention: (
   name: "attention",
   // Kernels for other head sizes are made on demand from the same text.
   kernels: [...Object.values(invocationKernels), groupKernelFor(64), groupKernelFor(128)],
-  gpu: (device, ...args) =>
-    dispatchAttention(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  gpu: (device, ...args) => dispatchAttention(device, grainOf(device), ...args),
   cpu(device, queries, keys, values, spans, heads, bias) {
     checkShapes(queries, keys, values, spans, heads, bias);
     return attentionFloat64(

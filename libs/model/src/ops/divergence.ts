@@ -7,7 +7,7 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
 
 /** A loss of every row, and its gradient. */
 export interface Divergence {
@@ -54,16 +54,12 @@ const perInvocation: Kernel = {
 
 const GROUP = 256;
 
-/** WGSL: leaves the reduction of every lane's `value` in `parts[0]`, with a fixed tree. */
-function reduced(value: string, combine: (left: string, right: string) => string): string {
+/** WGSL: leaves the reduction of every lane's `value` in `parts[0]`. */
+function reduced(value: string, combine?: (left: string, right: string) => string): string {
   return `
   workgroupBarrier();
   parts[lane] = ${value};
-  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { parts[lane] = ${combine("parts[lane]", "parts[lane + half]")}; }
-  }
-  workgroupBarrier();`;
+  ${reduceLanes("parts", GROUP, combine)}`;
 }
 
 const perGroup: Kernel = {
@@ -84,7 +80,7 @@ ${forEachGroup(GROUP)}
   for (var c = lane; c < params.width; c += ${GROUP}u) {
     own += exp((vec2f(logits[first + c], targets[first + c]) - highest) * params.sharpness);
   }
-  ${reduced("own", (left, right) => `${left} + ${right}`)}
+  ${reduced("own")}
   let normal = highest * params.sharpness + log(parts[0]);
   var loss = 0.0;
   for (var c = lane; c < params.width; c += ${GROUP}u) {
@@ -93,7 +89,7 @@ ${forEachGroup(GROUP)}
     loss = fma(shares.y, log_shares.y - log_shares.x, loss);
     gradient[first + c] = factors[i] * params.sharpness * (shares.x - shares.y);
   }
-  ${reduced("vec2f(loss, 0.0)", (left, right) => `${left} + ${right}`)}
+  ${reduced("vec2f(loss, 0.0)")}
   if (lane == 0u) { losses[i] = factors[i] * parts[0].x; }
 }`,
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
@@ -106,10 +102,12 @@ function check(logits: Tensor, targets: Tensor, factors: Tensor): readonly [rows
   return [rows, width];
 }
 
+const kernels = { invocation: perInvocation, workgroup: perGroup };
+
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchDivergence(
   device: GpuDevice,
-  variant: "invocation" | "workgroup",
+  grain: Grain,
   logits: Tensor,
   targets: Tensor,
   factors: Tensor,
@@ -117,13 +115,11 @@ export function dispatchDivergence(
 ): Divergence {
   const [rows, width] = check(logits, targets, factors);
   const result = { losses: device.empty([rows]), gradient: device.empty(logits.shape) };
-  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
-  device.dispatch(
-    kernel,
-    [logits, targets, factors, result.losses, result.gradient],
-    [rows, width, 1 / temperature],
-    grid(rows, lanes),
-  );
+  dispatchRows(device, kernels, grain, [logits, targets, factors, result.losses, result.gradient], [
+    rows,
+    width,
+    1 / temperature,
+  ]);
   return result;
 }
 
@@ -149,9 +145,8 @@ export const divergence: (
   temperature: number,
 ) => Divergence = defineOperation<[Tensor, Tensor, Tensor, number], Divergence>({
   name: "divergence",
-  kernels: [perInvocation, perGroup],
-  gpu: (device, ...args) =>
-    dispatchDivergence(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  kernels: Object.values(kernels),
+  gpu: (device, ...args) => dispatchDivergence(device, grainOf(device), ...args),
   cpu(device, logits, targets, factors, temperature) {
     const [rows, width] = check(logits, targets, factors);
     const result = { losses: device.zeros([rows]), gradient: device.zeros(logits.shape) };

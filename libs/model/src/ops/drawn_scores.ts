@@ -7,7 +7,7 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
 
 const buffers: Kernel["buffers"] = [
   { name: "logits", element: "f32", access: "read" },
@@ -59,11 +59,7 @@ ${forEachGroup(GROUP)}
   var largest = -3e38;
   for (var c = start; c < end; c++) { largest = max(largest, logits[first + c]); }
   parts[lane] = largest;
-  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { parts[lane] = max(parts[lane], parts[lane + half]); }
-  }
-  workgroupBarrier();
+  ${reduceLanes("parts", GROUP, (left, right) => `max(${left}, ${right})`)}
   let highest = parts[0];
   workgroupBarrier();
   var own = 0.0;
@@ -106,18 +102,19 @@ function check(logits: Tensor, draws: Tensor): readonly [rows: number, width: nu
   return [rows, width];
 }
 
+const kernels = { invocation: perInvocation, workgroup: perGroup };
+
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchDrawnScores(
   device: GpuDevice,
-  variant: "invocation" | "workgroup",
+  grain: Grain,
   logits: Tensor,
   draws: Tensor,
   temperature: number,
 ): Tensor {
   const [rows, width] = check(logits, draws);
   const result = device.empty(logits.shape);
-  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
-  device.dispatch(kernel, [logits, draws, result], [rows, width, 1 / temperature], grid(rows, lanes));
+  dispatchRows(device, kernels, grain, [logits, draws, result], [rows, width, 1 / temperature]);
   return result;
 }
 
@@ -133,9 +130,8 @@ export const drawnScores: (logits: Tensor, draws: Tensor, temperature: number) =
   Tensor
 >({
   name: "drawn_scores",
-  kernels: [perInvocation, perGroup],
-  gpu: (device, ...args) =>
-    dispatchDrawnScores(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  kernels: Object.values(kernels),
+  gpu: (device, ...args) => dispatchDrawnScores(device, grainOf(device), ...args),
   cpu(device, logits, draws, temperature) {
     const [rows, width] = check(logits, draws);
     const result = device.zeros(logits.shape);

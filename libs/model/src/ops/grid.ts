@@ -1,4 +1,4 @@
-import { foldGrid } from "@lora-loom/tensor";
+import { foldGrid, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
 
 /** Invocations per workgroup of elementwise kernels. */
 export const LANES = 64;
@@ -30,4 +30,40 @@ fn main(
 ) {
   let i = group.y * groups.x + group.x;
   if (i >= params.count) { return; }`;
+}
+
+/**
+ * WGSL: reduces what each of `lanes` invocations has just put into its element of the workgroup array `parts`, to `parts[0]`, by a fixed
+ * tree. All invocations may read it afterwards.
+ */
+export function reduceLanes(
+  parts: string,
+  lanes: number,
+  combine = (left: string, right: string) => `${left} + ${right}`,
+): string {
+  return /* wgsl */ `
+  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { ${parts}[lane] = ${combine(`${parts}[lane]`, `${parts}[lane + half]`)}; }
+  }
+  workgroupBarrier();`;
+}
+
+/** What works on a row: one invocation, the right grain for drivers that run invocations as SIMD lanes of a CPU, or a workgroup. */
+export type Grain = "invocation" | "workgroup";
+
+/** The grain that suits a device. */
+export function grainOf({ info }: GpuDevice): Grain {
+  return info.class === "software" ? "invocation" : "workgroup";
+}
+
+/** Queues the kernel of a grain for `params[0]` rows. */
+export function dispatchRows(
+  device: GpuDevice,
+  kernels: Readonly<Record<Grain, Kernel>>,
+  grain: Grain,
+  tensors: readonly Tensor[],
+  params: readonly [rows: number, ...others: number[]],
+): void {
+  device.dispatch(kernels[grain], tensors, params, grid(params[0], grain === "invocation" ? LANES : 1));
 }

@@ -6,7 +6,7 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { forEachGroup, grid } from "./grid.ts";
+import { forEachGroup, grid, reduceLanes } from "./grid.ts";
 
 const GROUP = 64;
 
@@ -27,11 +27,7 @@ ${forEachGroup(GROUP)}
   var sum = 0.0;
   for (var c = lane; c < params.width; c += ${GROUP}u) { sum += x[first + c]; }
   partial[lane] = sum;
-  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] += partial[lane + half]; }
-  }
-  workgroupBarrier();
+  ${reduceLanes("partial", GROUP)}
   let mean = partial[0] / f32(params.width);
   workgroupBarrier();
   var squares = 0.0;
@@ -40,11 +36,7 @@ ${forEachGroup(GROUP)}
     squares = fma(v, v, squares);
   }
   partial[lane] = squares;
-  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] += partial[lane + half]; }
-  }
-  workgroupBarrier();
+  ${reduceLanes("partial", GROUP)}
   let scale = 1.0 / sqrt(partial[0] / f32(params.width) + params.epsilon);
   for (var c = lane; c < params.width; c += ${GROUP}u) {
     result[first + c] = (x[first + c] - mean) * scale * gain[c] + bias[c];

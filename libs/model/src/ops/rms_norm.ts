@@ -7,7 +7,7 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
 
 const buffers: Kernel["buffers"] = [
   { name: "x", element: "f32", access: "read" },
@@ -52,11 +52,7 @@ ${forEachGroup(GROUP)}
     sum = fma(v, v, sum);
   }
   partial[lane] = sum;
-  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] += partial[lane + half]; }
-  }
-  workgroupBarrier();
+  ${reduceLanes("partial", GROUP)}
   let scale = 1.0 / sqrt(partial[0] / f32(params.width) + params.epsilon);
   for (var c = lane; c < params.width; c += ${GROUP}u) {
     result[first + c] = x[first + c] * scale * gain[c];
@@ -65,18 +61,19 @@ ${forEachGroup(GROUP)}
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 4 },
 };
 
+const kernels = { invocation: perInvocation, workgroup: perGroup };
+
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchRmsNorm(
   device: GpuDevice,
-  variant: "invocation" | "workgroup",
+  grain: Grain,
   x: Tensor,
   gain: Tensor,
   epsilon: number,
 ): Tensor {
   const [rows, width] = normShape(x, gain);
   const result = device.empty(x.shape);
-  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
-  device.dispatch(kernel, [x, gain, result], [rows, width, epsilon], grid(rows, lanes));
+  dispatchRows(device, kernels, grain, [x, gain, result], [rows, width, epsilon]);
   return result;
 }
 
@@ -97,9 +94,8 @@ export const rmsNorm: (x: Tensor, gain: Tensor, epsilon: number) => Tensor = def
   Tensor
 >({
   name: "rms_norm",
-  kernels: [perInvocation, perGroup],
-  gpu: (device, x, gain, epsilon) =>
-    dispatchRmsNorm(device, device.info.class === "software" ? "invocation" : "workgroup", x, gain, epsilon),
+  kernels: Object.values(kernels),
+  gpu: (device, x, gain, epsilon) => dispatchRmsNorm(device, grainOf(device), x, gain, epsilon),
   cpu(device, x, gain, epsilon) {
     const [rows, width] = normShape(x, gain);
     const result = device.zeros(x.shape);

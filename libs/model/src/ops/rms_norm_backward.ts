@@ -6,7 +6,7 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { FOR_EACH_ELEMENT, forEachGroup, grid, LANES } from "./grid.ts";
+import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
 import { normShape } from "./rms_norm.ts";
 
 const buffers: Kernel["buffers"] = [
@@ -57,11 +57,7 @@ ${forEachGroup(GROUP)}
     sums += vec2f(v * v, v * gain[c] * gradient[first + c]);
   }
   partial[lane] = sums;
-  for (var half = ${GROUP / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] += partial[lane + half]; }
-  }
-  workgroupBarrier();
+  ${reduceLanes("partial", GROUP)}
   let size = f32(params.width);
   let scale = 1.0 / sqrt(partial[0].x / size + params.epsilon);
   let pull = partial[0].y * scale * scale / size;
@@ -72,10 +68,12 @@ ${forEachGroup(GROUP)}
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
 };
 
+const kernels = { invocation: perInvocation, workgroup: perGroup };
+
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchRmsNormBackward(
   device: GpuDevice,
-  variant: "invocation" | "workgroup",
+  grain: Grain,
   x: Tensor,
   gain: Tensor,
   gradient: Tensor,
@@ -83,8 +81,7 @@ export function dispatchRmsNormBackward(
   into: Tensor,
 ): void {
   const [rows, width] = checked(x, gain, gradient, into);
-  const [kernel, lanes] = variant === "invocation" ? [perInvocation, LANES] as const : [perGroup, 1] as const;
-  device.dispatch(kernel, [x, gain, gradient, into], [rows, width, epsilon], grid(rows, lanes));
+  dispatchRows(device, kernels, grain, [x, gain, gradient, into], [rows, width, epsilon]);
 }
 
 function checked(x: Tensor, gain: Tensor, gradient: Tensor, into: Tensor) {
@@ -105,9 +102,8 @@ export const rmsNormBackward: (
   into: Tensor,
 ) => void = defineOperation<[Tensor, Tensor, Tensor, number, Tensor], void>({
   name: "rms_norm_backward",
-  kernels: [perInvocation, perGroup],
-  gpu: (device, ...args) =>
-    dispatchRmsNormBackward(device, device.info.class === "software" ? "invocation" : "workgroup", ...args),
+  kernels: Object.values(kernels),
+  gpu: (device, ...args) => dispatchRmsNormBackward(device, grainOf(device), ...args),
   cpu(_device, x, gain, gradient, epsilon, into) {
     const [rows, width] = checked(x, gain, gradient, into);
     const factors = (gain as CpuTensor).floats;
