@@ -1,14 +1,13 @@
 import { gemmFloat64 } from "../cpu/gemm.ts";
 import type { CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
-import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { fitsBinding, wholeMatrix } from "../gpu/matrix_view.ts";
 import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
 import { cast } from "./cast.ts";
-import { FAMILIES, MATRIX_UNITS, PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
-import { type ProductPrecision, suitsMatrixUnits } from "./matrix_unit_product.ts";
+import { FAMILIES, PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import { type ProductPrecision, usesMatrixUnits } from "./matrix_unit_product.ts";
 
 /** Options of {@linkcode gemm}. */
 export interface GemmOptions {
@@ -59,18 +58,6 @@ export function kernelFamilies(): string[] {
   return Object.keys(FAMILIES);
 }
 
-/** Whether 16-bit operands can be used as they are, which only the kernels for matrix units do. */
-function reads16Bit(
-  device: GpuDevice,
-  operands: readonly Tensor[],
-  sizes: readonly number[],
-  kernel?: string,
-): boolean {
-  const [m, n, k] = sizes as [number, number, number];
-  const units = kernel === undefined ? suitsMatrixUnits(device, m, n, k) : kernel === MATRIX_UNITS;
-  return units && operands.every((operand) => fitsBinding(device, wholeMatrix(operand, "gemm")));
-}
-
 /**
  * Matrix product `alpha · op(A) op(B) + beta · into`, `[m, k] × [k, n] → [m, n]`, op being the transpose where asked.
  * Operands are f32, f16 or bf16, the result is f32. Accumulates in f32 (GPU) or float64 (CPU).
@@ -88,7 +75,9 @@ export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = def
     const { into } = options;
     if (into && (device.sameMemory(a, into) || device.sameMemory(b, into))) throw aliasedOutput("gemm");
     const c = into ?? device.empty([m, n]);
-    const asTheyAre = reads16Bit(device, [a, b, c], [m, n, k], options.kernel);
+    // Only the kernels for matrix units read 16-bit operands, and those whole.
+    const asTheyAre = usesMatrixUnits(device, [m, n, k], options.kernel) &&
+      [a, b, c].every((tensor) => fitsBinding(device, wholeMatrix(tensor, "gemm")));
     using left = is16Bit(a) && !asTheyAre ? cast(a, "f32") : undefined;
     using right = is16Bit(b) && !asTheyAre ? cast(b, "f32") : undefined;
     queueProduct(device, {

@@ -16,7 +16,7 @@ import {
   MATRIX_UNIT_KERNELS,
   type ProductPrecision,
   queueMatrixUnitProduct,
-  suitsMatrixUnits,
+  usesMatrixUnits,
 } from "./matrix_unit_product.ts";
 
 /** One kernel template in all its forms. */
@@ -136,7 +136,7 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   const cut = (part: Partial<Product>) => queueProduct(device, { ...product, ...part });
   if (c.rows === 0 || c.columns === 0) return;
   const tooLarge = [a, b, c].filter((view) => !fitsBinding(device, view));
-  if (tooLarge.length === 0 && usesMatrixUnits(device, product, k)) {
+  if (tooLarge.length === 0 && usesMatrixUnits(device, [c.rows, c.columns, k], product.family)) {
     return queueMatrixUnitProduct(device, product, k);
   }
   const { tileRows, tileColumns } = chooseFamily(device, product).values().next().value!;
@@ -188,13 +188,6 @@ export function queueProduct(device: GpuDevice, product: Product): void {
       "gemm",
     );
   }
-}
-
-/** Name for {@linkcode Product.family} of products on matrix units. */
-export const MATRIX_UNITS = "matrix_units";
-
-function usesMatrixUnits(device: GpuDevice, { c, family }: Product, k: number): boolean {
-  return family === undefined ? suitsMatrixUnits(device, c.rows, c.columns, k) : family === MATRIX_UNITS;
 }
 
 function chooseFamily(device: GpuDevice, { c, family }: Product): Family {

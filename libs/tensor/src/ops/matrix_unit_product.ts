@@ -97,8 +97,20 @@ const WIDE_BLOCK_COST = 1.8;
 /** The most bytes that a packed operand may take; longer inner axes are packed and multiplied in turn. */
 const PACK_BYTES = 2 ** 28;
 
-/** Whether a product is worth the matrix units, and the device has them. */
-export function suitsMatrixUnits(device: GpuDevice, m: number, n: number, k: number): boolean {
+/** Name of these kernels among the families of products. */
+export const MATRIX_UNITS = "matrix_units";
+
+/**
+ * Whether a product goes to the matrix units: where that was asked for, and by itself where the device has them and they are worth it.
+ *
+ * @param family what was asked for, if anything
+ */
+export function usesMatrixUnits(
+  device: GpuDevice,
+  [m, n, k]: readonly [number, number, number],
+  family: string | undefined,
+): boolean {
+  if (family !== undefined) return family === MATRIX_UNITS;
   return device.info.class === "tensor" && device.features.has("chromium-experimental-subgroup-matrix") &&
     device.limits.subgroupSize === SUBGROUP &&
     k >= LEAST.inner && Math.min(m, n) >= LEAST.side && m * n * k >= LEAST.work;
