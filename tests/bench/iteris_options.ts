@@ -8,17 +8,16 @@
  * only reported. With 400 rows a task, a mean of four tasks has a standard error of about 0.012.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { openAdapter } from "@lora-loom/formats";
 import { type MergeSummary, recipeFromObject, runMerge } from "@lora-loom/merge";
-import { disposeDeltas, evaluate, loadDeltas, openModel, openTokenizer, readTask } from "@lora-loom/model";
+import { openModel, openTokenizer } from "@lora-loom/model";
 import { type DeviceChoice, openDevice } from "@lora-loom/tensor";
+import { accuraciesOf } from "../support/accuracies.ts";
 import { fromFileUrl } from "../support/paths.ts";
 
 const EXAMPLES = fromFileUrl(new URL("../../examples/", import.meta.url));
 const TASKS = `${EXAMPLES}tiny-llama/tasks`;
 const ALL = ["language", "category", "speech", "syllables"];
 const PAIR = ["language", "category"];
-const MAX_NEW_TOKENS = 6;
 
 /** One line of a table. */
 interface Variant {
@@ -176,21 +175,9 @@ async function mergeWith(
   return await runMerge(recipe, { device, force: true });
 }
 
-async function accuracies(tasks: readonly string[]): Promise<number[]> {
-  using adapter = await openAdapter(`${folder}/merged`);
-  const deltas = await loadDeltas(device, adapter);
-  try {
-    const scores: number[] = [];
-    for (const task of tasks) {
-      const rows = await readTask(`${TASKS}/${task}.test.jsonl`, Number(flags.limit));
-      scores.push(
-        (await evaluate({ model, tokenizer, deltas, rows, maxNewTokens: MAX_NEW_TOKENS })).accuracy,
-      );
-    }
-    return scores;
-  } finally {
-    disposeDeltas(deltas);
-  }
+function accuracies(tasks: readonly string[]): Promise<number[]> {
+  const files = tasks.map((task) => `${TASKS}/${task}.test.jsonl`);
+  return accuraciesOf(`${folder}/merged`, files, { device, model, tokenizer, limit: Number(flags.limit) });
 }
 
 function cells({ quality, seconds }: MergeSummary, scores: readonly number[]): string[] {

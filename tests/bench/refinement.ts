@@ -9,16 +9,15 @@
  * what settings may be chosen by; the test rows are only reported. Cells are the mean over the draws ± half their range.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { openAdapter } from "@lora-loom/formats";
 import { type MergeSummary, recipeFromObject, runMerge } from "@lora-loom/merge";
-import { disposeDeltas, evaluate, loadDeltas, openModel, openTokenizer, readTask } from "@lora-loom/model";
+import { openModel, openTokenizer } from "@lora-loom/model";
 import { type DeviceChoice, openDevice } from "@lora-loom/tensor";
 import { seeded } from "@lora-loom/testing";
+import { accuraciesOf } from "../support/accuracies.ts";
 import { fromFileUrl } from "../support/paths.ts";
 
 const EXAMPLE = fromFileUrl(new URL("../../examples/tiny-llama/", import.meta.url));
 const FIRST_SEED = 42;
-const MAX_NEW_TOKENS = 6;
 
 type Values = Readonly<Record<string, string | number | boolean>>;
 
@@ -125,20 +124,9 @@ async function mergeWith(
   return await runMerge(recipe, { device, force: true });
 }
 
-async function accuracies(tasks: readonly string[]): Promise<number[]> {
-  using adapter = await openAdapter(`${folder}/merged`);
-  const deltas = await loadDeltas(device, adapter);
-  try {
-    const scores: number[] = [];
-    for (const task of tasks) {
-      const rows = await readTask(`${EXAMPLE}tasks/${task}.test.jsonl`, Number(flags.limit));
-      const { accuracy } = await evaluate({ model, tokenizer, deltas, rows, maxNewTokens: MAX_NEW_TOKENS });
-      scores.push(accuracy);
-    }
-    return scores;
-  } finally {
-    disposeDeltas(deltas);
-  }
+function accuracies(tasks: readonly string[]): Promise<number[]> {
+  const files = tasks.map((task) => `${EXAMPLE}tasks/${task}.test.jsonl`);
+  return accuraciesOf(`${folder}/merged`, files, { device, model, tokenizer, limit: Number(flags.limit) });
 }
 
 function mean(values: readonly number[]): number {

@@ -1,7 +1,6 @@
 /** `report.html` in a real browser: on a phone, on a wide screen, in the dark and printed. */
-import axe from "axe-core";
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import type { Page } from "playwright-core";
+import { accessibilityProblems } from "../support/accessibility.ts";
 import { visit } from "../support/browser.ts";
 import { captureSafetensors, gramOf, type HostMatrix } from "../support/captures.ts";
 import { runJson } from "../support/cli.ts";
@@ -33,18 +32,6 @@ async function writeCapture(path: string): Promise<void> {
   await Deno.writeFile(path, captureSafetensors(grams));
 }
 
-async function seriousProblems(page: Page): Promise<string[]> {
-  await page.evaluate(axe.source);
-  return await page.evaluate(async () => {
-    const { axe } = globalThis as unknown as {
-      axe: { run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }> };
-    };
-    const { violations } = await axe.run();
-    return violations.filter(({ impact }) => impact === "serious" || impact === "critical")
-      .map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`);
-  });
-}
-
 /** A phone and a desk. */
 const SCREENS = [
   { viewport: { width: 360, height: 740 }, colorScheme: "dark" },
@@ -69,7 +56,7 @@ async function readReport(path: string): Promise<string> {
       );
       assertGreater(plots.length, 2);
       assert(plots.every((own) => own > 200 && own <= width), plots.join());
-      assertEquals(await seriousProblems(page), [], `at ${width}, ${colorScheme}`);
+      assertEquals(await accessibilityProblems(page), [], `at ${width}, ${colorScheme}`);
     }
     await page.emulateMedia({ colorScheme: "dark", media: "print" });
     const ground = await page.evaluate<string>("getComputedStyle(document.body).backgroundColor");

@@ -1,10 +1,10 @@
 /** The web page in a real browser, from dropping adapters to the downloaded result. */
-import axe from "axe-core";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { unzipSync } from "fflate";
 import type { Download, Locator, Page } from "playwright-core";
 import { type RunningServer, type ServerOptions, startServer } from "@lora-loom/server";
 import { writeBiasedAdapter } from "../support/adapters.ts";
+import { accessibilityProblems } from "../support/accessibility.ts";
 import { dropPaths, visit } from "../support/browser.ts";
 import { runCli } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
@@ -45,19 +45,6 @@ async function inBrowser(
     } finally {
       await server.stop();
     }
-  });
-}
-
-/** Serious problems that axe finds on the page as it is. */
-async function accessibilityProblems(page: Page): Promise<string[]> {
-  await page.evaluate(axe.source);
-  return await page.evaluate(async () => {
-    const { axe } = globalThis as unknown as {
-      axe: { run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }> };
-    };
-    const { violations } = await axe.run();
-    return violations.filter(({ impact }) => impact === "serious" || impact === "critical")
-      .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`);
   });
 }
 
