@@ -3,7 +3,7 @@ import { copyTo } from "./algebra.ts";
 import type { Delta, Stage } from "./base_model.ts";
 import type { Gathered } from "./gather.ts";
 import type { PlannedSite } from "./plan.ts";
-import { baseWeightFor, type Run, solvingDevice } from "./run_context.ts";
+import { baseWeightFor, roundoffOf, type Run, solvingDevice } from "./run_context.ts";
 import type { SiteProblem, StageProblem } from "./solve_stage.ts";
 
 /** Puts a stage's problem together where it is solved: factors and base weights are copied there if need be. */
@@ -52,7 +52,7 @@ export async function placeProblem(
       damping: run.settings.metricDamping,
       mostSteps: run.settings.metricSteps,
     },
-    roundoff: run.device.info.backend === "cpu" ? 2 ** -53 : 2 ** -24,
+    roundoff: roundoffOf(run.device),
     [Symbol.dispose]: () => kept.dispose(),
   };
 }

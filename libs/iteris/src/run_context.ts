@@ -38,3 +38,8 @@ export function solvingDevice({ device, host, hostSolverLimit }: Run, stage: Sta
 export function baseWeightFor({ settings, model }: Run, module: string): Tensor | undefined {
   return settings.drift ? model.weight(module) : undefined;
 }
+
+/** Unit roundoff of sums on a device. */
+export function roundoffOf({ info }: Device): number {
+  return info.backend === "cpu" ? 2 ** -53 : 2 ** -24;
+}

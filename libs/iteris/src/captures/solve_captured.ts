@@ -14,7 +14,7 @@ import type { OutputErrors } from "../output_error.ts";
 import { stackDeltas } from "../plan.ts";
 import { ProductSum } from "../product_sum.ts";
 import type { SiteReport } from "../report.ts";
-import { defaultHostSolverLimit } from "../run_context.ts";
+import { defaultHostSolverLimit, roundoffOf } from "../run_context.ts";
 import { solveStage } from "../solve_stage.ts";
 import type { CapturedRows, CapturedSite, CapturedTask } from "./captured_site.ts";
 import { notFiniteCapture, uploadGram } from "./gram_check.ts";
@@ -92,7 +92,7 @@ export async function solveCaptured(
     rank: settings.rank,
     truncation: settings.truncation,
     metric: undefined,
-    roundoff: device.info.backend === "cpu" ? 2 ** -53 : 2 ** -24,
+    roundoff: roundoffOf(device),
   });
   const { solution, ...figures } = solved!;
   using found = solution;
