@@ -40,8 +40,7 @@ export class Decoder implements Disposable {
    * @param positions of each token in its sequence
    */
   embed(tokens: Uint32Array, positions: Uint32Array): Tensor {
-    using ids = this.device.upload(tokens, [tokens.length], "u32");
-    const stream = gatherRows(this.weights.embeddings, ids);
+    const stream = this.weights.embed(tokens);
     const { embeddingScale } = this.config;
     if (embeddingScale !== undefined) add(stream, stream, { alpha: embeddingScale, beta: 0, into: stream });
     if (!this.weights.positions) return stream;

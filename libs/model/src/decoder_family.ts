@@ -3,6 +3,8 @@ import { Decoder } from "./decoder.ts";
 import { LlamaModel } from "./llama_model.ts";
 import { loadWeights } from "./load_weights.ts";
 import type { ModelFamily } from "./model_family.ts";
+import { chooseResidency, parameterCount } from "./residency.ts";
+import { streamWeights } from "./stream_weights.ts";
 
 /** The family of decoders that an architecture describes. */
 export function decoderFamily(architecture: Architecture): ModelFamily {
@@ -10,11 +12,14 @@ export function decoderFamily(architecture: Architecture): ModelFamily {
   return {
     modelType,
     className,
-    async open(device, json, where, stored, { rotaryFrequencies = "exact" }) {
+    async open(device, json, where, stored, { rotaryFrequencies = "exact", residency = "auto" }) {
       const parsed = architecture.parseConfig(json, where);
       const rope = parsed.rope && { ...parsed.rope, roundToBfloat16: rotaryFrequencies === "bfloat16" };
       const config = { ...parsed, rope };
-      const weights = await loadWeights(device, architecture, config, stored);
+      const put = chooseResidency(residency, device, parameterCount(stored)) === "streamed"
+        ? streamWeights
+        : loadWeights;
+      const weights = await put(device, architecture, config, stored);
       return new LlamaModel(new Decoder(device, architecture, config, weights));
     },
   };

@@ -1,4 +1,5 @@
 import type { Tensor } from "@lora-loom/tensor";
+import { rolesOf } from "./architecture.ts";
 import type { Deltas, GenerateOptions } from "./base_model.ts";
 import { checkSequences, windowed } from "./batch.ts";
 import { type DecoderConfig, windowOf } from "./config.ts";
@@ -77,13 +78,14 @@ function checkRotaryLengths(
 async function completeGroup(
   decoder: Decoder,
   prompts: readonly Uint32Array[],
-  { maxNewTokens, eos }: GenerateOptions,
+  { maxNewTokens, eos, signal }: GenerateOptions,
 ): Promise<Uint32Array[]> {
   const ends = new Set([eos].flat());
   const completions = startCompletions(prompts, maxNewTokens);
   using cache = new KeyValueCache(decoder.device, decoder.config, cacheRows(prompts, maxNewTokens));
   let active = maxNewTokens > 0 ? completions : [];
   while (active.length > 0) {
+    signal?.throwIfAborted();
     const next = await nextTokens(decoder, active, cache);
     active.forEach((completion, index) => {
       completion.cached += completion.pending.length;
@@ -116,7 +118,8 @@ async function nextTokens(
   cache: KeyValueCache,
 ): Promise<Uint32Array> {
   using pass = new Pass(decoder, active, cache);
-  using last = pass.run();
+  using last = await pass.run();
+  using _head = await decoder.weights.holdHead();
   using logits = decoder.logits(last);
   // What is not finite after the prompts comes from weights or deltas, and shows at once.
   if (active[0]!.cached === 0) await assertFinite(new Map([["logits", logits]]), BAD_LOGITS);
@@ -176,16 +179,27 @@ class Pass implements Disposable {
   }
 
   /** `[completions, hidden]` */
-  run(): Tensor {
+  async run(): Promise<Tensor> {
     const { decoder } = this;
-    let stream = decoder.embed(this.#tokens, this.#places);
-    for (let layer = 0; layer < decoder.config.layers; layer++) {
-      stream = layer < decoder.config.layers - 1
-        ? this.#layer(layer, stream)
-        : this.#lastLayer(layer, stream);
+    const roles = rolesOf(decoder.architecture);
+    const last = decoder.config.layers - 1;
+    let stream = await this.#embedded();
+    try {
+      for (let layer = 0; layer <= last; layer++) {
+        using _weights = await decoder.weights.holdLinears(layer, roles);
+        // After the last layer comes the first one again, for the next token.
+        decoder.weights.expect(layer < last ? layer + 1 : 0, roles);
+        stream = layer < last ? this.#layer(layer, stream) : this.#lastLayer(layer, stream);
+      }
+      return decoder.finalNorm(stream);
+    } finally {
+      stream.dispose();
     }
-    using output = stream;
-    return decoder.finalNorm(output);
+  }
+
+  async #embedded(): Promise<Tensor> {
+    using _embeddings = await this.decoder.weights.holdEmbeddings(this.#tokens);
+    return this.decoder.embed(this.#tokens, this.#places);
   }
 
   [Symbol.dispose](): void {

@@ -17,6 +17,8 @@ import { DecoderTrace } from "./backward/decoder_trace.ts";
 import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
 import { missingBackward } from "./backward/missing_backward.ts";
 import { generateGreedily } from "./generate.ts";
+import { disposableOnce, Holds } from "./holds.ts";
+import { NO_HOLD, type Residency } from "./residency.ts";
 import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
@@ -39,6 +41,8 @@ export class LlamaModel implements DifferentiableModel {
   >;
   /** Of modules with several roles. */
   readonly #wholeWeights = new Map<string, Tensor>();
+  /** Weights of stages, where they are streamed. */
+  readonly #held = new Holds<Disposable>();
 
   constructor(decoder: Decoder) {
     this.#decoder = decoder;
@@ -48,6 +52,21 @@ export class LlamaModel implements DifferentiableModel {
 
   get config(): DecoderConfig {
     return this.#decoder.config;
+  }
+
+  get residency(): Residency {
+    return this.#decoder.weights.residency;
+  }
+
+  async hold(part: Stage | readonly Uint32Array[] | "head"): Promise<Disposable> {
+    const { weights } = this.#decoder;
+    if (part === "head") return await weights.holdHead();
+    if (!("index" in part)) {
+      checkSequences(part, this.config);
+      return await weights.holdEmbeddings(concatenated(part));
+    }
+    if (weights.residency === "resident") return NO_HOLD;
+    return await this.#held.hold(part.name, () => this.#holdStage(part));
   }
 
   begin(sequences: readonly Uint32Array[]): Activations {
@@ -152,6 +171,7 @@ export class LlamaModel implements DifferentiableModel {
   }
 
   dispose(): void {
+    this.#held.clear();
     for (const weight of this.#wholeWeights.values()) weight.dispose();
     this.#wholeWeights.clear();
     this.#decoder[Symbol.dispose]();
@@ -159,6 +179,29 @@ export class LlamaModel implements DifferentiableModel {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  async #holdStage(stage: Stage): Promise<Disposable> {
+    const { weights } = this.#decoder;
+    const held = await weights.holdLinears(...this.#linearsOf(stage));
+    const next = this.stages[stage.index + 1];
+    if (next) weights.expect(...this.#linearsOf(next));
+    return disposableOnce(() => {
+      for (const { module } of stage.sites) this.#forgetWhole(module);
+      held[Symbol.dispose]();
+    });
+  }
+
+  /** The layer of a stage and the roles that it computes with. */
+  #linearsOf({ index }: Stage): [layer: number, roles: readonly LinearRole[]] {
+    const { roles } = LAYER_STAGES[index % LAYER_STAGES.length]!;
+    const existing = rolesOf(this.#decoder.architecture);
+    return [Math.floor(index / LAYER_STAGES.length), existing.filter((role) => roles.some((r) => r === role))];
+  }
+
+  #forgetWhole(module: string): void {
+    this.#wholeWeights.get(module)?.dispose();
+    this.#wholeWeights.delete(module);
   }
 
   /** Causal self-attention within each sequence, `[tokens, queryHeads·headDim]`. */

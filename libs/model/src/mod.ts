@@ -11,6 +11,8 @@ export * from "./jsonl.ts";
 export * from "./load_deltas.ts";
 export type { OpenModelOptions } from "./model_family.ts";
 export * from "./open_model.ts";
+export type { Residency, ResidencyChoice } from "./residency.ts";
+export { forwardHolding } from "./run_forward.ts";
 export * from "./ops/adam.ts";
 export { type Divergence, divergence } from "./ops/divergence.ts";
 export { drawnScores } from "./ops/drawn_scores.ts";

@@ -1,6 +1,7 @@
 import type { ModelWeights } from "@lora-loom/formats";
 import type { Device } from "@lora-loom/tensor";
 import type { BaseModel } from "./base_model.ts";
+import type { ResidencyChoice } from "./residency.ts";
 
 /** Options of {@linkcode openModel}. */
 export interface OpenModelOptions {
@@ -9,6 +10,11 @@ export interface OpenModelOptions {
    * whole (`model.bfloat16()`), which rounds the rotary frequencies with the weights; logits differ by about 1e-3.
    */
   readonly rotaryFrequencies?: "exact" | "bfloat16";
+  /**
+   * Where weights are between uses. Default `auto`: `resident` up to 6 GiB of widened weights, or a quarter of the free host memory
+   * where the device computes in it; else `streamed`.
+   */
+  readonly residency?: ResidencyChoice;
 }
 
 /** A family of models that can be run. */
@@ -22,6 +28,7 @@ export interface ModelFamily {
    *
    * @param json the parsed `config.json`
    * @param where its path, for errors
+   * @param stored stays open as long as a streamed model lives, which then closes it; a resident one is done with it
    * @throws {ModelError} as `openModel` does
    */
   open(
