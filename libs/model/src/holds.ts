@@ -1,6 +1,9 @@
 /** Things that exist while someone holds them: made for the first holder, disposed when the last one lets go. */
 export class Holds<Value extends Disposable> {
-  readonly #held = new Map<string, { readonly made: Promise<Value>; value: Value | undefined; holders: number }>();
+  readonly #held = new Map<
+    string,
+    { readonly made: Promise<Value>; value: Value | undefined; holders: number }
+  >();
 
   /** What a key stands for, while it is held. */
   get(key: string): Value | undefined {

@@ -196,7 +196,10 @@ export class LlamaModel implements DifferentiableModel {
   #linearsOf({ index }: Stage): [layer: number, roles: readonly LinearRole[]] {
     const { roles } = LAYER_STAGES[index % LAYER_STAGES.length]!;
     const existing = rolesOf(this.#decoder.architecture);
-    return [Math.floor(index / LAYER_STAGES.length), existing.filter((role) => roles.some((r) => r === role))];
+    return [
+      Math.floor(index / LAYER_STAGES.length),
+      existing.filter((role) => roles.some((r) => r === role)),
+    ];
   }
 
   #forgetWhole(module: string): void {
