@@ -44,10 +44,10 @@ function planned(adapter: Adapter, modules: ReadonlySet<string>): Adapter {
  *   `adapter_mismatch` for adapters of another base
  */
 export async function openSession(
-  job: Pick<ModelJob, "device" | "baseModel" | "plan" | "adapters">,
+  job: Pick<ModelJob, "device" | "baseModel" | "plan" | "adapters" | "memory">,
 ): Promise<Session> {
   using owned = new DisposableStack();
-  const model = owned.use(await openModel(job.device, job.baseModel!));
+  const model = owned.use(await openModel(job.device, job.baseModel!, { residency: job.memory.weights }));
   const tokenizer = await openTokenizer(job.baseModel!);
   if (tokenizer.eosId === undefined) {
     throw new MergeError(

@@ -20,6 +20,7 @@ export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<Me
       adapters: run.adapters.map((adapter, index) => ({ adapter, recipe: recipe.adapters[index]! })),
       baseModel: recipe.baseModel,
       parameters: recipe.parameters,
+      memory: recipe.memory,
       seed: recipe.seed,
       signal,
       progress(step) {

@@ -1,6 +1,6 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
 import type { Adapter, Warning } from "@lora-loom/formats";
-import type { ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
+import type { MemoryChoice, ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { DecisionPool } from "../decisions/decision_pool.ts";
 import type { DeltaFigures, MeasuredQuality } from "../report/figures.ts";
@@ -108,6 +108,7 @@ export interface ModelJob {
   /** Absolute path of the base model's folder; present when the method needs it. */
   readonly baseModel: string | undefined;
   readonly parameters: Parameters;
+  readonly memory: MemoryChoice;
   readonly seed: number;
   readonly signal: AbortSignal | undefined;
   /** Tells the user what is going on, such as `{ stage: "capture", done: 3, total: 12 }`. */

@@ -73,6 +73,7 @@ async function refined(
     device,
     plan,
     baseModel: recipe.baseModel,
+    memory: recipe.memory,
     adapters: run.adapters.map((adapter, index) => ({ adapter, recipe: recipe.adapters[index]! })),
   });
   const model = differentiable(session.model, "refine", "leave refine out of the recipe");

@@ -53,6 +53,11 @@ export function recipeInFile(recipe: Recipe, directory: string): Record<string, 
     include: recipe.include,
     exclude: recipe.exclude,
     output: { ...recipe.output, path: local(recipe.output.path) },
+    memory: {
+      weights: recipe.memory.weights,
+      ...(recipe.memory.deviceGib === undefined ? {} : { device_gib: recipe.memory.deviceGib }),
+      ...(recipe.memory.hostGib === undefined ? {} : { host_gib: recipe.memory.hostGib }),
+    },
     seed: recipe.seed,
     device: recipe.device,
   };
