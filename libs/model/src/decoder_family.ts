@@ -1,10 +1,13 @@
 import type { Architecture } from "./architecture.ts";
 import { Decoder } from "./decoder.ts";
+import { decoderStages } from "./decoder_stages.ts";
 import { LlamaModel } from "./llama_model.ts";
 import { loadWeights } from "./load_weights.ts";
 import type { ModelFamily } from "./model_family.ts";
 import { chooseResidency, parameterCount } from "./residency.ts";
 import { streamWeights } from "./stream_weights.ts";
+
+const DEFAULT_KEY_VALUE_BYTES = 4 * 2 ** 30;
 
 /** The family of decoders that an architecture describes. */
 export function decoderFamily(architecture: Architecture): ModelFamily {
@@ -12,7 +15,20 @@ export function decoderFamily(architecture: Architecture): ModelFamily {
   return {
     modelType,
     className,
-    async open(device, json, where, stored, { rotaryFrequencies = "exact", residency = "auto" }) {
+    shapes(json, where) {
+      const config = architecture.parseConfig(json, where);
+      return {
+        stages: decoderStages(architecture, config),
+        layers: config.layers,
+        hiddenSize: config.hiddenSize,
+        vocabularySize: config.vocabularySize,
+        keyValueWidth: 2 * config.keyValueHeads * config.headDim,
+        streamable: true,
+      };
+    },
+    async open(device, json, where, stored, options) {
+      const { rotaryFrequencies = "exact", residency = "auto", keyValueBytes = DEFAULT_KEY_VALUE_BYTES } =
+        options;
       const parsed = architecture.parseConfig(json, where);
       const rope = parsed.rope && { ...parsed.rope, roundToBfloat16: rotaryFrequencies === "bfloat16" };
       const config = { ...parsed, rope };
@@ -20,7 +36,7 @@ export function decoderFamily(architecture: Architecture): ModelFamily {
         ? streamWeights
         : loadWeights;
       const weights = await put(device, architecture, config, stored);
-      return new LlamaModel(new Decoder(device, architecture, config, weights));
+      return new LlamaModel(new Decoder(device, architecture, config, weights), keyValueBytes);
     },
   };
 }

@@ -10,7 +10,7 @@ import { foldDeltas } from "./folded_weights.ts";
 import { KeyValueCache } from "./key_value_cache.ts";
 import { argmax } from "./ops/argmax.ts";
 import { gatherRows } from "./ops/rows.ts";
-import { promptGroups, rowLimits } from "./prompt_groups.ts";
+import { promptGroups, rowLimits, withKeyValueBytes } from "./prompt_groups.ts";
 
 const NO_DELTAS: Deltas = new Map();
 export const BAD_LOGITS =
@@ -30,13 +30,14 @@ interface Completion {
 /**
  * Greedy decoding of all prompts together: one pass over the prompts, then one pass per new token over those that have not
  * ended, with cached keys and values and one read-back per pass. Prompts are split into groups only where a device could
- * not bind the activations of all.
+ * not bind the activations of all, or where their keys and values would take more than `keyValueBytes`.
  */
 export async function generateGreedily(
   decoder: Decoder,
   prompts: readonly Uint32Array[],
   deltas: Deltas,
   options: GenerateOptions,
+  keyValueBytes: number,
 ): Promise<Uint32Array[]> {
   const { maxNewTokens } = options;
   checkSequences(prompts, decoder.config, maxNewTokens);
@@ -44,7 +45,8 @@ export async function generateGreedily(
   using folded = foldDeltas(decoder, deltas);
   folded.reservePositions(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens);
   const completions: Uint32Array[] = [];
-  for (const group of promptGroups(prompts, maxNewTokens, rowLimits(decoder))) {
+  const limits = withKeyValueBytes(rowLimits(decoder), decoder, keyValueBytes);
+  for (const group of promptGroups(prompts, maxNewTokens, limits)) {
     completions.push(...await completeGroup(folded, group, options));
   }
   return completions;

@@ -1,5 +1,5 @@
 import { concatRows, copy, gemm, type Tensor } from "@lora-loom/tensor";
-import { linearName, type LinearRole, moduleShape, rolesOf, sharersOf } from "./architecture.ts";
+import { type LinearRole, rolesOf, sharersOf, type WritingRole } from "./architecture.ts";
 import type {
   Activations,
   Deltas,
@@ -11,7 +11,8 @@ import type {
 } from "./base_model.ts";
 import { causalSpans, checkSequences, concatenated, positionsOf, tokenCount } from "./batch.ts";
 import { type DecoderConfig, windowOf } from "./config.ts";
-import type { Decoder, WritingRole } from "./decoder.ts";
+import type { Decoder } from "./decoder.ts";
+import { decoderStages, firstRoles, LAYER_STAGES } from "./decoder_stages.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
 import { DecoderTrace } from "./backward/decoder_trace.ts";
 import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
@@ -23,18 +24,11 @@ import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
 
-/** The four stages of every decoder layer: which modules run, and what the stage is called after the layer's prefix. */
-const LAYER_STAGES = [
-  { kind: "attention_in", name: "self_attn.qkv", roles: ["query", "key", "value"] },
-  { kind: "attention_out", name: "self_attn.o", roles: ["output"] },
-  { kind: "mlp_in", name: "mlp.gate_up", roles: ["gate", "up"] },
-  { kind: "mlp_out", name: "mlp.down", roles: ["down"] },
-] as const satisfies readonly { kind: string; name: string; roles: readonly LinearRole[] }[];
-
 /** A Llama-like decoder: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
 export class LlamaModel implements DifferentiableModel {
   readonly stages: readonly Stage[];
   readonly #decoder: Decoder;
+  readonly #keyValueBytes: number;
   readonly #sites: ReadonlyMap<
     string,
     { readonly site: Site; readonly layer: number; readonly role: LinearRole }
@@ -44,9 +38,11 @@ export class LlamaModel implements DifferentiableModel {
   /** Weights of stages, where they are streamed. */
   readonly #held = new Holds<Disposable>();
 
-  constructor(decoder: Decoder) {
+  /** @param keyValueBytes most that keys and values of prompts that are decoded together may take */
+  constructor(decoder: Decoder, keyValueBytes: number) {
     this.#decoder = decoder;
-    this.stages = makeStages(decoder);
+    this.#keyValueBytes = keyValueBytes;
+    this.stages = decoderStages(decoder.architecture, decoder.config);
     this.#sites = indexSites(decoder, this.stages);
   }
 
@@ -126,7 +122,7 @@ export class LlamaModel implements DifferentiableModel {
     options: GenerateOptions,
   ): Promise<Uint32Array[]> {
     this.checkDeltas(deltas);
-    return await generateGreedily(this.#decoder, prompts, deltas, options);
+    return await generateGreedily(this.#decoder, prompts, deltas, options, this.#keyValueBytes);
   }
 
   get family(): string {
@@ -260,41 +256,12 @@ export class LlamaModel implements DifferentiableModel {
   }
 }
 
-function makeStages(decoder: Decoder): Stage[] {
-  return Array.from(
-    { length: decoder.config.layers },
-    (_, layer) =>
-      LAYER_STAGES.map(({ name, roles }, place): Stage => ({
-        index: layer * LAYER_STAGES.length + place,
-        name: decoder.architecture.layerPrefix(layer) + name,
-        sites: firstRoles(decoder, roles).map((role) => makeSite(decoder, layer, role)),
-      })),
-  ).flat();
-}
-
-/** One role of each module. */
-function firstRoles({ architecture }: Decoder, roles: readonly LinearRole[]): LinearRole[] {
-  const existing = new Set(rolesOf(architecture));
-  return roles.filter((role) => existing.has(role) && sharersOf(architecture, role)[0] === role);
-}
-
-function makeSite(decoder: Decoder, layer: number, role: LinearRole): Site {
-  const { architecture, config } = decoder;
-  const [outFeatures, inFeatures] = moduleShape(architecture, config, role);
-  return {
-    module: linearName(architecture, layer, role),
-    inFeatures,
-    outFeatures,
-    writesStream: (role === "output" || role === "down") && decoder.writesPlainly(role),
-  };
-}
-
 function indexSites(decoder: Decoder, stages: readonly Stage[]) {
   const sites = new Map<string, { site: Site; layer: number; role: LinearRole }>();
   for (let layer = 0; layer < decoder.config.layers; layer++) {
     LAYER_STAGES.forEach(({ roles }, place) => {
       const stage = stages[layer * LAYER_STAGES.length + place]!;
-      firstRoles(decoder, roles).forEach((role, index) =>
+      firstRoles(decoder.architecture, roles).forEach((role, index) =>
         sites.set(stage.sites[index]!.module, { site: stage.sites[index]!, layer, role })
       );
     });

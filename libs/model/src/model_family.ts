@@ -1,6 +1,7 @@
 import type { ModelWeights } from "@lora-loom/formats";
 import type { Device } from "@lora-loom/tensor";
 import type { BaseModel } from "./base_model.ts";
+import type { ModelShapes } from "./model_shapes.ts";
 import type { ResidencyChoice } from "./residency.ts";
 
 /** Options of {@linkcode openModel}. */
@@ -15,6 +16,8 @@ export interface OpenModelOptions {
    * where the device computes in it; else `streamed`.
    */
   readonly residency?: ResidencyChoice;
+  /** Decoders decode as many prompts together as have keys and values of so many bytes at most. Default 4 GiB. */
+  readonly keyValueBytes?: number;
 }
 
 /** A family of models that can be run. */
@@ -23,6 +26,13 @@ export interface ModelFamily {
   readonly modelType: string;
   /** What `architectures` in `config.json` calls the class with an output projection. */
   readonly className: string;
+  /**
+   * Sizes of a model.
+   *
+   * @param json the parsed `config.json`
+   * @param where its path, for errors
+   */
+  shapes(json: unknown, where: string): ModelShapes;
   /**
    * Puts a model on a device.
    *

@@ -27,6 +27,7 @@ export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<Me
         throwIfCancelled(signal, step.stage);
         run.meter.stage(step);
       },
+      announce: (needs, weights) => run.meter.needs(needs, weights),
       async write(name, merged) {
         throwIfCancelled(signal, name);
         figures.set(name, await takeModule(expected(name, planned, figures), merged, run));

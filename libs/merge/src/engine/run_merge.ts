@@ -254,6 +254,7 @@ function summarise(
     seconds: secondsOf(watch),
     peak_rss_bytes: peakResidentBytes(),
     peak_gpu_bytes: device.info.backend === "cpu" ? 0 : device.memory.peakBytes,
+    ...(merged.outcome.predicted ? { predicted: merged.outcome.predicted } : {}),
     quality: {
       ...qualityOf(merged.modules.map(({ deltas }) => deltas), recipe.adapters.map(({ name }) => name)),
       ...merged.outcome.quality,

@@ -50,7 +50,10 @@ const outputSchema = v.strictObject({
   dtype: v.optional(v.picklist(OUTPUT_DTYPES, `expected ${OUTPUT_DTYPES.join(", ")}`), "float32"),
 }, "expected a map with a path");
 
-const gibibytes = v.pipe(v.number("expected a number of GiB"), v.gtValue(0, "expected a number of GiB above 0"));
+const gibibytes = v.pipe(
+  v.number("expected a number of GiB"),
+  v.gtValue(0, "expected a number of GiB above 0"),
+);
 
 const memorySchema = v.strictObject({
   weights: v.optional(v.picklist(WEIGHT_CHOICES, `expected ${WEIGHT_CHOICES.join(", ")}`), "auto"),
