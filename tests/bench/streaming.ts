@@ -55,14 +55,6 @@ const known = LLAMA_SHAPES[flags.shapes as keyof typeof LLAMA_SHAPES];
 if (!known) throw new Error(`--shapes takes ${Object.keys(LLAMA_SHAPES).join(", ")}`);
 const llama: LlamaShape = { ...known, layers: Number(flags.layers ?? known.layers) };
 const folder = flags.folder ?? await Deno.makeTempDir({ prefix: "loom-streaming-" });
-try {
-  await prepare();
-  if (flags["check-layer"]) await checkLayer();
-  else await measure();
-} finally {
-  if (flags.folder === undefined) await Deno.remove(folder, { recursive: true });
-}
-
 async function measure(): Promise<void> {
   if (flags.cold) await forgetFiles();
   const sampler = new DeviceMemorySampler();
@@ -85,7 +77,7 @@ async function measure(): Promise<void> {
 /** One module, solved here and on the CPU, from few and short samples: the CPU works in float64 and is slow. */
 async function checkLayer(): Promise<void> {
   await oneLayerBase();
-  const include = ["--set", 'include=["*.o_proj"]'];
+  const include = ["--set", 'include=["model.layers.0.self_attn.o_proj"]'];
   const base = `${folder}/base-1`;
   await merge(base, flags.device, "short", 1, include);
   await Deno.rename(`${folder}/merged`, `${folder}/merged-here`);
@@ -221,4 +213,12 @@ async function usedDeviceBytes(): Promise<number | undefined> {
 
 function seconds(since: number): string {
   return ((performance.now() - since) / 1000).toFixed(1);
+}
+
+try {
+  await prepare();
+  if (flags["check-layer"]) await checkLayer();
+  else await measure();
+} finally {
+  if (flags.folder === undefined) await Deno.remove(folder, { recursive: true });
 }

@@ -128,11 +128,13 @@ export const SCHEMAS = {
   }),
   Progress: {
     ...object({
-      type: { enum: ["start", "stage", "module", "finish"] },
+      type: { enum: ["start", "needs", "stage", "module", "finish"] },
       "modules?": integer,
       "rank?": integer,
       "device?": string,
       "warnings?": list(warning),
+      "needs?": { type: "object", description: "bytes of memory, by kind, that the merge is to need" },
+      "weights?": { enum: ["resident", "streamed"] },
       "stage?": string,
       "name?": string,
       "done?": integer,

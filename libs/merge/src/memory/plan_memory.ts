@@ -8,8 +8,8 @@ const GIB = 2 ** 30;
 const DEFAULT_HOST_STATES = 64 * 2 ** 20;
 const DEFAULT_DEVICE_STATES = 2 * GIB;
 const DEFAULT_KEY_VALUES = 4 * GIB;
-/** Part of a limit that keys and values may take. */
-const KEY_VALUE_SHARE = 0.25;
+/** Parts of a limit that keys and values may take, the largest that fits: decoding then reads the weights least often. */
+const KEY_VALUE_SHARES = [0.6, 0.4, 0.2, 0.1];
 /** The most tokens to lead through the model together, and fewer where that does not fit. */
 const CHUNKS = [4096, 2048, 1024, 512, 256];
 /** Where the device is the host, larger chunks gain nothing. */
@@ -73,10 +73,17 @@ function withBudgets(
   { deviceGib, hostGib }: MemoryChoice,
   tokensPerChunk: number,
 ): MemoryPlan {
+  const statesElsewhere = (keyValueBytes: number) => ({
+    tokensPerChunk,
+    deviceBytes: 0,
+    hostBytes: 0,
+    keyValueBytes,
+  });
   const keyValueBytes = deviceGib === undefined
     ? DEFAULT_KEY_VALUES
-    : Math.min(DEFAULT_KEY_VALUES, KEY_VALUE_SHARE * deviceGib * GIB);
-  const least = predictNeeds(work, { tokensPerChunk, deviceBytes: 0, hostBytes: 0, keyValueBytes });
+    : largestThatFits(KEY_VALUE_SHARES.map((share) => share * deviceGib * GIB), (bytes) =>
+      predictNeeds(work, statesElsewhere(bytes)).device_bytes <= deviceGib * GIB);
+  const least = predictNeeds(work, statesElsewhere(keyValueBytes));
   const left = (limit: number | undefined, needed: number, otherwise: number) =>
     limit === undefined ? otherwise : Math.max(0, Math.floor((limit * GIB - needed) * STATES_SHARE));
   const budgets = {
@@ -86,6 +93,11 @@ function withBudgets(
     keyValueBytes,
   };
   return { residency: work.residency, budgets, needs: predictNeeds(work, budgets) };
+}
+
+/** The first of some falling sizes that fits; the last where none does. */
+function largestThatFits(sizes: readonly number[], fits: (size: number) => boolean): number {
+  return sizes.find(fits) ?? sizes.at(-1)!;
 }
 
 /** States take a little more than their bytes. */

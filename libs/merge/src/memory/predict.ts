@@ -152,11 +152,13 @@ function answering(work: Workload, budgets: Budgets): Phase {
 
 /** Bytes of one stage and of the next, as they are stored, or of what is read of embeddings and head at once. */
 function readBytes({ base, residency }: Workload): number {
+  const vocabulary = storedElementBytes(base) * base.vocabularySize * base.hiddenSize;
+  const run = Math.min(vocabulary, READ_AT_ONCE);
   const stored = base.stages.map(({ sites }) =>
     storedElementBytes(base) * sum(sites.map(({ inFeatures, outFeatures }) => inFeatures * outFeatures))
   );
   const pairs = stored.map((bytes, index) => bytes + (stored[index + 1] ?? 0));
-  return residency === "streamed" ? Math.max(READ_AT_ONCE, ...pairs) : READ_AT_ONCE;
+  return residency === "streamed" ? Math.max(run, ...pairs) : run;
 }
 
 /** Once a pass and once a token of each group of answers where weights are streamed; else once. */
