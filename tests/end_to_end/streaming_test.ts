@@ -1,5 +1,4 @@
 import {
-  assert,
   assertEquals,
   assertGreater,
   assertLess,
@@ -44,6 +43,16 @@ async function writeRecipe(
   const path = `${folder}/recipe.json`;
   await Deno.writeTextFile(path, JSON.stringify(recipe));
   return path;
+}
+
+/** What a merge that is refused says; it leaves nothing behind. */
+async function refusalOf(folder: string, more: Readonly<Record<string, unknown>>): Promise<CliError> {
+  const path = await writeRecipe(folder, `${EXAMPLE}/base`, more);
+  const { code, stdout, stderr } = await runCli(["merge", path, "--json"]);
+  assertEquals(code, 2);
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["recipe.json"]);
+  const printed = JSON.parse(stdout || stderr.trim().split("\n").at(-1)!);
+  return printed.error ?? printed;
 }
 
 Deno.test("merge gives the same bytes whether weights are resident or streamed from three shards, in less memory", async () => {
@@ -95,34 +104,24 @@ for (
 ) {
   Deno.test(`merge refuses with ${code} before it runs anything`, async () => {
     await withFolder(async (folder) => {
-      const path = await writeRecipe(folder, `${EXAMPLE}/base`, { memory });
-      const { code: status, stdout, stderr } = await runCli(["merge", path, "--json"]);
-      assertEquals(status, 2);
-      const error = JSON.parse(stdout || stderr.trim().split("\n").at(-1)!) as
-        & { error?: CliError }
-        & CliError;
-      const found = error.error ?? error;
-      assertEquals(found.code, code);
-      assertStringIncludes(found.message, allowed);
-      assert(found.fix.includes("raise memory."));
-      assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["recipe.json"]);
+      const error = await refusalOf(folder, { memory });
+      assertEquals(error.code, code);
+      assertStringIncludes(error.message, allowed);
+      assertStringIncludes(error.fix, "raise memory.");
     });
   });
 }
 
-Deno.test("merge refuses what needs gradients where weights are streamed", async () => {
-  await withFolder(async (folder) => {
-    const path = await writeRecipe(folder, `${EXAMPLE}/base`, {
-      include: ["*.layers.0.self_attn.q_proj"],
-      parameters: { samples: 2, agreement_prompts: 0, max_new_tokens: 1, metric: "output" },
-      memory: { weights: "streamed" },
+for (const change of [{ parameters: { samples: 2, metric: "output" } }, { refine: { steps: 3 } }]) {
+  Deno.test(`merge refuses ${JSON.stringify(change)} where weights are streamed, before it runs anything`, async () => {
+    await withFolder(async (folder) => {
+      const error = await refusalOf(folder, { ...change, memory: { weights: "streamed" } });
+      assertEquals(error.code, "weights_streamed");
+      assertStringIncludes(error.message, "needs gradients");
+      assertStringIncludes(error.fix, "set memory.weights to resident");
     });
-    const { code, stderr } = await runCli(["merge", path, "--json"]);
-    assertEquals(code === 0, false);
-    assertStringIncludes(stderr, "weights_streamed");
-    assertStringIncludes(stderr, "memory.weights to resident");
   });
-});
+}
 
 Deno.test("merge names an unknown key of memory", async () => {
   await withFolder(async (folder) => {

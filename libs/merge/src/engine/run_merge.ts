@@ -15,7 +15,7 @@ import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { Method, MethodOutcome } from "../methods/method.ts";
 import { METHODS } from "../methods/registry.ts";
 import { type Plan, planMerge } from "../plan/plan.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import { asksForRefinement, type Recipe } from "../recipe/recipe.ts";
 import { type ModuleFigures, qualityOf } from "../report/figures.ts";
 import { writeReports } from "../report/write_reports.ts";
 import { CollectingWriter } from "../refine/collecting_writer.ts";
@@ -154,10 +154,6 @@ async function mergeInto(
 function mergeWith(run: MergeRun): Promise<MergedModules> {
   const { method } = run;
   return method.kind === "module" ? mergeModules(method, run) : mergeModel(method, run);
-}
-
-function asksForRefinement({ refine }: Recipe): boolean {
-  return refine !== undefined && Number(refine.steps) > 0;
 }
 
 /** Merges into memory, refines, and writes what comes out. */

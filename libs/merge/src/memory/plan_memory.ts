@@ -49,7 +49,7 @@ export function planMemory(
     for (const tokensPerChunk of CHUNKS) {
       if (work.device.onHost && tokensPerChunk > MOST_ON_HOST) continue;
       const plan = withBudgets({ ...work, residency }, choice, tokensPerChunk);
-      refusal = refusalOf(plan, work, choice, machine, where);
+      refusal = refusalOf(plan, work, choice, machine, { streamable, where });
       if (!refusal) return plan;
     }
   }
@@ -108,9 +108,9 @@ function refusalOf(
   work: Workload,
   { deviceGib, hostGib }: MemoryChoice,
   { freeHostBytes, freeScratchBytes }: Machine,
-  where: string,
+  { streamable, where }: { readonly streamable: boolean; readonly where: string },
 ): MergeError | undefined {
-  const streamed = residency === "resident" ? ", set memory.weights to streamed" : "";
+  const streamed = streamable && residency === "resident" ? ", set memory.weights to streamed" : "";
   if (deviceGib !== undefined && needs.device_bytes > deviceGib * GIB) {
     return new MergeError(
       "not_enough_device_memory",

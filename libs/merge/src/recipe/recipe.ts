@@ -60,3 +60,8 @@ export interface Recipe {
   readonly seed: number;
   readonly device: DeviceChoice;
 }
+
+/** Whether a recipe wants its merge refined. */
+export function asksForRefinement({ refine }: Pick<Recipe, "refine">): boolean {
+  return refine !== undefined && Number(refine.steps) > 0;
+}
