@@ -1,6 +1,7 @@
 import {
   add,
   concatRows,
+  copy,
   type Device,
   gemm,
   multiply,
@@ -107,5 +108,6 @@ export function disposeDeltas(deltas: Deltas): void {
 
 /** A copy of `tensor` on `device`; on the CPU device in float64. */
 export async function copyTo(device: Device, tensor: Tensor): Promise<Tensor> {
+  if (tensor.device === device) return copy(tensor);
   return device.upload(await tensor.device.download(tensor), tensor.shape);
 }
