@@ -10,7 +10,7 @@ import {
   servingReport,
   stageDirectory,
 } from "@lora-loom/formats";
-import { type Device, openDevice } from "@lora-loom/tensor";
+import { type Device, openDevice, type OpenDeviceOptions } from "@lora-loom/tensor";
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { Method, MethodOutcome } from "../methods/method.ts";
 import { METHODS } from "../methods/registry.ts";
@@ -79,7 +79,7 @@ export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Prom
   const adapters = await openAdapters(recipe);
   try {
     const planned = planMerge(recipe, adapters, method);
-    const device = options.device ?? await openDevice({ device: recipe.device });
+    const device = options.device ?? await openDevice(deviceOptions(recipe));
     try {
       const plan = await planWithChosenRanks(planned, method, recipe, device, options.signal);
       return await mergeInto(recipe, method, plan, adapters, device, options);
@@ -89,6 +89,11 @@ export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Prom
   } finally {
     closeAdapters(adapters);
   }
+}
+
+/** A limit holds for buffers in use and for those kept for their next use, together. */
+function deviceOptions({ device, memory: { deviceGib } }: Recipe): OpenDeviceOptions {
+  return { device, ...(deviceGib === undefined ? {} : { memoryBudgetBytes: deviceGib * 2 ** 30 }) };
 }
 
 function refuseExisting(path: string): void {

@@ -60,11 +60,12 @@ function sweeping(work: Workload, budgets: Budgets, stage: Stage): Phase {
   const inFeatures = stage.sites[0]!.inFeatures;
   const solvesOnHost = inFeatures <= hostSolverLimit;
   const sites = stage.sites.filter(({ module }) => work.adapted.has(module));
+  // λ is measured with the adapters' weights, W0 + W_i, of one task at a time; where solutions are dense there is none.
+  const measured = work.corrects ? 0 : sum(sites.map((site) => site.inFeatures * site.outFeatures));
   const sums = sites.length > 0 ? sumElements(work, stage) : 0;
+  const gathering = chunkElements(work, budgets, stage) + sums + measured;
   const solving = sites.length > 0 ? solvingElements(work, stage) : 0;
-  const busy = solvesOnHost
-    ? Math.max(chunkElements(work, budgets, stage) + sums, 0)
-    : Math.max(chunkElements(work, budgets, stage) + sums, sums + momentElements(work, stage), solving);
+  const busy = solvesOnHost ? gathering : Math.max(gathering, sums + momentElements(work, stage), solving);
   return {
     device: {
       ...(work.residency === "streamed" ? { "weights of a stage": stageWeightBytes(work, stage) } : {}),
@@ -110,7 +111,7 @@ function sumElements(work: Workload, stage: Stage): number {
   return (work.holdsOut ? 2 : 1) * one;
 }
 
-/** The moments; G, its scaled form, the same shifted and its factor; right-hand sides, and what refining takes. */
+/** The moments; G, its scaled form, the factor and its inverse, and what making that takes; right-hand sides, and what refining takes. */
 function solvingElements(work: Workload, stage: Stage): number {
   const inFeatures = stage.sites[0]!.inFeatures;
   const sites = stage.sites.filter(({ module }) => work.adapted.has(module));
@@ -118,7 +119,7 @@ function solvingElements(work: Workload, stage: Stage): number {
   const rowsOf = ({ outFeatures }: Stage["sites"][number]) => work.corrects ? outFeatures : 0;
   const rightHandSides = 2 * sum(sites.map(rowsOf)) * inFeatures;
   const refining = REFINEMENT_VECTORS * Math.max(...sites.map(rowsOf)) * inFeatures;
-  return momentElements(work, stage) + 4 * inFeatures ** 2 + rightHandSides + refining;
+  return momentElements(work, stage) + 5 * inFeatures ** 2 + rightHandSides + refining;
 }
 
 /** Decoding of answers: weights with the deltas folded in, keys and values, a layer's activations and the head. */

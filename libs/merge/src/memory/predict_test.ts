@@ -38,10 +38,10 @@ Deno.test("predictNeeds() adds up what one stage of a streamed model takes", () 
     "weights of a stage": 1275,
     // All that the budget allows of 2 · 50 · (10 + 8) numbers.
     "states of samples": 1063,
-    // A chunk's 16 · (4 · 10 + 2 · 8 + 3 · 20) numbers beside two running sums of 10 · 10.
-    "sums and solution": 8738,
+    // A chunk's 16 · (4 · 10 + 2 · 8 + 3 · 20) numbers beside two running sums of 10 · 10 and an adapter's weight of 10 · 20.
+    "sums and solution": 9588,
   });
-  assertEquals(needs.device_bytes, 638 + 1275 + 1063 + 8738);
+  assertEquals(needs.device_bytes, 638 + 1275 + 1063 + 9588);
   // Of 7200 bytes of states, 1000 wait on the device and 200 on the host.
   assertEquals(needs.scratch_bytes, 6000);
   // The program, 30 · 8 stored numbers of the vocabulary, and the states.
@@ -88,12 +88,12 @@ Deno.test("predictNeeds() asks for more where solutions are dense, samples are k
   const work = { ...WORK, tasks: [{ tokens: 50, longest: 1 }] };
   const solving = (change: Partial<Workload>) =>
     predictNeeds({ ...work, ...change }, budgets).device_parts["sums and solution"]!;
-  // 3 · 10 · 10 for the moments, 4 · 10 · 10 for the system.
-  assertEquals(solving({}), 4 * 700 * 17 / 16);
+  // 3 · 10 · 10 for the moments, 5 · 10 · 10 for the system.
+  assertEquals(solving({}), 4 * 800 * 17 / 16);
   // Two right-hand sides and ten vectors of 20 rows of 10.
-  assertEquals(solving({ corrects: true }), 4 * (700 + 12 * 200) * 17 / 16);
-  // Three sets of moments, or five with the running sums.
-  assertEquals(solving({ holdsOut: true }), 4 * 1100 * 17 / 16);
+  assertEquals(solving({ corrects: true }), 4 * (800 + 12 * 200) * 17 / 16);
+  // Three sets of moments.
+  assertEquals(solving({ holdsOut: true }), 4 * 1200 * 17 / 16);
   assertGreater(solving({ device: { ...WORK.device, packs: true } }), 512 * MIB);
 });
 
