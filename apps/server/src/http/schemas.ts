@@ -119,6 +119,10 @@ export const SCHEMAS = {
       type: "object",
       description: 'refine the merge on the calibration prompts, such as {"steps": 100}',
     },
+    "memory?": {
+      type: "object",
+      description: 'what the merge may take of memory, such as {"weights": "streamed", "device_gib": 14}',
+    },
     "include?": { ...list(string), description: 'module filters such as "*.q_proj"' },
     "exclude?": list(string),
     "format?": { enum: [...OUTPUT_FORMATS], default: "peft" },

@@ -61,6 +61,17 @@ export interface Recipe {
   readonly device: DeviceChoice;
 }
 
+/** The keys of `memory` as a recipe has them. */
+export function memoryInRecipe(
+  { weights, deviceGib, hostGib }: MemoryChoice,
+): Record<string, ParameterValue> {
+  return {
+    weights,
+    ...(deviceGib === undefined ? {} : { device_gib: deviceGib }),
+    ...(hostGib === undefined ? {} : { host_gib: hostGib }),
+  };
+}
+
 /** Whether a recipe wants its merge refined. */
 export function asksForRefinement({ refine }: Pick<Recipe, "refine">): boolean {
   return refine !== undefined && Number(refine.steps) > 0;
