@@ -1,9 +1,13 @@
+/** Something that is held, or on its way. */
+interface Entry<Value> {
+  readonly made: Promise<Value>;
+  value: Value | undefined;
+  holders: number;
+}
+
 /** Things that exist while someone holds them: made for the first holder, disposed when the last one lets go. */
 export class Holds<Value extends Disposable> {
-  readonly #held = new Map<
-    string,
-    { readonly made: Promise<Value>; value: Value | undefined; holders: number }
-  >();
+  readonly #held = new Map<string, Entry<Value>>();
 
   /** What a key stands for, while it is held. */
   get(key: string): Value | undefined {
@@ -16,9 +20,7 @@ export class Holds<Value extends Disposable> {
     this.#held.set(key, entry);
     entry.holders++;
     const letGo = () => {
-      if (--entry.holders > 0) return;
-      this.#held.delete(key);
-      entry.value?.[Symbol.dispose]();
+      if (--entry.holders === 0) this.#forget(key, entry);
     };
     try {
       entry.value = await entry.made;
@@ -31,8 +33,13 @@ export class Holds<Value extends Disposable> {
 
   /** Disposes what is held still. */
   clear(): void {
-    for (const { value } of this.#held.values()) value?.[Symbol.dispose]();
-    this.#held.clear();
+    for (const [key, entry] of this.#held) this.#forget(key, entry);
+  }
+
+  #forget(key: string, entry: Entry<Value>): void {
+    if (this.#held.get(key) === entry) this.#held.delete(key);
+    entry.value?.[Symbol.dispose]();
+    entry.value = undefined;
   }
 }
 

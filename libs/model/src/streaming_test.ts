@@ -105,6 +105,17 @@ Deno.test("openModel() keeps one stage of a streamed model on the device, where 
   assertEquals(device.memory.bytes, 0);
 });
 
+Deno.test("a streamed model decodes prompts in groups where their keys and values have too little room together", async () => {
+  const device = new CpuDevice();
+  const deltas = await TINY_LLAMA.adapterDeltas(device, "category");
+  const completionsWith = async (keyValueBytes: number) => {
+    using model = await openModel(device, TINY_LLAMA.base, { residency: "streamed", keyValueBytes });
+    return await model.generate(SEQUENCES, deltas, { maxNewTokens: 3, eos: EOS });
+  };
+  // Eight tokens of 4 layers' keys and values, 2 · 128 numbers of 8 bytes each: room for one prompt.
+  assertEquals(await completionsWith(8 * 4 * 2 * 128 * 8), await completionsWith(2 ** 30));
+});
+
 Deno.test("BaseModel.hold() keeps weights until the last holder lets go", async () => {
   await using device = await openSoftwareDevice();
   using model = await openModel(device, TINY_LLAMA.base, { residency: "streamed" });

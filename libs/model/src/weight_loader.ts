@@ -47,6 +47,7 @@ export class WeightLoader implements Disposable {
     readonly device: Device,
     readonly stored: ModelWeights,
     readonly reader: WeightReader = new WeightReader(),
+    readonly bytesAtOnce = BYTES_AT_ONCE,
   ) {}
 
   has(name: string): boolean {
@@ -102,7 +103,7 @@ export class WeightLoader implements Disposable {
   /** Some rows, widened. */
   async #upload(tensor: StoredTensor, [start, end]: RowRange): Promise<Tensor> {
     const rowBytes = tensor.byteLength / tensor.shape[0]!;
-    const perRun = Math.max(1, Math.floor(BYTES_AT_ONCE / rowBytes));
+    const perRun = Math.max(1, Math.floor(this.bytesAtOnce / rowBytes));
     if (end - start <= perRun) return await this.#uploadRun(tensor, [start, end]);
     const whole = this.device.zeros([end - start, ...tensor.shape.slice(1)]);
     try {

@@ -32,6 +32,23 @@ Deno.test("resolveRecipe() fills in defaults and makes paths absolute when only 
   assert(!("rank" in recipe.parameters), "a default that depends on the adapters stays open");
 });
 
+Deno.test("resolveRecipe() reads what a merge may take of memory, and refuses what is no amount", () => {
+  assertEquals(resolveText(MINIMAL).memory, { weights: "auto" });
+  const given = resolveText(`${MINIMAL}memory: { weights: streamed, device_gib: 14.5, host_gib: 6 }\n`);
+  assertEquals(given.memory, { weights: "streamed", deviceGib: 14.5, hostGib: 6 });
+  const cases = [
+    ["device_gib: 0", "invalid_value", "above 0"],
+    ["weights: disk", "invalid_value", "auto, resident, streamed"],
+    ["device_gb: 8", "unknown_key", "device_gib"],
+  ] as const;
+  for (const [text, code, message] of cases) {
+    const error = failure(`${MINIMAL}memory: { ${text} }\n`);
+    assertEquals(error.code, code);
+    assertStringIncludes(error.message, message);
+    assertStringIncludes(error.where, ":6:");
+  }
+});
+
 Deno.test("resolveRecipe() keeps names apart when two paths end alike", () => {
   const recipe = resolveText(
     MINIMAL.replace("path: a", "path: x/same").replace("path: b", "path: y/same/adapter_model.safetensors"),
