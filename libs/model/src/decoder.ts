@@ -1,5 +1,14 @@
 import { add, type Device, gemm, multiply, sliceRows, type Tensor } from "@lora-loom/tensor";
-import { type Architecture, linearName, type LinearRole, type NormRole, outputsOf } from "./architecture.ts";
+import {
+  type Architecture,
+  linearName,
+  type LinearRole,
+  type NormRole,
+  outputsOf,
+  POST_NORMS,
+  writesPlainly,
+  type WritingRole,
+} from "./architecture.ts";
 import type { Deltas } from "./base_model.ts";
 import type { DecoderConfig } from "./config.ts";
 import { applyLinear } from "./linear.ts";
@@ -13,9 +22,6 @@ import { siluMul } from "./ops/silu_mul.ts";
 import { softCap } from "./ops/soft_cap.ts";
 import { RotaryAngles } from "./rotary_angles.ts";
 import type { DecoderWeights } from "./weights.ts";
-
-/** The modules that write the residual stream. */
-export type WritingRole = "output" | "down";
 
 /** The parts of a decoder's forward pass, from which whole and stage-by-stage passes are put together. */
 export class Decoder implements Disposable {
@@ -40,8 +46,7 @@ export class Decoder implements Disposable {
    * @param positions of each token in its sequence
    */
   embed(tokens: Uint32Array, positions: Uint32Array): Tensor {
-    using ids = this.device.upload(tokens, [tokens.length], "u32");
-    const stream = gatherRows(this.weights.embeddings, ids);
+    const stream = this.weights.embed(tokens);
     const { embeddingScale } = this.config;
     if (embeddingScale !== undefined) add(stream, stream, { alpha: embeddingScale, beta: 0, into: stream });
     if (!this.weights.positions) return stream;
@@ -71,14 +76,9 @@ export class Decoder implements Disposable {
     return applyLinear(x, module, { a: delta.a, b }, into);
   }
 
-  /** Whether a module's output reaches the stream as it is, not through a norm. */
-  writesPlainly(role: WritingRole): boolean {
-    return this.architecture.norms[POST_NORMS[role]] === undefined;
-  }
-
   /** Adds what a module makes of `x` to the stream, in place. */
   write(layer: number, role: WritingRole, x: Tensor, deltas: Deltas, stream: Tensor): void {
-    if (this.writesPlainly(role)) {
+    if (writesPlainly(this.architecture, role)) {
       this.linear(layer, role, x, deltas, stream);
       return;
     }
@@ -168,9 +168,3 @@ export class Decoder implements Disposable {
     return rotary(normed ?? before, positions, angles.table);
   }
 }
-
-/** Norms of what is added to the stream, in families that have them. */
-const POST_NORMS = { output: "attentionOut", down: "mlpOut" } as const satisfies Record<
-  WritingRole,
-  NormRole
->;

@@ -61,18 +61,33 @@ export interface DifferentiableModel extends BaseModel {
  *
  * @param where what needs it, such as `refine`
  * @param fix what to do without it
- * @throws {ModelError} `no_backward_pass`, naming the family
+ * @throws {ModelError} `no_backward_pass`, naming the family; `weights_streamed`, with what it would take to have them resident
  */
 export function differentiable(model: BaseModel, where: string, fix: string): DifferentiableModel {
   const known = "trace" in model && typeof model.trace === "function"
     ? model as DifferentiableModel
     : undefined;
+  if (known && known.residency === "streamed") throw streamed(known, where, fix);
   if (known && known.missingBackward === undefined) return known;
   const family = known?.family ?? model.constructor.name.replace(/Model$/, "");
   const reason = known ? ` for ${known.missingBackward}` : "";
   throw new ModelError(
     "no_backward_pass",
     `${where} needs gradients, and ${family} has no backward pass${reason}; Llama, Mistral, Qwen2 and Qwen3 have one`,
+    fix,
+    where,
+  );
+}
+
+/** The way back goes through all layers at once, so that all have to be on the device. */
+function streamed(model: BaseModel, where: string, fix: string): ModelError {
+  const sites = model.stages.flatMap((stage) => stage.sites);
+  const parameters = sites.reduce((sum, { inFeatures, outFeatures }) => sum + inFeatures * outFeatures, 0);
+  return new ModelError(
+    "weights_streamed",
+    `${where} needs gradients, which need all weights on the device at once: ${
+      (4 * parameters / 2 ** 30).toFixed(1)
+    } GiB of matrices in f32; this model's are streamed from its files`,
     fix,
     where,
   );

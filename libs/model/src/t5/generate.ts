@@ -46,7 +46,7 @@ interface Completion {
 async function completeGroup(
   layers: T5Layers,
   prompts: readonly Uint32Array[],
-  { maxNewTokens, eos }: GenerateOptions,
+  { maxNewTokens, eos, signal }: GenerateOptions,
 ): Promise<Uint32Array[]> {
   const ends = new Set([eos].flat());
   let firstPromptRow = 0;
@@ -62,6 +62,7 @@ async function completeGroup(
   using cache = new KeyValueCache(layers.device, cacheSizes, prompts.length * maxNewTokens);
   let active = completions;
   while (active.length > 0) {
+    signal?.throwIfAborted();
     const next = await nextTokens(layers, active, maxNewTokens, encoded, cache);
     active.forEach(({ tokens }, index) => tokens.push(next[index]!));
     active = active.filter(({ tokens }) => tokens.length < maxNewTokens && !ends.has(tokens.at(-1)!));

@@ -11,6 +11,7 @@ import type {
 } from "../base_model.ts";
 import { checkSequences, concatenated } from "../batch.ts";
 import { checkDelta, checkDeltas } from "../deltas.ts";
+import { NO_HOLD } from "../residency.ts";
 import { runForward } from "../run_forward.ts";
 import { Shared } from "../shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "../staged_activations.ts";
@@ -31,6 +32,7 @@ type Parts = Readonly<Record<string, Tensor | Shared<Tensor>>>;
  */
 export class T5Model implements BaseModel {
   readonly stages: readonly T5Stage[];
+  readonly residency = "resident";
   readonly #layers: T5Layers;
   readonly #sites: ReadonlyMap<string, Site>;
 
@@ -42,6 +44,10 @@ export class T5Model implements BaseModel {
 
   get config(): T5Config {
     return this.#layers.config;
+  }
+
+  hold(): Promise<Disposable> {
+    return Promise.resolve(NO_HOLD);
   }
 
   begin(sequences: readonly Uint32Array[], answerStarts?: readonly number[]): Activations {
