@@ -34,6 +34,9 @@ export interface TraceOptions {
   readonly keepBytes?: number;
 }
 
+/** {@linkcode TraceOptions.keepBytes} where nothing else is asked for. */
+export const DEFAULT_KEEP_BYTES = 256 * 2 ** 20;
+
 /** A base model with a backward pass. */
 export interface DifferentiableModel extends BaseModel {
   /** What `architectures` in `config.json` calls it. */

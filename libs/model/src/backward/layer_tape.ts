@@ -1,12 +1,12 @@
-import { add, gemm, type Tensor } from "@lora-loom/tensor";
+import { add, type Tensor } from "@lora-loom/tensor";
 import { linearName, type LinearRole } from "../architecture.ts";
 import type { Deltas } from "../base_model.ts";
 import type { Decoder } from "../decoder.ts";
-import { addBias } from "../ops/add_bias.ts";
 import { attentionBackward } from "../ops/attention_backward.ts";
 import { rmsNormBackward } from "../ops/rms_norm_backward.ts";
-import { siluMul } from "../ops/silu_mul.ts";
-import { siluMulBackward } from "../ops/silu_mul_backward.ts";
+import { FoldedModules } from "./folded_modules.ts";
+import type { Tape } from "./layer_run.ts";
+import { MlpTape, type ModuleObserver } from "./mlp_tape.ts";
 
 /** Where the rows of a batch stand, on the device. */
 export interface Places {
@@ -18,50 +18,12 @@ export interface Places {
   readonly viewers: Tensor;
 }
 
-/** Receives a module's input and the gradient at its output. */
-export type RoleObserver = (role: LinearRole, input: Tensor, gradient: Tensor) => void;
-
-/** Weights of one layer's modules with their deltas added, made when first asked for. */
-class FoldedLayer implements Disposable {
-  readonly #owned = new DisposableStack();
-  readonly #folded = new Map<LinearRole, Tensor>();
-
-  constructor(readonly decoder: Decoder, readonly layer: number, readonly deltas: Deltas) {}
-
-  /** W0 + B·A, `[out, in]` */
-  weight(role: LinearRole): Tensor {
-    const base = this.decoder.weights.layer(this.layer).linears[role]!.weight;
-    const delta = this.deltas.get(linearName(this.decoder.architecture, this.layer, role));
-    if (!delta) return base;
-    const known = this.#folded.get(role);
-    if (known) return known;
-    const change = this.#owned.use(gemm(delta.b, delta.a));
-    const folded = add(base, change, { into: change });
-    this.#folded.set(role, folded);
-    return folded;
-  }
-
-  apply(role: LinearRole, x: Tensor): Tensor {
-    const y = gemm(x, this.weight(role), { transposeB: true });
-    const { bias } = this.decoder.weights.layer(this.layer).linears[role]!;
-    if (bias) addBias(bias, y);
-    return y;
-  }
-
-  /** The gradient at what a module read, from the one at what it gave; added to `into` if that is given. */
-  back(role: LinearRole, gradient: Tensor, into?: Tensor): Tensor {
-    return gemm(gradient, this.weight(role), into ? { into, beta: 1 } : {});
-  }
-
-  [Symbol.dispose](): void {
-    this.#owned.dispose();
-  }
-}
+const MLP_ROLES = { activated: "gate", factor: "up", down: "down" } as const;
 
 /** Everything that the way back through one decoder layer needs, from the layer's input. */
-export class LayerTape implements Disposable {
+export class LayerTape implements Tape {
   readonly #owned = new DisposableStack();
-  readonly #folded: FoldedLayer;
+  readonly #folded: FoldedModules<LinearRole>;
   readonly #attentionInput: Tensor;
   /** Queries and keys before the norm of their heads; only in families that have one. */
   readonly #rawQueries: Tensor | undefined;
@@ -72,10 +34,7 @@ export class LayerTape implements Disposable {
   readonly #context: Tensor;
   /** The stream between attention and MLP. */
   readonly #middle: Tensor;
-  readonly #mlpInput: Tensor;
-  readonly #gate: Tensor;
-  readonly #up: Tensor;
-  readonly #activated: Tensor;
+  readonly #mlp: MlpTape<LinearRole>;
 
   /** @param stream what enters the layer, `[tokens, hidden]`; it must outlive the tape */
   constructor(
@@ -86,8 +45,13 @@ export class LayerTape implements Disposable {
     readonly stream: Tensor,
   ) {
     const own = this.#owned;
-    const { norms } = decoder.weights.layer(layer);
-    const folded = own.use(new FoldedLayer(decoder, layer, deltas));
+    const { norms, linears } = decoder.weights.layer(layer);
+    const folded = own.use(
+      new FoldedModules<LinearRole>(
+        (role) => linears[role]!,
+        (role) => deltas.get(linearName(decoder.architecture, layer, role)),
+      ),
+    );
     this.#folded = folded;
     this.#attentionInput = own.use(decoder.norm(layer, "attention", stream));
     const rotated = (role: "query" | "key") => {
@@ -108,10 +72,8 @@ export class LayerTape implements Disposable {
     this.#context = own.use(decoder.attend(this.#queries, this.#keys, this.#values, places.spans));
     const attended = own.use(folded.apply("output", this.#context));
     this.#middle = add(stream, attended, { into: attended });
-    this.#mlpInput = own.use(decoder.norm(layer, "mlp", this.#middle));
-    this.#gate = own.use(folded.apply("gate", this.#mlpInput));
-    this.#up = own.use(folded.apply("up", this.#mlpInput));
-    this.#activated = own.use(siluMul(this.#gate, this.#up));
+    const mlpInput = own.use(decoder.norm(layer, "mlp", this.#middle));
+    this.#mlp = own.use(new MlpTape(folded, MLP_ROLES, decoder.config.activation, mlpInput));
   }
 
   /** Numbers that a tape keeps: for each token, and for the layer's weights with deltas. */
@@ -123,12 +85,12 @@ export class LayerTape implements Disposable {
     );
     const weights = [...deltas].filter(([module]) => names.has(module))
       .reduce((sum, [, { a, b }]) => sum + a.shape[1]! * b.shape[0]!, 0);
-    return tokens * (3 * hiddenSize + heads + 3 * mlpSize) + weights;
+    return tokens * (3 * hiddenSize + heads + MlpTape.size(mlpSize, true)) + weights;
   }
 
   /** The stream after the layer, `[tokens, hidden]`; the caller's to dispose. */
   output(): Tensor {
-    const down = this.#folded.apply("down", this.#activated);
+    const down = this.#mlp.output();
     return add(this.#middle, down, { into: down });
   }
 
@@ -138,11 +100,11 @@ export class LayerTape implements Disposable {
    * @param gradient at the stream after the layer; becomes the gradient at the stream before it
    * @param toInput false: stop once every module was shown, and leave `gradient` half done
    */
-  backward(gradient: Tensor, observe: RoleObserver, toInput: boolean): void {
+  backward(gradient: Tensor, observe: ModuleObserver<LinearRole>, toInput: boolean): void {
     const { decoder } = this;
     const { norms } = decoder.weights.layer(this.layer);
     {
-      using atMlpInput = this.#backThroughMlp(gradient, observe);
+      using atMlpInput = this.#mlp.backward(gradient, observe);
       rmsNormBackward(this.#middle, norms.mlp, atMlpInput, decoder.config.normEpsilon, gradient);
     }
     using atAttentionInput = this.#backThroughAttention(gradient, observe, toInput);
@@ -154,18 +116,11 @@ export class LayerTape implements Disposable {
     this.#owned.dispose();
   }
 
-  #backThroughMlp(gradient: Tensor, observe: RoleObserver): Tensor {
-    observe("down", this.#activated, gradient);
-    using atActivated = this.#folded.back("down", gradient);
-    const { gate, up } = siluMulBackward(this.#gate, this.#up, atActivated);
-    using atGate = gate;
-    using atUp = up;
-    observe("gate", this.#mlpInput, atGate);
-    observe("up", this.#mlpInput, atUp);
-    return this.#folded.back("up", atUp, this.#folded.back("gate", atGate));
-  }
-
-  #backThroughAttention(gradient: Tensor, observe: RoleObserver, toInput: boolean): Tensor | undefined {
+  #backThroughAttention(
+    gradient: Tensor,
+    observe: ModuleObserver<LinearRole>,
+    toInput: boolean,
+  ): Tensor | undefined {
     observe("output", this.#context, gradient);
     using atContext = this.#folded.back("output", gradient);
     const heads = attentionBackward(
