@@ -118,8 +118,8 @@ export class LlamaModel implements DifferentiableModel {
     return missingBackward(this.#decoder.architecture, this.config);
   }
 
-  get layerCount(): number {
-    return this.config.layers;
+  get layerReads(): readonly undefined[] {
+    return new Array(this.config.layers).fill(undefined);
   }
 
   trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {

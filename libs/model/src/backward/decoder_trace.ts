@@ -28,7 +28,7 @@ export class DecoderTrace implements Trace {
   readonly #places = new Map<number | undefined, Places>();
   readonly #run: LayerRun<LayerTape>;
   readonly output: Tensor;
-  readonly lengths: readonly number[];
+  readonly #lengths: readonly number[];
 
   constructor(
     readonly decoder: Decoder,
@@ -37,9 +37,9 @@ export class DecoderTrace implements Trace {
     readonly siteOf: SiteFinder,
     { keepBytes = DEFAULT_KEEP_BYTES }: TraceOptions = {},
   ) {
-    this.lengths = sequences.map(({ length }) => length);
-    decoder.reservePositions(Math.max(...this.lengths));
-    const tokens = tokenCount(this.lengths);
+    this.#lengths = sequences.map(({ length }) => length);
+    decoder.reservePositions(Math.max(...this.#lengths));
+    const tokens = tokenCount(this.#lengths);
     const sizes = Array.from(
       { length: decoder.config.layers },
       (_, layer) => LayerTape.size(decoder, layer, deltas, tokens),
@@ -49,7 +49,7 @@ export class DecoderTrace implements Trace {
       tape: (layer: number, stream: Tensor) =>
         new LayerTape(decoder, layer, deltas, this.#placesOf(layer), stream),
     };
-    const embedded = decoder.embed(concatenated(sequences), positionsOf(this.lengths));
+    const embedded = decoder.embed(concatenated(sequences), positionsOf(this.#lengths));
     this.#run = this.#owned.use(new LayerRun(layers, embedded, firstKept(sizes, keepBytes)));
     this.output = this.#owned.use(decoder.finalNorm(this.streams.at(-1)!));
   }
@@ -86,7 +86,8 @@ export class DecoderTrace implements Trace {
   }
 
   #uploadPlaces(window: number | undefined): Places {
-    const { decoder, lengths } = this;
+    const { decoder } = this;
+    const lengths = this.#lengths;
     const tokens = tokenCount(lengths);
     const upload = (values: Uint32Array, shape: readonly number[]) =>
       this.#owned.use(decoder.device.upload(values, shape, "u32"));
