@@ -17,6 +17,7 @@ import { DecoderTrace } from "./backward/decoder_trace.ts";
 import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
 import { missingBackward } from "./backward/missing_backward.ts";
 import { generateGreedily } from "./generate.ts";
+import { softCapBackward } from "./ops/soft_cap.ts";
 import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
@@ -143,8 +144,10 @@ export class LlamaModel implements DifferentiableModel {
     return this.#decoder.logits(output);
   }
 
-  readOutBackward(gradient: Tensor): Tensor {
-    return gemm(gradient, this.#decoder.weights.head);
+  readOutBackward(gradient: Tensor, logits: Tensor): Tensor {
+    const { outputSoftCap } = this.config;
+    using before = outputSoftCap === undefined ? undefined : softCapBackward(gradient, logits, outputSoftCap);
+    return gemm(before ?? gradient, this.#decoder.weights.head);
   }
 
   checkDeltas(deltas: Deltas): void {

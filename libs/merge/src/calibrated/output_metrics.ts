@@ -144,7 +144,7 @@ function scoreGradient(
   const { device } = output;
   using draws = device.upload(numbers, [numbers.length]);
   using scores = drawnScores(logits, draws, temperature);
-  using atRows = model.readOutBackward(scores);
+  using atRows = model.readOutBackward(scores, logits);
   const gradient = device.zeros(output.shape);
   scatterRows(atRows, rows, gradient);
   return gradient;

@@ -53,7 +53,7 @@ for (const [example, { modules, module, out }] of Object.entries(MODELS)) {
       const watched = {
         layerReads: model.layerReads,
         readOut: (output: Tensor) => model.readOut(output),
-        readOutBackward: (gradient: Tensor) => model.readOutBackward(gradient),
+        readOutBackward: (...args: [Tensor, Tensor]) => model.readOutBackward(...args),
         trace(...args: Parameters<DifferentiableModel["trace"]>) {
           const trace = model.trace(...args);
           return {

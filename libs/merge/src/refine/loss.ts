@@ -123,7 +123,7 @@ function compareAnswers(
   const compared = divergence(logits, targets, factors, temperature);
   using losses = compared.losses;
   using atLogits = compared.gradient;
-  using atRows = model.readOutBackward(atLogits);
+  using atRows = model.readOutBackward(atLogits, logits);
   const gradient = device.zeros(output.shape);
   scatterRows(atRows, rows, gradient);
   return { losses: reshape(losses, [count, 1]), gradient };

@@ -1,5 +1,5 @@
-import type { Tensor } from "@lora-loom/tensor";
-import type { LinearRole } from "../architecture.ts";
+import { concatColumns, type Tensor } from "@lora-loom/tensor";
+import { type LinearRole, sharersOf } from "../architecture.ts";
 import type { Deltas, Site } from "../base_model.ts";
 import { causalSpans, causalViewers, concatenated, positionsOf, tokenCount } from "../batch.ts";
 import { windowOf } from "../config.ts";
@@ -14,6 +14,7 @@ import {
 } from "./differentiable.ts";
 import { firstKept, LayerRun } from "./layer_run.ts";
 import { LayerTape, type Places } from "./layer_tape.ts";
+import type { ModuleObserver } from "./mlp_tape.ts";
 
 /** Finds the site of a layer's module. */
 export type SiteFinder = (layer: number, role: LinearRole) => Site;
@@ -24,8 +25,8 @@ export type SiteFinder = (layer: number, role: LinearRole) => Site;
  */
 export class DecoderTrace implements Trace {
   readonly #owned = new DisposableStack();
-  /** By the window of attention; most models have one. */
-  readonly #places = new Map<number | undefined, Places>();
+  /** By the window of attention, and by where the angles of the longest sequence begin. */
+  readonly #places = new Map<string, Places>();
   readonly #run: LayerRun<LayerTape>;
   readonly output: Tensor;
   readonly #lengths: readonly number[];
@@ -47,7 +48,7 @@ export class DecoderTrace implements Trace {
     const layers = {
       count: decoder.config.layers,
       tape: (layer: number, stream: Tensor) =>
-        new LayerTape(decoder, layer, deltas, this.#placesOf(layer), stream),
+        new LayerTape(decoder, layer, deltas, () => this.#placesOf(layer), stream),
     };
     const embedded = decoder.embed(concatenated(sequences), positionsOf(this.#lengths));
     this.#run = this.#owned.use(new LayerRun(layers, embedded, firstKept(sizes, keepBytes)));
@@ -68,8 +69,7 @@ export class DecoderTrace implements Trace {
     this.#run.backward(
       gradient,
       streams,
-      (tape, layer) =>
-        tape.backward(gradient, (role, input, at) => observe(this.siteOf(layer, role), input, at), layer > 0),
+      (tape, layer) => tape.backward(gradient, this.#observer(layer, observe), layer > 0),
     );
   }
 
@@ -77,11 +77,30 @@ export class DecoderTrace implements Trace {
     this.#owned.dispose();
   }
 
+  /** Shows each module once; gradients at the roles that share one stand side by side. */
+  #observer(layer: number, observe: GradientObserver): ModuleObserver<LinearRole> {
+    const { architecture } = this.decoder;
+    return (roles, input, gradients) => {
+      for (const [first, role] of roles.entries()) {
+        const sharers = sharersOf(architecture, role);
+        if (sharers[0] !== role) continue;
+        const site = this.siteOf(layer, role);
+        if (sharers.length === 1) {
+          observe(site, input, gradients[first]!);
+          continue;
+        }
+        using together = concatColumns(sharers.map((sharer) => gradients[roles.indexOf(sharer)]!));
+        observe(site, input, together);
+      }
+    };
+  }
+
   /** Where the rows stand in a layer. */
   #placesOf(layer: number): Places {
     const window = windowOf(this.decoder.config, layer);
-    const places = this.#places.get(window) ?? this.#uploadPlaces(window);
-    this.#places.set(window, places);
+    const key = `${window} ${this.decoder.firstAngle(Math.max(...this.#lengths))}`;
+    const places = this.#places.get(key) ?? this.#uploadPlaces(window);
+    this.#places.set(key, places);
     return places;
   }
 
@@ -92,7 +111,7 @@ export class DecoderTrace implements Trace {
     const upload = (values: Uint32Array, shape: readonly number[]) =>
       this.#owned.use(decoder.device.upload(values, shape, "u32"));
     return {
-      positions: upload(positionsOf(lengths), [tokens]),
+      positions: upload(positionsOf(lengths, (length) => decoder.firstAngle(length)), [tokens]),
       spans: upload(causalSpans(lengths, window), [tokens, 2]),
       viewers: upload(causalViewers(lengths, window), [tokens, 2]),
     };

@@ -58,8 +58,13 @@ export interface DifferentiableModel extends BaseModel {
   normalise(stream: Tensor): Tensor;
   /** Logits `[rows, vocabulary]` of outputs of the final norm, `[rows, hidden]`. */
   readOut(output: Tensor): Tensor;
-  /** The gradient at outputs of the final norm, `[rows, hidden]`, from the one at their logits, `[rows, vocabulary]`. */
-  readOutBackward(gradient: Tensor): Tensor;
+  /**
+   * The gradient at outputs of the final norm, `[rows, hidden]`.
+   *
+   * @param gradient at their logits, `[rows, vocabulary]`
+   * @param logits that `readOut` gave for them
+   */
+  readOutBackward(gradient: Tensor, logits: Tensor): Tensor;
 }
 
 /**
@@ -78,7 +83,7 @@ export function differentiable(model: BaseModel, where: string, fix: string): Di
   const reason = known ? ` for ${known.missingBackward}` : "";
   throw new ModelError(
     "no_backward_pass",
-    `${where} needs gradients, and ${family} has no backward pass${reason}; Llama, Mistral, Qwen2, Qwen3 and T5 have one`,
+    `${where} needs gradients, and ${family} has no backward pass${reason}; Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3, Phi-3 and T5 have one`,
     fix,
     where,
   );

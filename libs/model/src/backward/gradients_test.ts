@@ -4,8 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
-import { CpuDevice, type Device, type Tensor } from "@lora-loom/tensor";
-import { architectureOf } from "../architectures/registry.ts";
+import { CpuDevice, type CpuTensor, type Device } from "@lora-loom/tensor";
 import type { BaseModel } from "../base_model.ts";
 import { ModelError } from "../errors.ts";
 import { openModel } from "../open_model.ts";
@@ -28,7 +27,6 @@ import {
   RANK,
 } from "../test_support/gradients.ts";
 import { openSoftwareDevice } from "../test_support/software_device.ts";
-import { missingBackward } from "./missing_backward.ts";
 import { differentiable, type DifferentiableModel, type LossGradients } from "./differentiable.ts";
 
 const SEQUENCES = [[3, 1, 4, 1, 5], [36], [5, 35, 8]].map((tokens) => Uint32Array.from(tokens));
@@ -189,47 +187,40 @@ Deno.test("LlamaModel.trace() gives the same gradients on a GPU as on the CPU", 
   }
 });
 
-Deno.test("LlamaModel.readOutBackward() is the transpose of readOut()", async () => {
-  const device = new CpuDevice();
-  await withModel(device, randomModel(SMALL_CONFIG, 35), async (opened) => {
-    const states = gaussians(3 * width, 1), gradients = gaussians(3 * SMALL_CONFIG.vocab_size, 2);
-    const read = async (tensor: Tensor) => await device.download(tensor);
-    const logits = await read(opened.readOut(device.upload(states, [3, width])));
-    const back = await read(opened.readOutBackward(device.upload(gradients, [3, SMALL_CONFIG.vocab_size])));
-    assertAlmostEquals(inner(logits, gradients), inner(states, back), 1e-10);
-  });
+Deno.test("LlamaModel.trace() can be gone back through after a later pass has moved the angles of long sequences", async () => {
+  const rope_scaling = {
+    rope_type: "longrope",
+    short_factor: new Array(6).fill(1),
+    long_factor: [1, 2, 3, 4, 5, 6],
+  };
+  const sizes = { max_position_embeddings: 600, original_max_position_embeddings: 4, rope_scaling };
+  const model = randomModel({ ...SMALL_CONFIG, ...sizes }, 36);
+  const gradients = async (meanwhile: (opened: DifferentiableModel) => void) => {
+    const device = new CpuDevice();
+    return await withModel(device, model, (opened) => {
+      using trace = opened.trace([Uint32Array.of(3, 1, 4, 1, 5, 9)], new Map(), { keepBytes: 0 });
+      meanwhile(opened);
+      using output = device.upload(gaussians(6 * width, 5), [6, width]);
+      const found: Float64Array[] = [];
+      trace.backward({ output }, (_site, _input, at) => found.push((at as CpuTensor).floats.slice()));
+      return Promise.resolve(found);
+    });
+  };
+  const expected = await gradients(() => {});
+  assertEquals(expected.length, 14);
+  const longer = (opened: DifferentiableModel) =>
+    opened.trace([new Uint32Array(300)], new Map())[Symbol.dispose]();
+  assertEquals(await gradients(longer), expected);
 });
 
 Deno.test("differentiable() refuses a family without a backward pass by name, with the way out", async () => {
   const device = new CpuDevice();
   const refusal = (model: BaseModel) =>
     assertThrows(() => differentiable(model, "refine", "leave refine out"), ModelError);
-  const cases: Record<string, string> = {
-    phi3: "Phi3ForCausalLM has no backward pass for modules of several projections",
-    gpt2: "GPT2LMHeadModel has no backward pass for an MLP without a gate",
-    gemma2: "Gemma2ForCausalLM has no backward pass for the activation",
-  };
-  for (const [family, part] of Object.entries(cases)) {
-    const { folder } = await openFamily(family);
-    using model = await openModel(device, folder);
-    const error = refusal(model);
-    assertEquals([error.code, error.fix, error.where], ["no_backward_pass", "leave refine out", "refine"]);
-    assert(error.message.includes(part), error.message);
-  }
-  // A Llama whose angles depend on the length of the sequence.
-  const json = {
-    ...SMALL_CONFIG,
-    rope_scaling: { rope_type: "longrope", short_factor: Array(6).fill(1), long_factor: Array(6).fill(2) },
-  };
-  const llama = architectureOf(json, "");
-  assertEquals(missingBackward(llama, llama.parseConfig(SMALL_CONFIG, "")), undefined);
-  assertEquals(
-    missingBackward(llama, llama.parseConfig(json, "")),
-    "rotary angles that change with the length",
-  );
-  for (const family of ["llama3", "mistral", "qwen2", "qwen3", "t5", "t5_v1_1"]) {
-    const { folder } = await openFamily(family);
-    using model = await openModel(device, folder);
-    assertEquals(differentiable(model, "refine", ""), model as DifferentiableModel);
-  }
+  const { folder } = await openFamily("gpt2");
+  using model = await openModel(device, folder);
+  const error = refusal(model);
+  assertEquals([error.code, error.fix, error.where], ["no_backward_pass", "leave refine out", "refine"]);
+  const part = "GPT2LMHeadModel has no backward pass for layer norms, learned positions";
+  assert(error.message.includes(part), error.message);
 });

@@ -1,16 +1,23 @@
 import { add, type Tensor } from "@lora-loom/tensor";
-import { linearName, type LinearRole } from "../architecture.ts";
+import {
+  type Architecture,
+  linearName,
+  type LinearRole,
+  type NormRole,
+  outputsOf,
+  rolesOf,
+} from "../architecture.ts";
 import type { Deltas } from "../base_model.ts";
 import type { Decoder } from "../decoder.ts";
 import { attentionBackward } from "../ops/attention_backward.ts";
 import { rmsNormBackward } from "../ops/rms_norm_backward.ts";
 import { FoldedModules } from "./folded_modules.ts";
 import type { Tape } from "./layer_run.ts";
-import { MlpTape, type ModuleObserver } from "./mlp_tape.ts";
+import { type MlpModules, MlpTape, type ModuleObserver } from "./mlp_tape.ts";
 
 /** Where the rows of a batch stand, on the device. */
 export interface Places {
-  /** u32 `[tokens]`: position of each row in its sequence. */
+  /** u32 `[tokens]`: what each row is rotated to. */
   readonly positions: Tensor;
   /** u32 `[tokens, 2]`: what each row sees. */
   readonly spans: Tensor;
@@ -18,7 +25,12 @@ export interface Places {
   readonly viewers: Tensor;
 }
 
-const MLP_ROLES = { activated: "gate", factor: "up", down: "down" } as const;
+/** A layer's MLP; without a gate its activation acts on `up`. */
+function mlpRoles({ linears }: Architecture): MlpModules<LinearRole> {
+  return linears.gate === undefined
+    ? { activated: "up", factor: undefined, down: "down" }
+    : { activated: "gate", factor: "up", down: "down" };
+}
 
 /** Everything that the way back through one decoder layer needs, from the layer's input. */
 export class LayerTape implements Tape {
@@ -32,66 +44,62 @@ export class LayerTape implements Tape {
   readonly #keys: Tensor;
   readonly #values: Tensor;
   readonly #context: Tensor;
+  /** What attention and MLP give before the norm of it; only in families that have one. */
+  readonly #rawAttended: Tensor | undefined;
+  readonly #rawMlp: Tensor | undefined;
   /** The stream between attention and MLP. */
   readonly #middle: Tensor;
   readonly #mlp: MlpTape<LinearRole>;
 
-  /** @param stream what enters the layer, `[tokens, hidden]`; it must outlive the tape */
+  /**
+   * @param places where the rows stand; asked for whenever they are needed, because tables of angles grow
+   * @param stream what enters the layer, `[tokens, hidden]`; it must outlive the tape
+   */
   constructor(
     readonly decoder: Decoder,
     readonly layer: number,
-    readonly deltas: Deltas,
-    readonly places: Places,
+    deltas: Deltas,
+    readonly places: () => Places,
     readonly stream: Tensor,
   ) {
     const own = this.#owned;
-    const { norms, linears } = decoder.weights.layer(layer);
+    const { architecture, config } = decoder;
     const folded = own.use(
-      new FoldedModules<LinearRole>(
-        (role) => linears[role]!,
-        (role) => deltas.get(linearName(decoder.architecture, layer, role)),
-      ),
+      new FoldedModules<LinearRole>({
+        linearOf: (role) => decoder.weights.layer(layer).linears[role]!,
+        deltaOf: (role) => deltas.get(linearName(architecture, layer, role)),
+        outputsOf: (role) => outputsOf(architecture, config, role),
+      }),
     );
     this.#folded = folded;
     this.#attentionInput = own.use(decoder.norm(layer, "attention", stream));
-    const rotated = (role: "query" | "key") => {
-      const gain = norms[role];
-      const raw = folded.apply(role, this.#attentionInput);
-      using normed = gain ? decoder.norm(layer, role, raw) : undefined;
-      const turned = own.use(decoder.rotate(layer, normed ?? raw, places.positions));
-      if (gain) own.use(raw);
-      else raw.dispose();
-      return { raw: gain ? raw : undefined, turned };
-    };
-    const queries = rotated("query"), keys = rotated("key");
-    this.#rawQueries = queries.raw;
-    this.#rawKeys = keys.raw;
-    this.#queries = queries.turned;
-    this.#keys = keys.turned;
+    [this.#queries, this.#rawQueries] = this.#rotated("query");
+    [this.#keys, this.#rawKeys] = this.#rotated("key");
     this.#values = own.use(folded.apply("value", this.#attentionInput));
-    this.#context = own.use(decoder.attend(this.#queries, this.#keys, this.#values, places.spans));
-    const attended = own.use(folded.apply("output", this.#context));
-    this.#middle = add(stream, attended, { into: attended });
+    this.#context = own.use(decoder.attend(this.#queries, this.#keys, this.#values, places().spans));
+    const attended = folded.apply("output", this.#context);
+    this.#rawAttended = decoder.writesPlainly("output") ? undefined : own.use(attended);
+    this.#middle = own.use(this.#written("attentionOut", attended, stream));
     const mlpInput = own.use(decoder.norm(layer, "mlp", this.#middle));
-    this.#mlp = own.use(new MlpTape(folded, MLP_ROLES, decoder.config.activation, mlpInput));
+    this.#mlp = own.use(new MlpTape(folded, mlpRoles(architecture), config.activation, mlpInput));
+    this.#rawMlp = decoder.writesPlainly("down") ? undefined : own.use(this.#mlp.output());
   }
 
   /** Numbers that a tape keeps: for each token, and for the layer's weights with deltas. */
   static size({ config, architecture }: Decoder, layer: number, deltas: Deltas, tokens: number): number {
     const { hiddenSize, mlpSize, queryHeads, keyValueHeads, headDim } = config;
-    const heads = (2 * queryHeads + 2 * keyValueHeads) * headDim * (architecture.norms.query ? 2 : 1);
-    const names = new Set(
-      Object.keys(architecture.linears).map((role) => linearName(architecture, layer, role as LinearRole)),
-    );
+    const { norms, linears } = architecture;
+    const heads = (2 * queryHeads + 2 * keyValueHeads) * headDim * (norms.query ? 2 : 1);
+    const streams = (3 + (norms.attentionOut ? 1 : 0) + (norms.mlpOut ? 1 : 0)) * hiddenSize;
+    const names = new Set(rolesOf(architecture).map((role) => linearName(architecture, layer, role)));
     const weights = [...deltas].filter(([module]) => names.has(module))
       .reduce((sum, [, { a, b }]) => sum + a.shape[1]! * b.shape[0]!, 0);
-    return tokens * (3 * hiddenSize + heads + MlpTape.size(mlpSize, true)) + weights;
+    return tokens * (streams + heads + MlpTape.size(mlpSize, linears.gate !== undefined)) + weights;
   }
 
   /** The stream after the layer, `[tokens, hidden]`; the caller's to dispose. */
   output(): Tensor {
-    const down = this.#mlp.output();
-    return add(this.#middle, down, { into: down });
+    return this.#written("mlpOut", this.#rawMlp ?? this.#mlp.output(), this.#middle);
   }
 
   /**
@@ -101,19 +109,51 @@ export class LayerTape implements Tape {
    * @param toInput false: stop once every module was shown, and leave `gradient` half done
    */
   backward(gradient: Tensor, observe: ModuleObserver<LinearRole>, toInput: boolean): void {
-    const { decoder } = this;
-    const { norms } = decoder.weights.layer(this.layer);
     {
-      using atMlpInput = this.#mlp.backward(gradient, observe);
-      rmsNormBackward(this.#middle, norms.mlp, atMlpInput, decoder.config.normEpsilon, gradient);
+      using atMlp = this.#beforeNorm("mlpOut", this.#rawMlp, gradient);
+      using atMlpInput = this.#mlp.backward(atMlp ?? gradient, observe);
+      this.#backThroughNorm("mlp", this.#middle, atMlpInput, gradient);
     }
-    using atAttentionInput = this.#backThroughAttention(gradient, observe, toInput);
-    if (!atAttentionInput) return;
-    rmsNormBackward(this.stream, norms.attention, atAttentionInput, decoder.config.normEpsilon, gradient);
+    using atAttended = this.#beforeNorm("attentionOut", this.#rawAttended, gradient);
+    using atAttentionInput = this.#backThroughAttention(atAttended ?? gradient, observe, toInput);
+    if (atAttentionInput) this.#backThroughNorm("attention", this.stream, atAttentionInput, gradient);
   }
 
   [Symbol.dispose](): void {
     this.#owned.dispose();
+  }
+
+  /** Queries or keys at their positions and, where their heads are normed, as they were before. */
+  #rotated(role: "query" | "key"): [turned: Tensor, raw: Tensor | undefined] {
+    const { decoder, layer } = this;
+    const hasNorm = decoder.architecture.norms[role] !== undefined;
+    const raw = this.#folded.apply(role, this.#attentionInput);
+    using normed = hasNorm ? decoder.norm(layer, role, raw) : undefined;
+    const turned = this.#owned.use(decoder.rotate(layer, normed ?? raw, this.places().positions));
+    if (hasNorm) return [turned, this.#owned.use(raw)];
+    raw.dispose();
+    return [turned, undefined];
+  }
+
+  /** A new stream: the one before plus what a part gives, normed where the family does so. Without a norm it takes `added` over. */
+  #written(norm: "attentionOut" | "mlpOut", added: Tensor, before: Tensor): Tensor {
+    const { decoder, layer } = this;
+    const normed = decoder.architecture.norms[norm] ? decoder.norm(layer, norm, added) : added;
+    return add(before, normed, { into: normed });
+  }
+
+  /** Adds the gradient at what a norm read to `into`. */
+  #backThroughNorm(role: NormRole, read: Tensor, at: Tensor, into: Tensor): void {
+    const { weights, config } = this.decoder;
+    rmsNormBackward(read, weights.layer(this.layer).norms[role]!, at, config.normEpsilon, into);
+  }
+
+  /** The gradient at what a norm read, where there is one; the caller's to dispose. */
+  #beforeNorm(role: NormRole, read: Tensor | undefined, at: Tensor): Tensor | undefined {
+    if (!read) return undefined;
+    const result = read.device.zeros(read.shape);
+    this.#backThroughNorm(role, read, at, result);
+    return result;
   }
 
   #backThroughAttention(
@@ -121,24 +161,23 @@ export class LayerTape implements Tape {
     observe: ModuleObserver<LinearRole>,
     toInput: boolean,
   ): Tensor | undefined {
-    observe("output", this.#context, gradient);
+    observe(["output"], this.#context, [gradient]);
     using atContext = this.#folded.back("output", gradient);
+    const { spans, viewers } = this.places();
     const heads = attentionBackward(
       this.#queries,
       this.#keys,
       this.#values,
       this.#context,
       atContext,
-      this.places.spans,
-      this.places.viewers,
+      spans,
+      viewers,
       this.decoder.config,
     );
     using atQueries = this.#backThroughRotation("query", heads.queries, this.#rawQueries);
     using atKeys = this.#backThroughRotation("key", heads.keys, this.#rawKeys);
     using atValues = heads.values;
-    observe("query", this.#attentionInput, atQueries);
-    observe("key", this.#attentionInput, atKeys);
-    observe("value", this.#attentionInput, atValues);
+    observe(["query", "key", "value"], this.#attentionInput, [atQueries, atKeys, atValues]);
     if (!toInput) return undefined;
     const atInput = this.#folded.back("query", atQueries);
     this.#folded.back("key", atKeys, atInput);
@@ -148,12 +187,11 @@ export class LayerTape implements Tape {
   /** Takes over `turned`, the gradient at rotated heads; returns the one at what the module gave. */
   #backThroughRotation(role: "query" | "key", turned: Tensor, raw: Tensor | undefined): Tensor {
     using atTurned = turned;
-    const straight = this.decoder.rotate(this.layer, atTurned, this.places.positions, { inverse: true });
-    if (!raw) return straight;
-    using atNormed = straight;
-    const atRaw = raw.device.zeros(raw.shape);
-    const gain = this.decoder.weights.layer(this.layer).norms[role]!;
-    rmsNormBackward(raw, gain, atNormed, this.decoder.config.normEpsilon, atRaw);
+    const { positions } = this.places();
+    const straight = this.decoder.rotate(this.layer, atTurned, positions, { inverse: true });
+    const atRaw = this.#beforeNorm(role, raw, straight);
+    if (!atRaw) return straight;
+    straight.dispose();
     return atRaw;
   }
 }

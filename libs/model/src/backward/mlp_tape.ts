@@ -4,8 +4,12 @@ import { activationBackward, gatedBackward } from "../ops/activation_backward.ts
 import { siluMul } from "../ops/silu_mul.ts";
 import type { FoldedModules } from "./folded_modules.ts";
 
-/** Receives a module's input and the gradient at its output. */
-export type ModuleObserver<Name> = (name: Name, input: Tensor, gradient: Tensor) => void;
+/** Receives what several modules read and the gradients at their outputs. */
+export type ModuleObserver<Name> = (
+  names: readonly Name[],
+  input: Tensor,
+  gradients: readonly Tensor[],
+) => void;
 
 /** The modules of an MLP. */
 export interface MlpModules<Name> {
@@ -51,19 +55,18 @@ export class MlpTape<Name> implements Disposable {
   /** The gradient at the input, from the one at the output. */
   backward(gradient: Tensor, observe: ModuleObserver<Name>): Tensor {
     const { folded, modules, input } = this;
-    observe(modules.down, this.#hidden, gradient);
+    observe([modules.down], this.#hidden, [gradient]);
     using atHidden = folded.back(modules.down, gradient);
-    if (this.#factor === undefined) {
+    if (this.#factor === undefined || modules.factor === undefined) {
       activationBackward(this.activation, this.#raw, atHidden);
-      observe(modules.activated, input, atHidden);
+      observe([modules.activated], input, [atHidden]);
       return folded.back(modules.activated, atHidden);
     }
     const { gate, up } = gatedBackward(this.activation, this.#raw, this.#factor, atHidden);
     using atRaw = gate;
     using atFactor = up;
-    observe(modules.activated, input, atRaw);
-    observe(modules.factor!, input, atFactor);
-    return folded.back(modules.factor!, atFactor, folded.back(modules.activated, atRaw));
+    observe([modules.activated, modules.factor], input, [atRaw, atFactor]);
+    return folded.back(modules.factor, atFactor, folded.back(modules.activated, atRaw));
   }
 
   [Symbol.dispose](): void {

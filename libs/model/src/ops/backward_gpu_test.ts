@@ -12,6 +12,7 @@ import { attention, type DistanceBias } from "./attention.ts";
 import { attentionBackward } from "./attention_backward.ts";
 import { dispatchDivergence, divergence } from "./divergence.ts";
 import { dispatchDrawnScores, drawnScores } from "./drawn_scores.ts";
+import { softCap, softCapBackward } from "./soft_cap.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { dispatchRmsNormBackward, rmsNormBackward } from "./rms_norm_backward.ts";
 
@@ -131,6 +132,20 @@ gpuTest("gatedBackward() gives both gradients, and stays finite far from zero", 
     assertEquals(rounded(await read(far.gate)), [0, 0, 1, 1, 1], activation);
     assert([...await read(far.up) as Float32Array].every(Number.isFinite));
   }
+});
+
+gpuTest("softCapBackward() gives the bound's gradient from what it gave", async (gpu) => {
+  const shape = [63, 65];
+  const values = noise(shape, 3, 40), at = noise(shape, 5);
+  const capped = (device: Device, x: Float64Array<ArrayBuffer> = values) => {
+    const result = device.upload(x, shape);
+    softCap(result, 30);
+    return result;
+  };
+  const on = (device: Device) => softCapBackward(device.upload(at, shape), capped(device), 30);
+  const expected = await read(on(cpu));
+  assertRelativelyClose(await read(on(gpu)), expected, 1e-6);
+  await assertDerivative(values, expected, at, (moved) => capped(cpu, moved));
 });
 
 gpuTest("activationBackward() multiplies by the slope, and stays finite far from zero", async (gpu) => {

@@ -72,7 +72,7 @@ export class AttentionTape implements Disposable {
     { atEncoded, toInput = true }: { readonly atEncoded?: Tensor; readonly toInput?: boolean } = {},
   ): void {
     const { layers, folded, names, view } = this;
-    observe(names.output, this.#context, gradient);
+    observe([names.output], this.#context, [gradient]);
     using atContext = folded.back(names.output, gradient);
     const { queries, keys, values } = attentionBackward(
       this.#queries,
@@ -88,9 +88,8 @@ export class AttentionTape implements Disposable {
     using atQueries = queries;
     using atKeys = keys;
     using atValues = values;
-    observe(names.query, this.#input, atQueries);
-    observe(names.key, this.#source, atKeys);
-    observe(names.value, this.#source, atValues);
+    observe([names.query], this.#input, [atQueries]);
+    observe([names.key, names.value], this.#source, [atKeys, atValues]);
     if (!toInput) return;
     using atInput = folded.back(names.query, atQueries);
     const atSource = atEncoded ?? atInput;

@@ -40,7 +40,10 @@ export class BlockTape implements Tape {
     const own = this.#owned;
     const { config, weights } = layers;
     const folded = own.use(
-      new FoldedModules<string>((module) => weights.linear(module), (module) => deltas.get(module)),
+      new FoldedModules<string>({
+        linearOf: (module) => weights.linear(module),
+        deltaOf: (module) => deltas.get(module),
+      }),
     );
     const attend = (...rest: [names: AttentionTape["names"], view: View, stream: Tensor, encoded?: Tensor]) =>
       own.use(new AttentionTape(layers, folded, ...rest));

@@ -7,6 +7,7 @@ import {
   type TraceOptions,
 } from "../backward/differentiable.ts";
 import { firstKept, LayerRun } from "../backward/layer_run.ts";
+import type { ModuleObserver } from "../backward/mlp_tape.ts";
 import type { Deltas, Site } from "../base_model.ts";
 import { causalViewers, concatenated, tokenCount } from "../batch.ts";
 import { rmsNormBackward } from "../ops/rms_norm_backward.ts";
@@ -74,7 +75,8 @@ export class T5Trace implements Trace {
 
   backward({ streams = [], output }: LossGradients, observe: GradientObserver): void {
     const { device, config } = this.layers;
-    const show = (module: string, input: Tensor, at: Tensor) => observe(this.siteOf(module), input, at);
+    const show: ModuleObserver<string> = (modules, input, gradients) =>
+      modules.forEach((module, i) => observe(this.siteOf(module), input, gradients[i]!));
     using atEncoded = device.zeros(this.#encoded.shape);
     {
       using gradient = device.zeros(this.output.shape);
