@@ -15,7 +15,6 @@ import type { Decoder, WritingRole } from "./decoder.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
 import { DecoderTrace } from "./backward/decoder_trace.ts";
 import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
-import { missingBackward } from "./backward/missing_backward.ts";
 import { generateGreedily } from "./generate.ts";
 import { softCapBackward } from "./ops/soft_cap.ts";
 import { runForward } from "./run_forward.ts";
@@ -113,10 +112,6 @@ export class LlamaModel implements DifferentiableModel {
 
   get family(): string {
     return this.#decoder.architecture.className;
-  }
-
-  get missingBackward(): string | undefined {
-    return missingBackward(this.#decoder.architecture, this.config);
   }
 
   get layerReads(): readonly undefined[] {

@@ -4,7 +4,6 @@ import type { Deltas, Site } from "../base_model.ts";
 import { causalSpans, causalViewers, concatenated, positionsOf, tokenCount } from "../batch.ts";
 import { windowOf } from "../config.ts";
 import type { Decoder } from "../decoder.ts";
-import { rmsNormBackward } from "../ops/rms_norm_backward.ts";
 import {
   DEFAULT_KEEP_BYTES,
   type GradientObserver,
@@ -62,10 +61,7 @@ export class DecoderTrace implements Trace {
   backward({ streams = [], output }: LossGradients, observe: GradientObserver): void {
     const { decoder } = this;
     using gradient = decoder.device.zeros(this.output.shape);
-    if (output) {
-      const last = this.streams.at(-1)!;
-      rmsNormBackward(last, decoder.weights.finalNorm, output, decoder.config.normEpsilon, gradient);
-    }
+    if (output) decoder.finalNormBackward(this.streams.at(-1)!, output, gradient);
     this.#run.backward(
       gradient,
       streams,

@@ -41,8 +41,6 @@ export const DEFAULT_KEEP_BYTES = 256 * 2 ** 20;
 export interface DifferentiableModel extends BaseModel {
   /** What `architectures` in `config.json` calls it. */
   readonly family: string;
-  /** What this one computes that cannot be gone back through, in words; nothing as a rule. */
-  readonly missingBackward: string | undefined;
   /**
    * Which tokens are the rows of each residual stream of a {@linkcode Trace}, as {@linkcode Stage.reads} says it: all of a sequence, or
    * in an encoder-decoder those of the prompt for the encoder's layers, and the start token and the answer for the decoder's.
@@ -68,22 +66,18 @@ export interface DifferentiableModel extends BaseModel {
 }
 
 /**
- * The model, if its family has a backward pass.
+ * The model, if its family has a backward pass; all families of this library have one.
  *
  * @param where what needs it, such as `refine`
  * @param fix what to do without it
  * @throws {ModelError} `no_backward_pass`, naming the family
  */
 export function differentiable(model: BaseModel, where: string, fix: string): DifferentiableModel {
-  const known = "trace" in model && typeof model.trace === "function"
-    ? model as DifferentiableModel
-    : undefined;
-  if (known && known.missingBackward === undefined) return known;
-  const family = known?.family ?? model.constructor.name.replace(/Model$/, "");
-  const reason = known ? ` for ${known.missingBackward}` : "";
+  if ("trace" in model && typeof model.trace === "function") return model as DifferentiableModel;
+  const family = model.constructor.name.replace(/Model$/, "");
   throw new ModelError(
     "no_backward_pass",
-    `${where} needs gradients, and ${family} has no backward pass${reason}; Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3, Phi-3 and T5 have one`,
+    `${where} needs gradients, and ${family} has no backward pass`,
     fix,
     where,
   );

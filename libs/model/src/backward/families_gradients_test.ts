@@ -20,7 +20,7 @@ import {
 import { openSoftwareDevice } from "../test_support/software_device.ts";
 import { differentiable, type DifferentiableModel, type LossGradients } from "./differentiable.ts";
 
-const FAMILIES = ["gemma2", "gemma3", "phi3", "t5", "t5_v1_1"];
+const FAMILIES = ["gemma2", "gemma3", "phi3", "gpt2", "t5", "t5_v1_1"];
 /** Of differences: short where a difference across the bend of a ReLU would not be its slope. */
 const STEPS: Readonly<Record<string, number>> = { t5: 1e-7 };
 /** Of all of them. */

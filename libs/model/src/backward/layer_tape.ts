@@ -10,7 +10,6 @@ import {
 import type { Deltas } from "../base_model.ts";
 import type { Decoder } from "../decoder.ts";
 import { attentionBackward } from "../ops/attention_backward.ts";
-import { rmsNormBackward } from "../ops/rms_norm_backward.ts";
 import { FoldedModules } from "./folded_modules.ts";
 import type { Tape } from "./layer_run.ts";
 import { type MlpModules, MlpTape, type ModuleObserver } from "./mlp_tape.ts";
@@ -109,14 +108,15 @@ export class LayerTape implements Tape {
    * @param toInput false: stop once every module was shown, and leave `gradient` half done
    */
   backward(gradient: Tensor, observe: ModuleObserver<LinearRole>, toInput: boolean): void {
+    const { decoder, layer } = this;
     {
       using atMlp = this.#beforeNorm("mlpOut", this.#rawMlp, gradient);
       using atMlpInput = this.#mlp.backward(atMlp ?? gradient, observe);
-      this.#backThroughNorm("mlp", this.#middle, atMlpInput, gradient);
+      decoder.normBackward(layer, "mlp", this.#middle, atMlpInput, gradient);
     }
     using atAttended = this.#beforeNorm("attentionOut", this.#rawAttended, gradient);
     using atAttentionInput = this.#backThroughAttention(atAttended ?? gradient, observe, toInput);
-    if (atAttentionInput) this.#backThroughNorm("attention", this.stream, atAttentionInput, gradient);
+    if (atAttentionInput) decoder.normBackward(layer, "attention", this.stream, atAttentionInput, gradient);
   }
 
   [Symbol.dispose](): void {
@@ -128,11 +128,9 @@ export class LayerTape implements Tape {
     const { decoder, layer } = this;
     const hasNorm = decoder.architecture.norms[role] !== undefined;
     const raw = this.#folded.apply(role, this.#attentionInput);
-    using normed = hasNorm ? decoder.norm(layer, role, raw) : undefined;
-    const turned = this.#owned.use(decoder.rotate(layer, normed ?? raw, this.places().positions));
-    if (hasNorm) return [turned, this.#owned.use(raw)];
-    raw.dispose();
-    return [turned, undefined];
+    const normed = hasNorm ? decoder.norm(layer, role, this.#owned.use(raw)) : raw;
+    const turned = this.#owned.use(decoder.rotate(layer, normed, this.places().positions));
+    return [turned, hasNorm ? raw : undefined];
   }
 
   /** A new stream: the one before plus what a part gives, normed where the family does so. Without a norm it takes `added` over. */
@@ -142,17 +140,11 @@ export class LayerTape implements Tape {
     return add(before, normed, { into: normed });
   }
 
-  /** Adds the gradient at what a norm read to `into`. */
-  #backThroughNorm(role: NormRole, read: Tensor, at: Tensor, into: Tensor): void {
-    const { weights, config } = this.decoder;
-    rmsNormBackward(read, weights.layer(this.layer).norms[role]!, at, config.normEpsilon, into);
-  }
-
   /** The gradient at what a norm read, where there is one; the caller's to dispose. */
   #beforeNorm(role: NormRole, read: Tensor | undefined, at: Tensor): Tensor | undefined {
     if (!read) return undefined;
     const result = read.device.zeros(read.shape);
-    this.#backThroughNorm(role, read, at, result);
+    this.decoder.normBackward(this.layer, role, read, at, result);
     return result;
   }
 
@@ -186,9 +178,7 @@ export class LayerTape implements Tape {
 
   /** Takes over `turned`, the gradient at rotated heads; returns the one at what the module gave. */
   #backThroughRotation(role: "query" | "key", turned: Tensor, raw: Tensor | undefined): Tensor {
-    using atTurned = turned;
-    const { positions } = this.places();
-    const straight = this.decoder.rotate(this.layer, atTurned, positions, { inverse: true });
+    const straight = this.decoder.rotate(this.layer, turned, this.places().positions, { inverse: true });
     const atRaw = this.#beforeNorm(role, raw, straight);
     if (!atRaw) return straight;
     straight.dispose();

@@ -12,6 +12,8 @@ import { attention, type DistanceBias } from "./attention.ts";
 import { attentionBackward } from "./attention_backward.ts";
 import { dispatchDivergence, divergence } from "./divergence.ts";
 import { dispatchDrawnScores, drawnScores } from "./drawn_scores.ts";
+import { layerNorm } from "./layer_norm.ts";
+import { layerNormBackward } from "./layer_norm_backward.ts";
 import { softCap, softCapBackward } from "./soft_cap.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { dispatchRmsNormBackward, rmsNormBackward } from "./rms_norm_backward.ts";
@@ -131,6 +133,35 @@ gpuTest("gatedBackward() gives both gradients, and stays finite far from zero", 
     const far = gatedBackward(activation, gpu.upload(FAR, [5]), ones(), ones());
     assertEquals(rounded(await read(far.gate)), [0, 0, 1, 1, 1], activation);
     assert([...await read(far.up) as Float32Array].every(Number.isFinite));
+  }
+});
+
+gpuTest("layerNormBackward() adds the norm's gradient, also far from a mean of zero", async (gpu) => {
+  for (const [rows, width, offset] of [[1, 4, 0], [65, 129, 0], [3, 70, 50]] as const) {
+    const shape = [rows, width];
+    const values = noise(shape, width, 3).map((value) => Math.fround(value + offset));
+    const gains = noise([width], 5), at = noise(shape, 6), held = noise(shape, 7);
+    const on = (device: Device): Tensor => {
+      const into = device.upload(held, shape);
+      layerNormBackward(
+        device.upload(values, shape),
+        device.upload(gains, [width]),
+        device.upload(at, shape),
+        1e-5,
+        into,
+      );
+      return into;
+    };
+    const expected = await read(on(cpu));
+    assertRelativelyClose(await read(on(gpu)), expected, 3e-6);
+    const gradient = Float64Array.from(expected, (value, i) => value - held[i]!);
+    await assertDerivative(
+      values,
+      gradient,
+      at,
+      (moved) =>
+        layerNorm(cpu.upload(moved, shape), cpu.upload(gains, [width]), cpu.upload(gains, [width]), 1e-5),
+    );
   }
 });
 

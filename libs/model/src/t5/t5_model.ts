@@ -127,11 +127,6 @@ export class T5Model implements DifferentiableModel {
     return "T5ForConditionalGeneration";
   }
 
-  /** All of it can be gone back through. */
-  get missingBackward(): undefined {
-    return undefined;
-  }
-
   get layerReads(): readonly Stage["reads"][] {
     const { encoderLayers, decoderLayers } = this.config;
     return [...new Array(encoderLayers).fill("prompt"), ...new Array(decoderLayers).fill("answer")];
