@@ -54,6 +54,25 @@ testOnEachDevice("gemm() is exact to rounding when the result is large", async (
   await check(device, { a: oddA, b: oddB, transposeA: true, transposeB: false, beta: 1 });
 });
 
+testOnEachDevice(
+  "gemm() weights the inner index when asked, and refuses weights of another form",
+  async (device) => {
+    const [a, b] = [randomMatrix(63, 37, 3), randomMatrix(37, 65, 4)];
+    const weights = Float32Array.from({ length: 37 }, (_, i) => 0.25 + i / 8);
+    using left = device.upload(transposed(a).data, [37, 63]);
+    using right = device.upload(b.data, [37, 65]);
+    using innerWeights = device.upload(weights, [37]);
+    using product = gemm(left, right, { transposeA: true, innerWeights });
+    const { sum, magnitude } = products(a, b, weights);
+    assertDotProductsClose(await device.download(product), sum, magnitude, a.columns + 1);
+    for (const options of [{ transposeB: true }, { transposeA: true, transposeB: true }]) {
+      using square = device.zeros([37, 37]);
+      const error = assertThrows(() => gemm(square, square, { ...options, innerWeights }), TensorError);
+      assertEquals(error.code, "unsupported");
+    }
+  },
+);
+
 testOnEachDevice("gemm() applies alpha and beta when it writes into a tensor", async (device) => {
   const [a, b] = [randomMatrix(63, 12, 3), randomMatrix(12, 65, 4)];
   await check(device, { a, b, transposeA: false, transposeB: true, alpha: -1.5, beta: 0.25 });

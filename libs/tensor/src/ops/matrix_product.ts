@@ -34,7 +34,7 @@ const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4 
 const LANES_32X8 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 1 }));
 const LANES_8X32 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 4 }));
 const TILED_128 = family((form) =>
-  gemmTiled(form, { rows: 128, columns: 128, depth: 8, rowsEach: 8, columnsEach: 8 })
+  gemmTiled(form, { rows: 128, columns: 128, depth: 16, rowsEach: 8, columnsEach: 8 })
 );
 const TILED_64 = family((form) =>
   gemmTiled(form, { rows: 64, columns: 64, depth: 16, rowsEach: 4, columnsEach: 4 })
