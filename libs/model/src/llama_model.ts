@@ -110,10 +110,6 @@ export class LlamaModel implements DifferentiableModel {
     return await generateGreedily(this.#decoder, prompts, deltas, options);
   }
 
-  get family(): string {
-    return this.#decoder.architecture.className;
-  }
-
   get layerReads(): readonly undefined[] {
     return new Array(this.config.layers).fill(undefined);
   }

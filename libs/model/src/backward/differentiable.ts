@@ -39,8 +39,6 @@ export const DEFAULT_KEEP_BYTES = 256 * 2 ** 20;
 
 /** A base model with a backward pass. */
 export interface DifferentiableModel extends BaseModel {
-  /** What `architectures` in `config.json` calls it. */
-  readonly family: string;
   /**
    * Which tokens are the rows of each residual stream of a {@linkcode Trace}, as {@linkcode Stage.reads} says it: all of a sequence, or
    * in an encoder-decoder those of the prompt for the encoder's layers, and the start token and the answer for the decoder's.

@@ -123,10 +123,6 @@ export class T5Model implements DifferentiableModel {
     return await generateT5(this.#layers, prompts, deltas, options);
   }
 
-  get family(): string {
-    return "T5ForConditionalGeneration";
-  }
-
   get layerReads(): readonly Stage["reads"][] {
     const { encoderLayers, decoderLayers } = this.config;
     return [...new Array(encoderLayers).fill("prompt"), ...new Array(decoderLayers).fill("answer")];
