@@ -77,11 +77,11 @@ export class LayerTape implements Tape {
     this.#values = own.use(folded.apply("value", this.#attentionInput));
     this.#context = own.use(decoder.attend(this.#queries, this.#keys, this.#values, places().spans));
     const attended = folded.apply("output", this.#context);
-    this.#rawAttended = decoder.writesPlainly("output") ? undefined : own.use(attended);
+    this.#rawAttended = architecture.norms.attentionOut ? own.use(attended) : undefined;
     this.#middle = own.use(this.#written("attentionOut", attended, stream));
     const mlpInput = own.use(decoder.norm(layer, "mlp", this.#middle));
     this.#mlp = own.use(new MlpTape(folded, mlpRoles(architecture), config.activation, mlpInput));
-    this.#rawMlp = decoder.writesPlainly("down") ? undefined : own.use(this.#mlp.output());
+    this.#rawMlp = architecture.norms.mlpOut ? own.use(this.#mlp.output()) : undefined;
   }
 
   /** Numbers that a tape keeps: for each token, and for the layer's weights with deltas. */

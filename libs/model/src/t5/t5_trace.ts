@@ -40,6 +40,7 @@ export class T5Trace implements Trace {
     const { config } = layers;
     const { prompts, answers } = splitAtAnswers(sequences, answerStarts, config.startToken);
     const batch = t5Batch(sequences.map(({ length }) => length), answerStarts);
+    // Counted through both stacks.
     const first = firstKept(blockSizes(layers, batch, deltas), keepBytes);
     const views = this.#owned.use(new Views(layers, batch));
 
