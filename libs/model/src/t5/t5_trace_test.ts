@@ -57,3 +57,19 @@ Deno.test("T5Model.trace() reads what the stages read, and leads gradients of th
     assertEquals([...moved], ["encoder.block.0"]);
   });
 });
+
+Deno.test("T5Model.trace() needs the memory of one block, not of all, when nothing is kept", async () => {
+  const peak = async (keepBytes: number) => {
+    let bytes = 0;
+    await withT5((opened, device) => {
+      const before = device.memory.bytes;
+      using trace = opened.trace([new Uint32Array(120)], new Map(), { keepBytes, answerStarts: [60] });
+      using output = device.zeros(trace.output.shape);
+      trace.backward({ output }, () => {});
+      bytes = device.memory.peakBytes - before;
+    });
+    return bytes;
+  };
+  const [little, much] = [await peak(0), await peak(Infinity)];
+  assert(little < 0.6 * much, `${little} bytes against ${much}, of four blocks`);
+});
