@@ -35,7 +35,7 @@ const KERNELS = [
   "registers_8x8",
   "registers_8x4",
   "lanes_16x32",
-  "lanes_32x32",
+  "lanes_8x16",
 ];
 
 /** Values around ±0.5 that repeat with a long period: quick to make, and no product is special. */

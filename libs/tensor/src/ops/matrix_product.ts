@@ -5,7 +5,14 @@ import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { foldGrid } from "../gpu/grid.ts";
 import type { Kernel } from "../gpu/kernel.ts";
 import { MAX_WORKGROUPS } from "../gpu/limits.ts";
-import { block, fitsBinding, isVec4Aligned, type MatrixView, windowOf } from "../gpu/matrix_view.ts";
+import {
+  block,
+  fitsBinding,
+  isVec4Aligned,
+  type MatrixView,
+  wholeMatrix,
+  windowOf,
+} from "../gpu/matrix_view.ts";
 import { GEMM_FORMS, type GemmForm, type GemmKernel, gemmParamValues } from "../kernels/gemm_interface.ts";
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import { gemmLanes, LANES } from "../kernels/gemm_lanes.ts";
@@ -18,6 +25,7 @@ import {
   queueMatrixUnitProduct,
   usesMatrixUnits,
 } from "./matrix_unit_product.ts";
+import { queueTranspose } from "./transpose.ts";
 
 /** One kernel template in all its forms. */
 type Family = ReadonlyMap<string, GemmKernel>;
@@ -29,10 +37,8 @@ function family(make: (form: GemmForm) => GemmKernel): Family {
 const REGISTERS_8X8 = family((form) => gemmRegisters(form, { rows: 8, vectors: 2 }));
 const REGISTERS_8X4 = family((form) => gemmRegisters(form, { rows: 8, vectors: 1 }));
 const REGISTERS_1X8 = family((form) => gemmRegisters(form, { rows: 1, vectors: 2 }));
-const LANES_32X32 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 4 }));
-const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4 }));
-const LANES_32X8 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 1 }));
-const LANES_8X32 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 4 }));
+const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4, depth: 1 }));
+const LANES_8X16 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 2, depth: 4 }));
 const TILED_128 = family((form) =>
   gemmTiled(form, { rows: 128, columns: 128, depth: 8, rowsEach: 8, columnsEach: 8 })
 );
@@ -50,7 +56,7 @@ const TILED_32 = family((form) =>
 /** A rule of the table below: the first whose condition holds decides. */
 interface Rule {
   readonly family: Family;
-  readonly when: (m: number, n: number) => boolean;
+  readonly when: (m: number, n: number, transposeB: boolean) => boolean;
 }
 
 const HARDWARE: readonly Rule[] = [
@@ -72,9 +78,7 @@ const TABLE: Readonly<Record<Exclude<DeviceClass, "cpu">, readonly Rule[]>> = {
 
 /** The same for software drivers whose subgroups are as wide as the lane kernels take them. */
 const SOFTWARE_WITH_LANES: readonly Rule[] = [
-  { family: LANES_8X32, when: (m) => m <= 8 },
-  { family: LANES_32X8, when: (_, n) => n <= 16 },
-  { family: LANES_32X32, when: (m, n) => m >= 256 && n >= 128 },
+  { family: LANES_8X16, when: (m, n, transposeB) => m <= 8 || n <= 16 || (transposeB && m < 64) },
   { family: LANES_16X32, when: () => true },
 ];
 
@@ -90,10 +94,8 @@ const LONGEST_RUN = 4096;
 /** Every kernel of matrix products, for the registry. */
 export const PRODUCT_KERNELS: readonly Kernel[] = [
   ...[
-    LANES_32X32,
     LANES_16X32,
-    LANES_32X8,
-    LANES_8X32,
+    LANES_8X16,
     REGISTERS_8X8,
     REGISTERS_8X4,
     REGISTERS_1X8,
@@ -129,6 +131,54 @@ export interface Product {
   readonly family?: string | undefined;
 }
 
+/**
+ * From where on products with lanes are faster, the copy included, when an operand whose neighbours lie along the inner index is
+ * transposed first. Rows a multiple of a page apart are the worst: they share the same few lines of the processor's cache.
+ */
+const LANES_TRANSPOSE = {
+  a: { columns: 128, strideMultiple: 1024, work: 2 ** 22 },
+  b: { rows: 64, work: 2 ** 22 },
+};
+
+/** Which operands of a product are to be transposed first. */
+function transposesFirst(
+  device: GpuDevice,
+  { a, c, transposeA, transposeB, family }: Product,
+  k: number,
+): { readonly a: boolean; readonly b: boolean } {
+  if (!usesLanes(device) || family !== undefined) return { a: false, b: false };
+  const work = c.rows * c.columns * k;
+  const { a: least, b } = LANES_TRANSPOSE;
+  return {
+    a: !transposeA && work >= least.work && c.columns >= least.columns &&
+      a.stride % least.strideMultiple === 0,
+    b: transposeB === true && work >= b.work && c.rows >= b.rows,
+  };
+}
+
+/** Queues a product after copies of those operands that are to be transposed first. */
+function queueTransposed(device: GpuDevice, product: Product, first: { a: boolean; b: boolean }): void {
+  const copy = (view: MatrixView) => {
+    const copied = wholeMatrix(device.empty([view.columns, view.rows]), "gemm");
+    queueTranspose(device, view, copied);
+    return copied;
+  };
+  const a = first.a ? copy(product.a) : undefined;
+  const b = !first.b ? undefined : a && sameView(product.a, product.b) ? a : copy(product.b);
+  queueProduct(device, {
+    ...product,
+    ...a ? { a, transposeA: true } : {},
+    ...b ? { b, transposeB: false } : {},
+  });
+  a?.tensor.dispose();
+  if (b !== a) b?.tensor.dispose();
+}
+
+function sameView(x: MatrixView, y: MatrixView): boolean {
+  return x.tensor === y.tensor && x.offset === y.offset && x.stride === y.stride && x.rows === y.rows &&
+    x.columns === y.columns;
+}
+
 /** Queues a matrix product. */
 export function queueProduct(device: GpuDevice, product: Product): void {
   const { a, b, c, transposeA = false, transposeB = false, lowerOnly = false } = product;
@@ -139,6 +189,8 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   if (tooLarge.length === 0 && usesMatrixUnits(device, [c.rows, c.columns, k], product.family)) {
     return queueMatrixUnitProduct(device, product, k);
   }
+  const first = transposesFirst(device, product, k);
+  if (first.a || first.b) return queueTransposed(device, product, first);
   const { tileRows, tileColumns } = chooseFamily(device, product).values().next().value!;
   const cutsRows = tooLarge.includes(c) || (tooLarge.includes(a) && !transposeA) ||
     c.rows > MAX_WORKGROUPS * tileRows;
@@ -190,21 +242,24 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   }
 }
 
-function chooseFamily(device: GpuDevice, { c, family }: Product): Family {
+/** True on software drivers whose subgroups are as wide as the lane kernels take them. */
+function usesLanes({ info, limits }: GpuDevice): boolean {
+  return info.class === "software" && limits.subgroupSize === LANES;
+}
+
+function chooseFamily(device: GpuDevice, { c, family, transposeB = false }: Product): Family {
   const named = family === undefined ? undefined : FAMILIES[family];
   if (named) return named;
-  const rules = device.info.class === "software" && device.limits.subgroupSize === LANES
+  const rules = usesLanes(device)
     ? SOFTWARE_WITH_LANES
     : TABLE[device.info.class as Exclude<DeviceClass, "cpu">];
-  return rules.find((rule) => rule.when(c.rows, c.columns))!.family;
+  return rules.find((rule) => rule.when(c.rows, c.columns, transposeB))!.family;
 }
 
 /** The kernel families by name, for tests and benchmarks. */
 export const FAMILIES: Readonly<Record<string, Family>> = {
-  lanes_32x32: LANES_32X32,
   lanes_16x32: LANES_16X32,
-  lanes_32x8: LANES_32X8,
-  lanes_8x32: LANES_8X32,
+  lanes_8x16: LANES_8X16,
   registers_8x8: REGISTERS_8X8,
   registers_8x4: REGISTERS_8X4,
   registers_1x8: REGISTERS_1X8,
