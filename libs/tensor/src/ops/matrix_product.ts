@@ -38,6 +38,7 @@ const REGISTERS_8X8 = family((form) => gemmRegisters(form, { rows: 8, vectors: 2
 const REGISTERS_8X4 = family((form) => gemmRegisters(form, { rows: 8, vectors: 1 }));
 const REGISTERS_1X8 = family((form) => gemmRegisters(form, { rows: 1, vectors: 2 }));
 const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4, depth: 1 }));
+const LANES_8X32 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 4, depth: 1 }));
 const LANES_8X16 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 2, depth: 4 }));
 const TILED_128 = family((form) =>
   gemmTiled(form, { rows: 128, columns: 128, depth: 8, rowsEach: 8, columnsEach: 8 })
@@ -78,6 +79,7 @@ const TABLE: Readonly<Record<Exclude<DeviceClass, "cpu">, readonly Rule[]>> = {
 
 /** The same for software drivers whose subgroups are as wide as the lane kernels take them. */
 const SOFTWARE_WITH_LANES: readonly Rule[] = [
+  { family: LANES_8X32, when: (m, n, transposeB) => m <= 8 && n > 16 && !transposeB },
   { family: LANES_8X16, when: (m, n, transposeB) => m <= 8 || n <= 16 || (transposeB && m < 64) },
   { family: LANES_16X32, when: () => true },
 ];
@@ -95,6 +97,7 @@ const LONGEST_RUN = 4096;
 export const PRODUCT_KERNELS: readonly Kernel[] = [
   ...[
     LANES_16X32,
+    LANES_8X32,
     LANES_8X16,
     REGISTERS_8X8,
     REGISTERS_8X4,
@@ -259,6 +262,7 @@ function chooseFamily(device: GpuDevice, { c, family, transposeB = false }: Prod
 /** The kernel families by name, for tests and benchmarks. */
 export const FAMILIES: Readonly<Record<string, Family>> = {
   lanes_16x32: LANES_16X32,
+  lanes_8x32: LANES_8X32,
   lanes_8x16: LANES_8X16,
   registers_8x8: REGISTERS_8X8,
   registers_8x4: REGISTERS_8X4,
