@@ -1,5 +1,5 @@
-import { gemm, type Tensor } from "@lora-loom/tensor";
-import { multiple, squaredNorm, throughDelta, weightedSquares } from "./algebra.ts";
+import { gemm, sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { multiple, throughDelta, weightedSquares } from "./algebra.ts";
 import type { Delta } from "./base_model.ts";
 import type { AdaptiveWeights } from "./options.ts";
 
@@ -25,19 +25,17 @@ export function outputEnergy(
 ): Tensor {
   using output = kind === "delta" && delta
     ? throughDelta(inputs, delta)
-    : gemm(inputs, baseWeight, { transposeB: true });
+    // The roundings of millions of outputs, to 11 bits, leave their sum of squares right to seven digits.
+    : gemm(inputs, baseWeight, { transposeB: true, precision: "f16" });
   if (kind === "full" && delta) throughDelta(inputs, delta, { into: output });
   return weightedSquares(output, rootWeights);
 }
 
-/** ‖W‖²_F of the same weight. */
-export async function weightEnergy(
-  { baseWeight, delta }: ExpertWeight,
-  kind: "full" | "delta",
-): Promise<number> {
+/** ‖W‖²_F of the same weight, `[1]`. */
+export function weightEnergy({ baseWeight, delta }: ExpertWeight, kind: "full" | "delta"): Tensor {
   using weight = kind === "delta" && delta ? gemm(delta.b, delta.a) : multiple(baseWeight, 1);
   if (kind === "full" && delta) gemm(delta.b, delta.a, { into: weight, beta: 1 });
-  return await squaredNorm(weight);
+  return sumOfSquares(weight);
 }
 
 /** λ_i = ‖W‖²_F / ‖D_i^½ X_i Wᵀ‖²_F; 1 for `none`, and where the output is zero. */

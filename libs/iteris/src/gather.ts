@@ -156,14 +156,18 @@ async function settleAdaptiveWeights(
   expertEnergies: readonly (readonly number[])[],
 ): Promise<void> {
   const kind = run.settings.adaptiveWeights;
+  const scalars = new Scalars();
   for (const [index, site] of sites.entries()) {
     for (const task of run.plan.tasks.keys()) {
       const key = weightKey(task, site);
       if (run.adaptiveWeights.has(key)) continue;
-      const energy = kind === "none" ? 1 : await weightEnergy(expertWeight(run, site, task), kind);
-      run.adaptiveWeights.set(key, adaptiveWeight(kind, energy, expertEnergies[index]![task]!));
+      const settle = (energy: number) =>
+        run.adaptiveWeights.set(key, adaptiveWeight(kind, energy, expertEnergies[index]![task]!));
+      if (kind === "none") settle(1);
+      else scalars.add(weightEnergy(expertWeight(run, site, task), kind), settle);
     }
   }
+  await scalars.settle();
 }
 
 function numberTable(rows: number, columns: number): number[][] {

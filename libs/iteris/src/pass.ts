@@ -1,11 +1,11 @@
 import { copyTo, disposeDeltas } from "./algebra.ts";
 import type { Delta, Deltas, Stage } from "./base_model.ts";
-import { gather, type Gathered, targetOf } from "./gather.ts";
+import { gather, type Gathered } from "./gather.ts";
 import { ErrorSums, type OutputErrors } from "./output_error.ts";
 import { placeProblem } from "./place.ts";
 import type { PlannedSite } from "./plan.ts";
 import type { SiteReport } from "./report.ts";
-import type { Run } from "./run_context.ts";
+import { baseWeightFor, type Run } from "./run_context.ts";
 import { Scalars } from "./scalars.ts";
 import { type SolvedSite, solveStage } from "./solve_stage.ts";
 import { type LoadedPair, TaskStream } from "./streams/task_stream.ts";
@@ -133,11 +133,17 @@ class ErrorTable {
     solved: Deltas,
   ): Promise<void> {
     const scalars = new Scalars();
-    for (const [index, site] of sites.entries()) {
-      using target = targetOf(run, site, task, pair);
-      this.#sums[index]![task]!.add(scalars, target, pair.merged.input, pair.rootWeights, {
-        stacked: site.stacked,
-        solution: solved.get(site.site.module)!,
+    const { drift, stream } = run.settings;
+    for (const [index, { site, deltas, stacked }] of sites.entries()) {
+      this.#sums[index]![task]!.add(scalars, {
+        site,
+        pair,
+        rootWeights: pair.rootWeights,
+        delta: deltas[task],
+        baseWeight: baseWeightFor(run, site.module),
+        target: { drift, stream },
+        stacked,
+        solution: solved.get(site.module)!,
         tasks: run.plan.tasks.length,
       });
     }
