@@ -10,12 +10,20 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { type Activations, type BaseModel, iteris, iterisPlus, type Stage } from "@lora-loom/iteris";
 import { add, type Device, kernelTimes, openDevice, sliceRows, type Tensor } from "@lora-loom/tensor";
-import { seeded } from "@lora-loom/testing";
+import { uniforms } from "@lora-loom/testing";
 
 const flags = parseArgs(Deno.args, {
   string: ["device", "layers", "rows", "tasks", "rank", "scale", "methods"],
   boolean: ["kernels"],
-  default: { device: "auto", layers: "2", rows: "25600", tasks: "2", rank: "8", scale: "1", methods: "iteris,iteris+" },
+  default: {
+    device: "auto",
+    layers: "2",
+    rows: "25600",
+    tasks: "2",
+    rank: "8",
+    scale: "1",
+    methods: "iteris,iteris+",
+  },
 });
 const [layers, scale, tasks, rank] = [flags.layers, flags.scale, flags.tasks, flags.rank].map(Number) as [
   number,
@@ -76,9 +84,8 @@ for (
 }
 
 function random(on: Device, rows: number, columns: number, seed: number, factor: number): Tensor {
-  const next = seeded(seed);
-  const values = new Float32Array(rows * columns);
-  for (let i = 0; i < values.length; i++) values[i] = factor * (2 * next() - 1);
+  const values = uniforms(rows * columns, seed);
+  for (let i = 0; i < values.length; i++) values[i]! *= factor;
   return on.upload(values, [rows, columns]);
 }
 

@@ -16,6 +16,7 @@ import {
   openDevice,
   type Tensor,
 } from "@lora-loom/tensor";
+import { uniforms } from "@lora-loom/testing";
 import { parseArgs } from "@std/cli/parse-args";
 
 /** A line of the table at the end. */
@@ -32,15 +33,6 @@ const rows: Row[] = [];
 function note(check: string, passed: boolean, detail: string): void {
   rows.push({ check, passed, detail });
   console.log(`${passed ? "ok" : "FAILED"}  ${check}: ${detail}`);
-}
-
-/** Pseudo-random values in (-1, 1). */
-function values(count: number, seed: number): Float32Array<ArrayBuffer> {
-  let state = seed;
-  return Float32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
 }
 
 /** The largest error of a product in units of its bound 2√k·2⁻²⁴·Σ|a||b|; NaN counts as infinite. */
@@ -75,7 +67,7 @@ async function checkFamily(kernel: string): Promise<void> {
   for (const [m, n, k] of [[132, 260, 72], [131, 259, 71], [5, 300, 33]] as const) {
     for (const transposeA of [false, true]) {
       for (const transposeB of [false, true]) {
-        const [a, b] = [values(m * k, 1), values(k * n, 2)];
+        const [a, b] = [uniforms(m * k, 1), uniforms(k * n, 2)];
         using left = device.upload(a, transposeA ? [k, m] : [m, k]);
         using right = device.upload(b, transposeB ? [n, k] : [k, n]);
         using product = gemm(left, right, { transposeA, transposeB, kernel });
@@ -121,7 +113,7 @@ async function checkMatrixUnits(): Promise<void> {
         const exponents = (count: number, seed: number) =>
           Array.from({ length: count }, (_, i) => ((i * 37 + seed) % 7 - 3) * 9);
         const [ea, eb] = [exponents(m, 1), exponents(n, 2)];
-        const [va, vb, vc] = [values(m * k, 1), values(k * n, 2), values(m * n, 3)];
+        const [va, vb, vc] = [uniforms(m * k, 1), uniforms(k * n, 2), uniforms(m * n, 3)];
         // In f16, factors that 11 bits hold, so that the same bound applies.
         const kept = precision === "f16" ? Math.f16round : Math.fround;
         const a = new Float32Array(m * k), b = new Float32Array(k * n);
@@ -181,7 +173,7 @@ async function checkGram(): Promise<void> {
       "columns",
     ]] as const
   ) {
-    const x = values(count * d, 3);
+    const x = uniforms(count * d, 3);
     const weights = Float32Array.from({ length: count }, (_, i) => 0.5 + (i % 7));
     using stored = device.upload(x, [count, d]);
     using rowWeights = device.upload(weights, [count]);
