@@ -66,7 +66,7 @@ async function runStage(
 
   const carried = applied.deltas === "solved" ? result.deltas : applied.deltas ?? NO_DELTAS;
   const isLast = stage.index === run.model.stages.length - 1;
-  const errors = new ErrorTable(sites.length, streams.length);
+  using errors = new ErrorTable(sites.length, streams.length);
   for (const [task, stream] of streams.entries()) {
     for (let chunk = 0; chunk < stream.length; chunk++) {
       run.signal?.throwIfAborted();
@@ -75,6 +75,7 @@ async function runStage(
       if (!isLast) await stream.advance(chunk, stage, pair, carried);
     }
   }
+  await errors.settle();
   result.sites.push(...reports.map((report, site) => withErrors(report, errors.of(site))));
 }
 
@@ -118,8 +119,9 @@ async function solve(
 }
 
 /** Output errors by site and task. */
-class ErrorTable {
+class ErrorTable implements Disposable {
   readonly #sums: ErrorSums[][];
+  readonly #scalars = new Scalars();
 
   constructor(sites: number, tasks: number) {
     this.#sums = Array.from({ length: sites }, () => Array.from({ length: tasks }, () => new ErrorSums()));
@@ -132,10 +134,9 @@ class ErrorTable {
     pair: LoadedPair,
     solved: Deltas,
   ): Promise<void> {
-    const scalars = new Scalars();
     const { drift, stream } = run.settings;
     for (const [index, { site, deltas, stacked }] of sites.entries()) {
-      this.#sums[index]![task]!.add(scalars, {
+      this.#sums[index]![task]!.add(this.#scalars, {
         site,
         pair,
         rootWeights: pair.rootWeights,
@@ -147,11 +148,20 @@ class ErrorTable {
         tasks: run.plan.tasks.length,
       });
     }
-    await scalars.settle();
+    await this.#scalars.settleSome();
+  }
+
+  /** Waits for what was added. */
+  settle(): Promise<void> {
+    return this.#scalars.settle();
   }
 
   of(site: number): OutputErrors[] {
     return this.#sums[site]!.map((sums) => sums.errors());
+  }
+
+  [Symbol.dispose](): void {
+    this.#scalars[Symbol.dispose]();
   }
 }
 
