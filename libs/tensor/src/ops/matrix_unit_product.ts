@@ -84,7 +84,7 @@ export const MATRIX_UNIT_KERNELS: readonly Kernel[] = [
 const RUN: Readonly<Record<ProductPrecision, number>> = { f32: 512, f16: 2 ** 16 };
 
 /** Shorter inner lengths, fewer rows or columns, and products of less work than this are left to other kernels: packing would cost more than it saves. */
-const LEAST = { inner: 128, side: 64, work: 2 ** 31 };
+export const LEAST_ON_MATRIX_UNITS = { inner: 128, rows: 64, columns: 64, work: 2 ** 31 };
 
 /** Workgroups that keep the largest GPUs with such units busy. */
 const BUSY = 132;
@@ -98,20 +98,10 @@ const PACK_BYTES = 2 ** 28;
 /** Name of these kernels among the families of products. */
 export const MATRIX_UNITS = "matrix_units";
 
-/**
- * Whether a product goes to the matrix units: where that was asked for, and by itself where the device has them and they are worth it.
- *
- * @param family what was asked for, if anything
- */
-export function usesMatrixUnits(
-  device: GpuDevice,
-  [m, n, k]: readonly [number, number, number],
-  family: string | undefined,
-): boolean {
-  if (family !== undefined) return family === MATRIX_UNITS;
+/** Whether a device has the matrix units that these kernels use. */
+export function offersMatrixUnits(device: GpuDevice): boolean {
   return device.info.class === "tensor" && device.features.has("chromium-experimental-subgroup-matrix") &&
-    device.limits.subgroupSize === SUBGROUP &&
-    k >= LEAST.inner && Math.min(m, n) >= LEAST.side && m * n * k >= LEAST.work;
+    device.limits.subgroupSize === SUBGROUP;
 }
 
 /** An operand that is to be packed: its rows are those of op(A), or the columns of op(B). */
