@@ -15,7 +15,9 @@ import { applyLinear } from "./linear.ts";
 import { activate } from "./ops/activation.ts";
 import { attention } from "./ops/attention.ts";
 import { layerNorm } from "./ops/layer_norm.ts";
+import { layerNormBackward } from "./ops/layer_norm_backward.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
+import { rmsNormBackward } from "./ops/rms_norm_backward.ts";
 import { rotary, type RotaryOptions } from "./ops/rotary.ts";
 import { gatherRows } from "./ops/rows.ts";
 import { siluMul } from "./ops/silu_mul.ts";
@@ -66,6 +68,16 @@ export class Decoder implements Disposable {
     return this.#normalised(x, this.weights.finalNorm, this.weights.finalNormBias);
   }
 
+  /** Adds to `into` the gradient at what a layer's norm read, from the one at what it gave. */
+  normBackward(layer: number, role: NormRole, read: Tensor, gradient: Tensor, into: Tensor): void {
+    this.#backThroughNorm(read, this.weights.layer(layer).norms[role]!, gradient, into);
+  }
+
+  /** The same of the final norm. */
+  finalNormBackward(read: Tensor, gradient: Tensor, into: Tensor): void {
+    this.#backThroughNorm(read, this.weights.finalNorm, gradient, into);
+  }
+
   /** x Wᵀ of a layer's module with its bias and delta, `[rows, in] → [rows, out]`; added to `into` if that is given. */
   linear(layer: number, role: LinearRole, x: Tensor, deltas: Deltas, into?: Tensor): Tensor {
     const module = this.weights.layer(layer).linears[role]!;
@@ -102,9 +114,15 @@ export class Decoder implements Disposable {
     return this.#rotated(layer, "key", x, positions, deltas);
   }
 
-  /** Rotates the heads of `x` as a layer does, to the given position of each row (u32 `[rows]`), or back. */
+  /**
+   * The heads of `x`, which it takes over, rotated as a layer does to the given position of each row (u32 `[rows]`), or back; as they are
+   * where positions are learned.
+   */
   rotate(layer: number, x: Tensor, positions: Tensor, options: RotaryOptions = {}): Tensor {
-    return rotary(x, positions, this.#anglesOf(layer)!.table, options);
+    const angles = this.#anglesOf(layer);
+    if (!angles) return x;
+    using straight = x;
+    return rotary(straight, positions, angles.table, options);
   }
 
   /** Attention of query rows to the spans of key and value rows they see (u32 `[rows, 2]`). */
@@ -150,6 +168,11 @@ export class Decoder implements Disposable {
   #normalised(x: Tensor, gain: Tensor, bias: Tensor | undefined): Tensor {
     const { normEpsilon } = this.config;
     return bias ? layerNorm(x, gain, bias, normEpsilon) : rmsNorm(x, gain, normEpsilon);
+  }
+
+  #backThroughNorm(read: Tensor, gain: Tensor, gradient: Tensor, into: Tensor): void {
+    const backward = this.architecture.normKind === "layer" ? layerNormBackward : rmsNormBackward;
+    backward(read, gain, gradient, this.config.normEpsilon, into);
   }
 
   /** Nothing where positions are learned. */

@@ -16,10 +16,10 @@ import { decoderStages, firstRoles, LAYER_STAGES } from "./decoder_stages.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
 import { DecoderTrace } from "./backward/decoder_trace.ts";
 import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
-import { missingBackward } from "./backward/missing_backward.ts";
 import { generateGreedily } from "./generate.ts";
 import { disposableOnce, Holds } from "./holds.ts";
 import { NO_HOLD, type Residency } from "./residency.ts";
+import { softCapBackward } from "./ops/soft_cap.ts";
 import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
@@ -125,16 +125,8 @@ export class LlamaModel implements DifferentiableModel {
     return await generateGreedily(this.#decoder, prompts, deltas, options, this.#keyValueBytes);
   }
 
-  get family(): string {
-    return this.#decoder.architecture.className;
-  }
-
-  get missingBackward(): string | undefined {
-    return missingBackward(this.#decoder.architecture, this.config);
-  }
-
-  get layerCount(): number {
-    return this.config.layers;
+  get layerReads(): readonly undefined[] {
+    return new Array(this.config.layers).fill(undefined);
   }
 
   trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {
@@ -158,8 +150,10 @@ export class LlamaModel implements DifferentiableModel {
     return this.#decoder.logits(output);
   }
 
-  readOutBackward(gradient: Tensor): Tensor {
-    return gemm(gradient, this.#decoder.weights.head);
+  readOutBackward(gradient: Tensor, logits: Tensor): Tensor {
+    const { outputSoftCap } = this.config;
+    using before = outputSoftCap === undefined ? undefined : softCapBackward(gradient, logits, outputSoftCap);
+    return gemm(before ?? gradient, this.#decoder.weights.head);
   }
 
   checkDeltas(deltas: Deltas): void {
