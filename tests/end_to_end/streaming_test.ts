@@ -112,6 +112,18 @@ for (
   });
 }
 
+Deno.test("eval gives the same accuracy with streamed weights", async () => {
+  const accuracy = async (weights: string) => {
+    const task = `${EXAMPLE}/tasks/language.test.jsonl`;
+    const model = ["--model", `${EXAMPLE}/base`, "--adapter", `${EXAMPLE}/adapters/language`];
+    const flags = ["--limit", "12", "--device", "software", "--weights", weights];
+    return (await runJson<{ mean: number }>(["eval", ...model, "--data", task, ...flags])).mean;
+  };
+  const resident = await accuracy("resident");
+  assertGreater(resident, 0.5);
+  assertEquals(await accuracy("streamed"), resident);
+});
+
 for (const change of [{ parameters: { samples: 2, metric: "output" } }, { refine: { steps: 3 } }]) {
   Deno.test(`merge refuses ${JSON.stringify(change)} where weights are streamed, before it runs anything`, async () => {
     await withFolder(async (folder) => {

@@ -1,5 +1,5 @@
-import { DEVICE_CHOICES, type DeviceChoice, MergeError } from "@lora-loom/merge";
-import { openModel, openTokenizer } from "@lora-loom/model";
+import { DEVICE_CHOICES, type DeviceChoice, MergeError, WEIGHT_CHOICES } from "@lora-loom/merge";
+import { openModel, openTokenizer, type ResidencyChoice } from "@lora-loom/model";
 import { openDevice } from "@lora-loom/tensor";
 import type { Command } from "../command.ts";
 import {
@@ -51,6 +51,13 @@ export const evalCommand: Command = {
       choices: DEVICE_CHOICES,
       help: `where to compute: ${DEVICE_CHOICES.join(", ")}`,
     },
+    {
+      name: "weights",
+      type: "string",
+      value: "WHERE",
+      choices: WEIGHT_CHOICES,
+      help: `where the model's weights are between uses: ${WEIGHT_CHOICES.join(", ")}`,
+    },
   ],
   examples: [
     [
@@ -71,7 +78,8 @@ export const evalCommand: Command = {
     const maxNewTokens = wholeNumber("max-new-tokens", flags.string("max-new-tokens"));
     const tokenizer = await openTokenizer(directory);
     await using device = await openDevice({ device: (flags.string("device") ?? "auto") as DeviceChoice });
-    using model = await openModel(device, directory);
+    const residency = (flags.string("weights") ?? "auto") as ResidencyChoice;
+    using model = await openModel(device, directory, { residency });
     const setting: Setting = { device, model, tokenizer, tasks, maxNewTokens, terminal };
     const paths = flags.list("adapter");
     const scores = paths.length === 0 ? await scoreAll(setting, BASE_ALONE, new Map()) : [];

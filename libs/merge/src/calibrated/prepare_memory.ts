@@ -1,14 +1,8 @@
 import { defaultHostSolverLimit } from "@lora-loom/iteris";
-import {
-  chooseResidency,
-  openTokenizer,
-  readModelShapes,
-  type Residency,
-  type StoredModelShapes,
-} from "@lora-loom/model";
-import { MergeError } from "../errors.ts";
+import { chooseResidency, openTokenizer, readModelShapes, type Residency } from "@lora-loom/model";
+import { requireResidentWeights } from "../memory/gradients.ts";
 import { deviceTraits, thisMachine } from "../memory/machine.ts";
-import { gib, type MemoryPlan, planMemory } from "../memory/plan_memory.ts";
+import { type MemoryPlan, planMemory } from "../memory/plan_memory.ts";
 import type { AnsweredPrompts, TaskTokens, Workload } from "../memory/workload.ts";
 import type { ModelJob, Parameters } from "../methods/method.ts";
 import { answerBatch } from "./answers.ts";
@@ -21,19 +15,15 @@ const BASELINES = 3;
 /**
  * Says what the merge will need and lays out its memory, from headers and texts alone.
  *
- * @throws {MergeError} `not_enough_device_memory`, `not_enough_host_memory`, `not_enough_scratch`; as {@linkcode readModelShapes} does
+ * @throws {MergeError} `not_enough_device_memory`, `not_enough_host_memory`, `not_enough_scratch`, `weights_streamed`; as
+ *   {@linkcode readModelShapes} does
  */
 export async function prepareMemory(job: ModelJob, splits: readonly CalibrationSplit[]): Promise<MemoryPlan> {
   const { device, baseModel, memory } = job;
   const base = await readModelShapes(baseModel!);
   const auto = chooseResidency("auto", device, base.parameters);
-  const gradients = gradientsFor(job);
-  if (
-    gradients &&
-    (memory.weights === "auto" && memory.deviceGib === undefined ? auto : memory.weights) === "streamed"
-  ) {
-    throw weightsStreamed(gradients, base, job);
-  }
+  const needsGradients = job.parameters.metric === "output";
+  if (needsGradients) requireResidentWeights("metric: output", device, base, memory, baseModel!);
   const residency = memory.weights === "auto" ? auto : memory.weights;
   const work: Workload = {
     base,
@@ -45,33 +35,10 @@ export async function prepareMemory(job: ModelJob, splits: readonly CalibrationS
     residency,
     device: deviceTraits(device, defaultHostSolverLimit(device)),
   };
-  const streamable = base.streamable && gradients === undefined;
+  const streamable = base.streamable && !needsGradients;
   const plan = planMemory(work, memory, thisMachine(), { streamable, where: baseModel! });
   job.announce(plan.needs, plan.residency);
   return plan;
-}
-
-/** What goes back through the model, if anything does. */
-function gradientsFor({ parameters, refines }: ModelJob): string | undefined {
-  if (parameters.metric === "output") return "parameters.metric: output";
-  return refines ? "refine" : undefined;
-}
-
-function weightsStreamed(
-  gradients: string,
-  { parameters }: StoredModelShapes,
-  { device, baseModel }: ModelJob,
-): MergeError {
-  const { elementBytes } = deviceTraits(device, 0);
-  return new MergeError(
-    "weights_streamed",
-    `${gradients} needs gradients, and these need all weights on the device at once: ${
-      gib(elementBytes * parameters)
-    }; ` +
-      "streamed weights are there a stage at a time",
-    `leave ${gradients} out, or set memory.weights to resident where the device has that much`,
-    baseModel,
-  );
 }
 
 function factorElements({ plan }: ModelJob): Pick<Workload, "adapterElements" | "mergedElements"> {

@@ -1,7 +1,6 @@
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { MergedFactors, ModelMethod } from "../methods/method.ts";
 import type { PlannedModule } from "../plan/plan.ts";
-import { asksForRefinement } from "../recipe/recipe.ts";
 import type { DeltaFigures, ModuleFigures } from "../report/figures.ts";
 import { measureDeltas } from "./measure_deltas.ts";
 import { disposeFactors, readModule, uploadModule } from "./module_reader.ts";
@@ -22,7 +21,6 @@ export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<Me
       baseModel: recipe.baseModel,
       parameters: recipe.parameters,
       memory: recipe.memory,
-      refines: asksForRefinement(recipe),
       seed: recipe.seed,
       signal,
       progress(step) {

@@ -10,11 +10,13 @@ import {
   servingReport,
   stageDirectory,
 } from "@lora-loom/formats";
+import { readModelShapes } from "@lora-loom/model";
 import { type Device, openDevice, type OpenDeviceOptions } from "@lora-loom/tensor";
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { Method, MethodOutcome } from "../methods/method.ts";
 import { METHODS } from "../methods/registry.ts";
 import { type Plan, planMerge } from "../plan/plan.ts";
+import { requireResidentWeights } from "../memory/gradients.ts";
 import { asksForRefinement, type Recipe } from "../recipe/recipe.ts";
 import { type ModuleFigures, qualityOf } from "../report/figures.ts";
 import { writeReports } from "../report/write_reports.ts";
@@ -163,6 +165,9 @@ function mergeWith(run: MergeRun): Promise<MergedModules> {
 
 /** Merges into memory, refines, and writes what comes out. */
 async function mergeAndRefine(run: MergeRun): Promise<RefinedMerge> {
+  const { recipe: { baseModel, memory }, device } = run;
+  // Before the merge rather than after it.
+  requireResidentWeights("refine", device, await readModelShapes(baseModel!), memory, baseModel!);
   const collected = new CollectingWriter();
   const merged = await mergeWith({ ...run, writer: collected });
   const refined = await run.watch.time("compute", () => refineMerge(run, merged, collected.factors));

@@ -111,8 +111,6 @@ export interface ModelJob {
   readonly baseModel: string | undefined;
   readonly parameters: Parameters;
   readonly memory: MemoryChoice;
-  /** Whether the merge is refined afterwards. */
-  readonly refines: boolean;
   readonly seed: number;
   readonly signal: AbortSignal | undefined;
   /** Tells the user what is going on, such as `{ stage: "capture", done: 3, total: 12 }`. */
