@@ -8,7 +8,7 @@ import type { DeviceTraits } from "./workload.ts";
 /** What this machine has to offer now: what the process holds already counts as free to it. */
 export function thisMachine(): Machine {
   return {
-    freeHostBytes: availableBytes() + process.memoryUsage.rss(),
+    freeHostBytes: Math.min(availableBytes(), leftInGroup()) + process.memoryUsage.rss(),
     freeScratchBytes: scratchBytes(),
   };
 }
@@ -22,6 +22,19 @@ function availableBytes(): number {
     // Other systems: below.
   }
   return freemem();
+}
+
+/** What a container's limit leaves, where there is one (control groups, version 2). */
+function leftInGroup(): number {
+  try {
+    const [most, current] = ["max", "current"].map((name) =>
+      Number(readFileSync(`/sys/fs/cgroup/memory.${name}`, "utf8"))
+    );
+    // Without a limit the file says "max".
+    return Number.isFinite(most) ? most! - current! : Infinity;
+  } catch {
+    return Infinity;
+  }
 }
 
 function scratchBytes(): number {
