@@ -21,6 +21,7 @@ import { forwardHolding } from "./run_forward.ts";
 import { exampleModel } from "./test_support/example_model.ts";
 import { openFamily } from "./test_support/family_fixture.ts";
 import { randomModel, SMALL_CONFIG, writeModel } from "./test_support/random_model.ts";
+import { WeightReader } from "./weight_reader.ts";
 import { openSoftwareDevice } from "./test_support/software_device.ts";
 
 const TINY_LLAMA = exampleModel("tiny-llama");
@@ -42,6 +43,8 @@ async function withDevices(body: (device: Device) => Promise<void>): Promise<voi
 }
 
 const EOS = 2;
+/** No token ends a completion. */
+const UNENDING = { maxNewTokens: 3, eos: [] };
 
 async function outputsOf(device: Device, model: BaseModel, deltas: Deltas) {
   using logits = await forwardHolding(model, SEQUENCES, deltas);
@@ -115,6 +118,31 @@ Deno.test("a streamed model decodes prompts in groups where their keys and value
   // Eight tokens of 4 layers' keys and values, 2 · 128 numbers of 8 bytes each: room for one prompt.
   assertEquals(await completionsWith(8 * 4 * 2 * 128 * 8), await completionsWith(2 ** 30));
 });
+
+Deno.test("a streamed model reads every matrix once a token, however many prompts there are", async () => {
+  const prompts = Array.from({ length: 12 }, (_, index) => Uint32Array.of(1, 5 + index, 900));
+  const one = await readsOf((model) => model.generate(prompts.slice(0, 1), new Map(), UNENDING));
+  const twelve = await readsOf((model) => model.generate(prompts, new Map(), UNENDING));
+  // Three tokens, each from seven matrices of four layers and the head.
+  assertEquals([one, twelve], [3 * (4 * 7 + 1), 3 * (4 * 7 + 1)]);
+});
+
+/** How many matrices are read. */
+async function readsOf(work: (model: BaseModel) => Promise<unknown>): Promise<number> {
+  using model = await openModel(new CpuDevice(), TINY_LLAMA.base, { residency: "streamed" });
+  const { read } = WeightReader.prototype;
+  let reads = 0;
+  WeightReader.prototype.read = function (...args) {
+    reads++;
+    return read.apply(this, args);
+  };
+  try {
+    await work(model);
+  } finally {
+    WeightReader.prototype.read = read;
+  }
+  return reads;
+}
 
 Deno.test("BaseModel.hold() keeps weights until the last holder lets go", async () => {
   await using device = await openSoftwareDevice();
