@@ -3,7 +3,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
-import { randomMatrix, wideMatrix } from "../test_support/matrices.ts";
+import { products, randomMatrix, transposed, wideMatrix } from "../test_support/matrices.ts";
 import { type ProductCase, runProduct } from "../test_support/product_cases.ts";
 import { cast } from "./cast.ts";
 import { gemm } from "./gemm.ts";
