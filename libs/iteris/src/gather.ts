@@ -150,6 +150,11 @@ function weightKey(task: number, { site }: PlannedSite): string {
   return `${task} ${site.module}`;
 }
 
+/** Makes λ_i of a task at a site known, so that it is not looked for. */
+export function keepAdaptiveWeight(run: Run, task: number, site: PlannedSite, value: number): void {
+  run.adaptiveWeights.set(weightKey(task, site), value);
+}
+
 async function settleAdaptiveWeights(
   run: Run,
   sites: readonly PlannedSite[],
@@ -161,7 +166,7 @@ async function settleAdaptiveWeights(
       const key = weightKey(task, site);
       if (run.adaptiveWeights.has(key)) continue;
       const energy = kind === "none" ? 1 : await weightEnergy(expertWeight(run, site, task), kind);
-      run.adaptiveWeights.set(key, adaptiveWeight(kind, energy, expertEnergies[index]![task]!));
+      keepAdaptiveWeight(run, task, site, adaptiveWeight(kind, energy, expertEnergies[index]![task]!));
     }
   }
 }
