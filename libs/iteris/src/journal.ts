@@ -1,3 +1,4 @@
+import type { Stage } from "./base_model.ts";
 import type { SiteReport } from "./report.ts";
 
 /** A factor in host memory, to the bit what it is on the device. */
@@ -23,11 +24,10 @@ export interface Journal {
    * Whether a stage was solved before.
    *
    * @param pass from 1
-   * @param stage its index
    */
-  holds(pass: number, stage: number): boolean;
+  holds(pass: number, stage: Stage): boolean;
   /** What was recorded of a stage that it holds. */
-  replay(pass: number, stage: number): Promise<SolvedStage>;
+  replay(pass: number, stage: Stage): Promise<SolvedStage>;
   /** Takes a stage with adapted modules when it is done. Stages come in order, pass after pass. */
-  record(pass: number, stage: number, solved: SolvedStage): Promise<void>;
+  record(pass: number, stage: Stage, solved: SolvedStage): Promise<void>;
 }

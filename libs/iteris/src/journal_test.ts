@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { Stage } from "./base_model.ts";
 import type { HostMatrix, Journal, SolvedStage } from "./journal.ts";
 import type { Merged } from "./run.ts";
 import { testOnEachDevice } from "./test_support/devices.ts";
@@ -21,18 +22,18 @@ class MemoryJournal implements Journal {
 
   constructor(readonly stages = new Map<string, SolvedStage>(), readonly diesAt = Infinity) {}
 
-  holds(pass: number, stage: number): boolean {
-    return this.stages.has(`${pass} ${stage}`);
+  holds(pass: number, { index }: Stage): boolean {
+    return this.stages.has(`${pass} ${index}`);
   }
 
-  replay(pass: number, stage: number): Promise<SolvedStage> {
-    return Promise.resolve(this.stages.get(`${pass} ${stage}`)!);
+  replay(pass: number, { index }: Stage): Promise<SolvedStage> {
+    return Promise.resolve(this.stages.get(`${pass} ${index}`)!);
   }
 
-  record(pass: number, stage: number, solved: SolvedStage): Promise<void> {
-    assert(!this.holds(pass, stage), `stage ${stage} of pass ${pass} was solved twice`);
-    this.recorded.push(`${pass} ${stage}`);
-    this.stages.set(`${pass} ${stage}`, solved);
+  record(pass: number, { index }: Stage, solved: SolvedStage): Promise<void> {
+    assert(!this.stages.has(`${pass} ${index}`), `stage ${index} of pass ${pass} was solved twice`);
+    this.recorded.push(`${pass} ${index}`);
+    this.stages.set(`${pass} ${index}`, solved);
     return this.stages.size === this.diesAt ? Promise.reject(new PowerCut()) : Promise.resolve();
   }
 }

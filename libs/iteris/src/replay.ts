@@ -8,8 +8,8 @@ import type { Run } from "./run_context.ts";
 /** How many stages of a pass, from the first one on, the journal makes unnecessary to solve. */
 export function stagesKnown({ journal, model, plan }: Run, pass: number): number {
   if (!journal) return 0;
-  const firstOpen = model.stages.find(({ index }) =>
-    plan.sites.get(index)!.length > 0 && !journal.holds(pass, index)
+  const firstOpen = model.stages.find((stage) =>
+    plan.sites.get(stage.index)!.length > 0 && !journal.holds(pass, stage)
   );
   return firstOpen?.index ?? model.stages.length;
 }
@@ -18,11 +18,11 @@ export function stagesKnown({ journal, model, plan }: Run, pass: number): number
 export async function replayStage(
   run: Run,
   pass: number,
-  { index }: Stage,
+  stage: Stage,
 ): Promise<{ readonly deltas: Deltas; readonly sites: readonly SiteReport[] }> {
-  const sites = run.plan.sites.get(index)!;
+  const sites = run.plan.sites.get(stage.index)!;
   if (sites.length === 0) return { deltas: new Map(), sites: [] };
-  const solved = await run.journal!.replay(pass, index);
+  const solved = await run.journal!.replay(pass, stage);
   for (const [position, site] of sites.entries()) {
     solved.sites[position]!.tasks.forEach(({ adaptiveWeight }, task) =>
       keepAdaptiveWeight(run, task, site, adaptiveWeight)
@@ -38,7 +38,7 @@ export async function replayStage(
 export async function recordStage(
   { journal, device }: Run,
   pass: number,
-  { index }: Stage,
+  stage: Stage,
   solved: Deltas,
   sites: readonly SiteReport[],
 ): Promise<void> {
@@ -52,5 +52,5 @@ export async function recordStage(
     deltas.set(module, { a: await download(a), b: await download(b) });
   }
   const record: SolvedStage = { deltas, sites };
-  await journal.record(pass, index, record);
+  await journal.record(pass, stage, record);
 }

@@ -128,7 +128,10 @@ export const SCHEMAS = {
   }),
   Progress: {
     ...object({
-      type: { enum: ["start", "stage", "module", "finish"] },
+      type: { enum: ["start", "note", "stage", "module", "finish"] },
+      "code?": string,
+      "message?": string,
+      "where?": string,
       "modules?": integer,
       "rank?": integer,
       "device?": string,

@@ -210,6 +210,7 @@ export class MergeQueue {
   /** Progress without the server's paths. */
   #shown(event: MergeProgress): MergeProgress {
     const { hide } = this.#parts;
+    if (event.type === "note") return { ...event, message: hide(event.message), where: hide(event.where) };
     if (event.type !== "start") return event;
     return {
       ...event,

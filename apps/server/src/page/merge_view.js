@@ -102,6 +102,8 @@ function progressView() {
       if (event.type === "start") {
         line.textContent = `${plural(event.modules, "module")} at rank ${event.rank} on ${event.device}`;
         weave(0, event.modules);
+      } else if (event.type === "note") {
+        line.textContent = event.message;
       } else if (event.type === "stage") {
         bar.value = event.total > 0 ? event.done / event.total : 0;
         line.textContent = `${event.stage}: ${event.done} of ${event.total}`;

@@ -1,7 +1,15 @@
-import { type Merged, type MergeRequest, type Sequence, splice, type Task } from "@lora-loom/iteris";
+import {
+  type Journal,
+  type Merged,
+  type MergeRequest,
+  type Sequence,
+  splice,
+  type Task,
+} from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { MethodOutcome, ModelJob } from "../methods/method.ts";
+import type { StepJournal } from "../resume/step_journal.ts";
 import { seededRandom } from "./seeded_random.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
@@ -12,16 +20,31 @@ import { type Expert, openSession, type Session } from "./session.ts";
 import { siteFigures } from "./site_figures.ts";
 import { summedDeltas } from "./summed_deltas.ts";
 
+/** What a merge works with from its beginning to its end. */
+interface Work {
+  readonly job: ModelJob;
+  readonly session: Session;
+  readonly journal: StepJournal;
+}
+
+/** What a solve knows besides its request. */
+export interface SolveContext extends Pick<Work, "job" | "session"> {
+  readonly candidate: Candidate;
+  /**
+   * The journal of one run of the solver.
+   *
+   * @param part what the names of its steps begin with, where there are several runs under the same settings
+   */
+  journal(part?: string): Journal;
+}
+
 /** Solves for one merged adapter under given settings; the only thing in which `iteris` and `iteris+` differ here. */
-export type Solve = (
-  request: MergeRequest<never>,
-  candidate: Candidate,
-  job: ModelJob,
-  session: Session,
-) => Promise<Merged>;
+export type Solve = (request: MergeRequest<never>, context: SolveContext) => Promise<Merged>;
 
 /** Calibration data of one expert. */
 interface TaskData {
+  /** Position in the recipe. */
+  readonly index: number;
   readonly expert: Expert;
   readonly sequences: readonly Sequence[];
   /** Prompts among them, from which splices are made. */
@@ -41,12 +64,13 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
   const splits = await readSplits(job);
   throwIfCancelled(signal);
   using session = await openSession(job);
-  const { tasks, heldOut } = await prepare(job, session, splits);
+  const work: Work = { job, session, journal: await job.journal() };
+  const { tasks, heldOut } = await prepare(work, splits);
   const best = parameters.tune === "agreement"
-    ? await tune(job, session, tasks, heldOut, solve)
-    : await attempt(job, session, tasks, heldOut, solve, givenCandidate(parameters));
+    ? await tune(work, tasks, heldOut, solve)
+    : await attempt(work, tasks, heldOut, solve, givenCandidate(parameters));
   try {
-    const outcome = await outcomeOf(job, session, heldOut, best);
+    const outcome = await outcomeOf(work, heldOut, best);
     for (const site of best.merged.report.sites) {
       const { a, b } = best.merged.deltas.get(site.module)!;
       await job.write(site.module, { a, b, figures: siteFigures(site) });
@@ -82,8 +106,7 @@ async function readSplits({ adapters, parameters }: ModelJob): Promise<Splits> {
 }
 
 async function prepare(
-  { parameters, signal, progress }: ModelJob,
-  session: Session,
+  { job: { parameters, signal, progress }, session, journal }: Work,
   splits: Splits,
 ): Promise<{ readonly tasks: readonly TaskData[]; readonly heldOut: readonly HeldOutTask[] }> {
   const maxNewTokens = parameters.max_new_tokens as number;
@@ -92,9 +115,16 @@ async function prepare(
   for (const [index, expert] of session.experts.entries()) {
     progress({ stage: `answers of ${expert.name}`, done: index, total: session.experts.length });
     const { calibration, heldOut: texts } = splits[index]!;
-    const sequences = await calibrationSequences(session, calibration, expert.deltas, maxNewTokens, signal);
-    tasks.push({ expert, sequences, prompts: promptsOf(session, calibration) });
-    heldOut.push(await heldOutTask(session, expert, texts, maxNewTokens, signal));
+    const sequences = await journal.recall(
+      `answers of adapter ${index + 1}`,
+      () => calibrationSequences(session, calibration, expert.deltas, maxNewTokens, signal),
+    );
+    tasks.push({ index, expert, sequences, prompts: promptsOf(session, calibration) });
+    const kept = await journal.recall(
+      `answers of adapter ${index + 1} to prompts kept out`,
+      () => heldOutTask(session, expert, texts, maxNewTokens, signal),
+    );
+    heldOut.push(kept);
   }
   return { tasks, heldOut };
 }
@@ -105,16 +135,16 @@ function promptsOf({ tokenizer }: Session, rows: readonly CalibrationRow[]): Uin
 
 /** One merge under one candidate's settings, and its agreement. */
 async function attempt(
-  job: ModelJob,
-  session: Session,
+  work: Work,
   data: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
   solve: Solve,
   candidate: Candidate,
   label = "",
 ): Promise<Tried> {
+  const { job, session, journal } = work;
   const tasks: Task[] = [];
-  for (const task of data) tasks.push(await solverTask(job, session, task, candidate.splices));
+  for (const task of data) tasks.push(await solverTask(work, task, candidate.splices));
   const merged = await solve(
     {
       device: job.device,
@@ -123,45 +153,45 @@ async function attempt(
       progress: ({ stage, done, total }) => job.progress({ stage: `${label}${stage}`, done, total }),
       ...(job.signal ? { signal: job.signal } : {}),
     },
-    candidate,
-    job,
-    session,
+    { candidate, job, session, journal: (part = "") => journal.stages(`${label}${part}`) },
   );
   try {
     job.progress({ stage: `${label}agreement`, done: 0, total: 1 });
-    return {
-      candidate,
-      merged,
-      agreement: await measureAgreement(session, heldOut, merged.deltas, job.signal),
-    };
+    const agreement = await journal.recall(
+      `${label}agreement`,
+      () => measureAgreement(session, heldOut, merged.deltas, job.signal),
+    );
+    return { candidate, merged, agreement };
   } catch (error) {
     disposeDeltas(merged.deltas);
     throw error;
   }
 }
 
-async function solverTask(job: ModelJob, session: Session, task: TaskData, splices: number): Promise<Task> {
+async function solverTask({ job, session, journal }: Work, task: TaskData, splices: number): Promise<Task> {
   const { name, deltas, weight } = task.expert;
+  if (splices === 0) return { name, deltas, weight, sequences: task.sequences };
   const made = splice(task.prompts, { count: splices, random: seededRandom(job.seed) });
   const maxNewTokens = job.parameters.max_new_tokens as number;
-  const spliced = await answeredSequences(session, made, deltas, maxNewTokens, job.signal);
+  const spliced = await journal.recall(
+    `answers of adapter ${task.index + 1} to ${splices} splices`,
+    () => answeredSequences(session, made, deltas, maxNewTokens, job.signal),
+  );
   return { name, deltas, weight, sequences: [...task.sequences, ...spliced] };
 }
 
 /** Tries the short list and keeps what agrees most with the adapters; the first of equals. */
 async function tune(
-  job: ModelJob,
-  session: Session,
+  work: Work,
   tasks: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
   solve: Solve,
 ): Promise<Tried> {
-  const list = candidates(job.parameters);
+  const list = candidates(work.job.parameters);
   let best: Tried | undefined;
   for (const [index, candidate] of list.entries()) {
     const tried = await attempt(
-      job,
-      session,
+      work,
       tasks,
       heldOut,
       solve,
@@ -176,8 +206,7 @@ async function tune(
 }
 
 async function outcomeOf(
-  job: ModelJob,
-  session: Session,
+  { job, session, journal }: Work,
   heldOut: readonly HeldOutTask[],
   { candidate, merged, agreement }: Tried,
 ): Promise<MethodOutcome> {
@@ -185,7 +214,7 @@ async function outcomeOf(
   const experts = session.experts.map(({ deltas }) => deltas);
   const compare = async (stage: string, done: number, factor: number) => {
     job.progress({ stage, done, total: 2 });
-    return await agreementOfSum(job, session, heldOut, factor);
+    return await journal.recall(stage, () => agreementOfSum(job, session, heldOut, factor));
   };
   const sum = agreement && await compare("agreement of the sum", 0, 1);
   const mean = agreement && await compare("agreement of the mean", 1, 1 / experts.length);

@@ -22,6 +22,7 @@ export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<Me
       parameters: recipe.parameters,
       seed: recipe.seed,
       signal,
+      journal: run.journal,
       progress(step) {
         throwIfCancelled(signal, step.stage);
         run.meter.stage(step);

@@ -4,6 +4,7 @@ import type { ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { DecisionPool } from "../decisions/decision_pool.ts";
 import type { DeltaFigures, MeasuredQuality } from "../report/figures.ts";
+import type { StepJournal } from "../resume/step_journal.ts";
 import type { ParameterSpec } from "./parameters.ts";
 
 /** Values of a method's parameters, as the recipe gave them or as they default. */
@@ -110,6 +111,8 @@ export interface ModelJob {
   readonly parameters: Parameters;
   readonly seed: number;
   readonly signal: AbortSignal | undefined;
+  /** Finished steps of this merge: what an interrupted run left, and where this one leaves its own. Ask once. */
+  journal(): Promise<StepJournal>;
   /** Tells the user what is going on, such as `{ stage: "capture", done: 3, total: 12 }`. */
   progress(step: { readonly stage: string; readonly done: number; readonly total: number }): void;
   /** Takes a finished module and disposes its tensors. Order does not matter; each module of the plan exactly once. */
