@@ -15,6 +15,7 @@ export * from "./compare/variants.ts";
 export { closeAdapters, openAdapters } from "./engine/inputs.ts";
 export * from "./engine/progress.ts";
 export { type MergeOptions, runMerge } from "./engine/run_merge.ts";
+export { unfinishedPath } from "./resume/unfinished.ts";
 export { peakResidentBytes } from "./engine/memory.ts";
 export * from "./report/figures.ts";
 export * from "./report/summary.ts";

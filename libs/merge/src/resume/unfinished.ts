@@ -78,9 +78,14 @@ export class Unfinished implements StepStore {
 
   /** Forgets what interrupted runs left, of whatever work: this one starts from the beginning. */
   async forget(): Promise<void> {
-    const { journal } = await JournalFile.open(this.path, {});
-    await journal.remove();
-    await this.#removeRest();
+    try {
+      const { journal } = await JournalFile.open(this.path, {});
+      await journal.remove();
+      await this.#removeRest();
+    } catch (error) {
+      const message = `what an interrupted run left cannot be removed: ${describeError(error).message}`;
+      throw new MergeError("journal_unreadable", message, `remove ${this.path}`, this.path, "work");
+    }
   }
 
   /** Removes everything: the result is in its place. */
@@ -89,9 +94,9 @@ export class Unfinished implements StepStore {
     await this.#removeRest();
   }
 
-  /** Leaves the finished steps to the next run where that can go on from them; returns the error that says so. */
+  /** Leaves the finished steps to the next run where that can go on from them, and says so; returns the error to throw. */
   async leave(error: unknown): Promise<unknown> {
-    const { code, message, fix, where, blame } = describeError(error);
+    const { code, where, blame } = describeError(error);
     const steps = this.#journal?.steps ?? [];
     // The same request would fail again; one that got further before fails for a reason outside of it.
     if (blame === "request" && this.#taken === 0) {
@@ -103,21 +108,18 @@ export class Unfinished implements StepStore {
     // A refinement says for itself what it keeps.
     if (steps.length === 0 || where === this.path) return error;
     const kept = `what was finished (${stepsUpTo(steps)}) is kept in ${this.path}`;
-    return code === "cancelled"
-      ? new MergeError(
-        code,
-        `the merge was cancelled; ${kept}`,
-        "run it again: it goes on from there (add --fresh to start from the beginning)",
-        this.path,
-        blame,
-      )
-      : new MergeError(
-        code,
-        message,
-        `${fix}; ${kept}: run it again, and it goes on from there`,
-        where,
-        blame,
-      );
+    const again = "run it again: it goes on from there";
+    if (code !== "cancelled") {
+      this.note({ code: "steps_kept", message: `${kept}; ${again}`, where: this.path });
+      return error;
+    }
+    return new MergeError(
+      code,
+      `the merge was cancelled; ${kept}`,
+      `${again} (add --fresh to start from the beginning)`,
+      this.path,
+      blame,
+    );
   }
 
   async #open(identity: Identity): Promise<void> {
