@@ -1,7 +1,8 @@
 /**
  * Times IterIS's own arithmetic at Llama-2-7B's shapes: Gram matrices, factorisations, solves and truncation of every module, on random inputs.
  *
- *     deno run -A tests/bench/iteris_7b.ts [--device auto] [--layers 2] [--rows 25600] [--tasks 2] [--rank 8] [--scale 1] [--kernels]
+ *     deno run -A tests/bench/iteris_7b.ts [--device auto] [--layers 2] [--rows 25600] [--tasks 2] [--rank 8] [--scale 1]
+ *       [--methods iteris,iteris+] [--kernels]
  *
  * The forward passes are left out: the inputs of a stage are rows of one random matrix, the experts' a little off the merged model's.
  * `--layers 32` is the whole model; fewer are measured and scaled up. `--kernels` prints what the kernels cost.
@@ -12,9 +13,9 @@ import { add, type Device, kernelTimes, openDevice, sliceRows, type Tensor } fro
 import { seeded } from "@lora-loom/testing";
 
 const flags = parseArgs(Deno.args, {
-  string: ["device", "layers", "rows", "tasks", "rank", "scale"],
+  string: ["device", "layers", "rows", "tasks", "rank", "scale", "methods"],
   boolean: ["kernels"],
-  default: { device: "auto", layers: "2", rows: "25600", tasks: "2", rank: "8", scale: "1" },
+  default: { device: "auto", layers: "2", rows: "25600", tasks: "2", rank: "8", scale: "1", methods: "iteris,iteris+" },
 });
 const [layers, scale, tasks, rank] = [flags.layers, flags.scale, flags.tasks, flags.rank].map(Number) as [
   number,
@@ -55,6 +56,7 @@ await iteris({
 for (
   const [name, run] of [["iteris", () => iteris(request)], ["iteris+", () => iterisPlus(request)]] as const
 ) {
+  if (!flags.methods.split(",").includes(name)) continue;
   const start = performance.now();
   const { report, deltas } = await run();
   const seconds = (performance.now() - start) / 1000;

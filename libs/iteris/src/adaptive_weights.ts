@@ -1,43 +1,69 @@
-import { gemm, type Tensor } from "@lora-loom/tensor";
-import { multiple, squaredNorm, throughDelta, weightedSquares } from "./algebra.ts";
+import { gemm, scaleRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { multiple } from "./algebra.ts";
 import type { Delta } from "./base_model.ts";
+import { productSquares } from "./ops/product_squares.ts";
 import type { AdaptiveWeights } from "./options.ts";
 
-/** The weight that λ_i speaks of: W0 + W_i, or W_i alone. */
-export interface ExpertWeight {
-  readonly baseWeight: Tensor;
-  /** `undefined` where the adapter lacks the module. */
-  readonly delta: Delta | undefined;
+/** The weight that λ_i speaks of, W0 + W_i or W_i alone, ready to measure what it makes of inputs. */
+export interface MeasuredWeight extends Disposable {
+  /** ‖D_i^½ X_i Wᵀ‖²_F of one batch, `[1]`, for X_i `[tokens, in]` and D_i^½ `[tokens]`. A module's own bias has no part in it. */
+  outputEnergy(inputs: Tensor, rootWeights: Tensor): Tensor;
+  /** ‖W‖²_F, `[1]`. */
+  energy(): Tensor;
 }
 
 /**
- * ‖D_i^½ X_i Wᵀ‖²_F of one batch, `[1]`, W being W0 + W_i (`full`) or W_i (`delta`). The module's own bias has no part in it.
- * Without a delta, `delta` falls back on W0: the weight has to be finite, and W0 has the same scale per input energy.
+ * W0 + W_i (`full`) or W_i (`delta`). Without a delta, `delta` falls back on W0: the weight has to be finite, and W0 has the same scale
+ * per input energy.
  *
- * @param inputs X_i, `[tokens, in]`
- * @param rootWeights D_i^½, `[tokens]`
+ * @param delta `undefined` where the adapter lacks the module
  */
-export function outputEnergy(
-  inputs: Tensor,
-  rootWeights: Tensor,
-  { baseWeight, delta }: ExpertWeight,
+export function measuredWeight(
+  baseWeight: Tensor,
+  delta: Delta | undefined,
   kind: "full" | "delta",
-): Tensor {
-  using output = kind === "delta" && delta
-    ? throughDelta(inputs, delta)
-    : gemm(inputs, baseWeight, { transposeB: true });
-  if (kind === "full" && delta) throughDelta(inputs, delta, { into: output });
-  return weightedSquares(output, rootWeights);
+): MeasuredWeight {
+  return kind === "delta" && delta ? new FactoredWeight(delta) : new DenseWeight(baseWeight, delta);
 }
 
-/** ‖W‖²_F of the same weight. */
-export async function weightEnergy(
-  { baseWeight, delta }: ExpertWeight,
-  kind: "full" | "delta",
-): Promise<number> {
-  using weight = kind === "delta" && delta ? gemm(delta.b, delta.a) : multiple(baseWeight, 1);
-  if (kind === "full" && delta) gemm(delta.b, delta.a, { into: weight, beta: 1 });
-  return await squaredNorm(weight);
+class DenseWeight implements MeasuredWeight {
+  readonly #weight: Tensor;
+
+  constructor(baseWeight: Tensor, delta: Delta | undefined) {
+    this.#weight = multiple(baseWeight, 1);
+    if (delta) gemm(delta.b, delta.a, { into: this.#weight, beta: 1 });
+  }
+
+  outputEnergy(inputs: Tensor, rootWeights: Tensor): Tensor {
+    using weighted = scaleRows(inputs, rootWeights);
+    // The roundings of millions of outputs, to 11 bits, leave their sum of squares right to seven digits.
+    using output = gemm(weighted, this.#weight, { transposeB: true, precision: "f16" });
+    return sumOfSquares(output);
+  }
+
+  energy(): Tensor {
+    return sumOfSquares(this.#weight);
+  }
+
+  [Symbol.dispose](): void {
+    this.#weight.dispose();
+  }
+}
+
+class FactoredWeight implements MeasuredWeight {
+  constructor(readonly delta: Delta) {}
+
+  outputEnergy(inputs: Tensor, rootWeights: Tensor): Tensor {
+    using inner = gemm(inputs, this.delta.a, { transposeB: true });
+    return productSquares(inner, this.delta.b, rootWeights);
+  }
+
+  energy(): Tensor {
+    using weight = gemm(this.delta.b, this.delta.a);
+    return sumOfSquares(weight);
+  }
+
+  [Symbol.dispose](): void {}
 }
 
 /** λ_i = ‖W‖²_F / ‖D_i^½ X_i Wᵀ‖²_F; 1 for `none`, and where the output is zero. */

@@ -1,6 +1,7 @@
 import {
   add,
   concatRows,
+  copy,
   type Device,
   gemm,
   multiply,
@@ -9,6 +10,7 @@ import {
   type Tensor,
 } from "@lora-loom/tensor";
 import type { Delta, Deltas } from "./base_model.ts";
+import { Scalars } from "./scalars.ts";
 
 /** ‖x‖²_F. */
 export async function squaredNorm(x: Tensor): Promise<number> {
@@ -20,6 +22,15 @@ export async function squaredNorm(x: Tensor): Promise<number> {
 /** ‖x‖_F. */
 export async function frobeniusNorm(x: Tensor): Promise<number> {
   return Math.sqrt(await squaredNorm(x));
+}
+
+/** ‖x‖_F and ‖y‖_F, read back together. */
+export async function frobeniusNorms(x: Tensor, y: Tensor): Promise<[number, number]> {
+  const norms: [number, number] = [0, 0];
+  const scalars = new Scalars();
+  [x, y].forEach((tensor, i) => scalars.add(sumOfSquares(tensor), (square) => norms[i] = Math.sqrt(square)));
+  await scalars.settle();
+  return norms;
 }
 
 /** ‖diag(rootWeights) x‖²_F, `[1]`. */
@@ -97,5 +108,6 @@ export function disposeDeltas(deltas: Deltas): void {
 
 /** A copy of `tensor` on `device`; on the CPU device in float64. */
 export async function copyTo(device: Device, tensor: Tensor): Promise<Tensor> {
+  if (tensor.device === device) return copy(tensor);
   return device.upload(await tensor.device.download(tensor), tensor.shape);
 }

@@ -1,5 +1,5 @@
 import type { Tensor } from "@lora-loom/tensor";
-import { adaptiveWeight, outputEnergy, weightEnergy } from "./adaptive_weights.ts";
+import { adaptiveWeight, type MeasuredWeight, measuredWeight } from "./adaptive_weights.ts";
 import { weightedSquares } from "./algebra.ts";
 import type { Stage } from "./base_model.ts";
 import type { Moments } from "./equations.ts";
@@ -45,19 +45,23 @@ export async function gather(
     fit: sums.use(newStatistics(run, stage, sites, stream)),
     heldOut: sums.use(newStatistics(run, stage, sites, stream)),
   }));
-  const expertEnergies = numberTable(sites.length, streams.length);
   const heldOutEnergies = numberTable(sites.length, streams.length);
+  using scalars = new Scalars();
   for (const [task, stream] of streams.entries()) {
+    using experts = new ExpertEnergies(run, sites, task, scalars);
     for (let chunk = 0; chunk < stream.length; chunk++) {
       run.signal?.throwIfAborted();
       using pair = await stream.load(chunk, stage);
       statistics[task]![pair.heldOut ? "heldOut" : "fit"].add(pair);
-      await addEnergies(run, sites, task, pair, expertEnergies, heldOutEnergies);
+      experts.add(pair, scalars);
+      if (pair.heldOut) addTargetEnergies(run, sites, task, pair, heldOutEnergies, scalars);
+      await scalars.settleSome();
     }
+    await scalars.settle();
+    experts.settle();
   }
   using owned = new DisposableStack();
   const moments = await takeMoments(run, stage, statistics, owned);
-  await settleAdaptiveWeights(run, sites, expertEnergies);
   const adaptiveWeights = sites.map((site) =>
     streams.map((_, task) => run.adaptiveWeights.get(weightKey(task, site))!)
   );
@@ -105,31 +109,59 @@ async function takeMoments(
   return { moments: all, split: run.settings.alpha === "auto" ? split : undefined };
 }
 
-/** Adds one batch to the energies that λ_i and the score of α are made of. */
-async function addEnergies(
+/** What λ_i of one task is made of at the sites of a stage: for those whose λ_i no earlier pass has found. */
+class ExpertEnergies implements Disposable {
+  readonly #weights = new Map<string, MeasuredWeight>();
+  /** Energies of weights and of outputs. */
+  readonly #sums = new Map<string, { weight: number; outputs: number }>();
+
+  constructor(readonly run: Run, sites: readonly PlannedSite[], task: number, scalars: Scalars) {
+    const kind = run.settings.adaptiveWeights;
+    for (const site of sites) {
+      const key = weightKey(task, site);
+      if (run.adaptiveWeights.has(key)) continue;
+      const sums = { weight: 1, outputs: 0 };
+      this.#sums.set(key, sums);
+      if (kind === "none") continue;
+      const weight = measuredWeight(run.model.weight(site.site.module), site.deltas[task], kind);
+      this.#weights.set(key, weight);
+      scalars.add(weight.energy(), (value) => sums.weight = value);
+    }
+  }
+
+  /** Adds one batch; it counts once the scalars are settled. */
+  add({ expert, rootWeights }: LoadedPair, scalars: Scalars): void {
+    for (const [key, weight] of this.#weights) {
+      const sums = this.#sums.get(key)!;
+      scalars.add(weight.outputEnergy(expert.input, rootWeights), (value) => sums.outputs += value);
+    }
+  }
+
+  /** Puts the λ_i down. */
+  settle(): void {
+    const { settings, adaptiveWeights } = this.run;
+    for (const [key, { weight, outputs }] of this.#sums) {
+      adaptiveWeights.set(key, adaptiveWeight(settings.adaptiveWeights, weight, outputs));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const weight of this.#weights.values()) weight[Symbol.dispose]();
+  }
+}
+
+/** Adds ‖Y_i‖² of one batch, which the score of α is made of. */
+function addTargetEnergies(
   run: Run,
   sites: readonly PlannedSite[],
   task: number,
   pair: LoadedPair,
-  expertEnergies: number[][],
-  heldOutEnergies: number[][],
-): Promise<void> {
-  const { adaptiveWeights } = run.settings;
-  const scalars = new Scalars();
+  energies: number[][],
+  scalars: Scalars,
+): void {
   for (const [index, site] of sites.entries()) {
-    if (adaptiveWeights !== "none" && !run.adaptiveWeights.has(weightKey(task, site))) {
-      const energy = outputEnergy(
-        pair.expert.input,
-        pair.rootWeights,
-        expertWeight(run, site, task),
-        adaptiveWeights,
-      );
-      scalars.add(energy, (value) => expertEnergies[index]![task]! += value);
-    }
-    if (!pair.heldOut) continue;
-    scalars.add(targetEnergy(run, site, task, pair), (value) => heldOutEnergies[index]![task]! += value);
+    scalars.add(targetEnergy(run, site, task, pair), (value) => energies[index]![task]! += value);
   }
-  await scalars.settle();
 }
 
 function targetEnergy(run: Run, site: PlannedSite, task: number, pair: LoadedPair): Tensor {
@@ -142,10 +174,6 @@ export function targetOf(run: Run, { site, deltas }: PlannedSite, task: number, 
   return targetRows(site, pair, deltas[task], baseWeightFor(run, site.module), run.settings);
 }
 
-function expertWeight({ model }: Run, { site, deltas }: PlannedSite, task: number) {
-  return { baseWeight: model.weight(site.module), delta: deltas[task] };
-}
-
 function weightKey(task: number, { site }: PlannedSite): string {
   return `${task} ${site.module}`;
 }
@@ -153,22 +181,6 @@ function weightKey(task: number, { site }: PlannedSite): string {
 /** Makes λ_i of a task at a site known, so that it is not looked for. */
 export function keepAdaptiveWeight(run: Run, task: number, site: PlannedSite, value: number): void {
   run.adaptiveWeights.set(weightKey(task, site), value);
-}
-
-async function settleAdaptiveWeights(
-  run: Run,
-  sites: readonly PlannedSite[],
-  expertEnergies: readonly (readonly number[])[],
-): Promise<void> {
-  const kind = run.settings.adaptiveWeights;
-  for (const [index, site] of sites.entries()) {
-    for (const task of run.plan.tasks.keys()) {
-      const key = weightKey(task, site);
-      if (run.adaptiveWeights.has(key)) continue;
-      const energy = kind === "none" ? 1 : await weightEnergy(expertWeight(run, site, task), kind);
-      keepAdaptiveWeight(run, task, site, adaptiveWeight(kind, energy, expertEnergies[index]![task]!));
-    }
-  }
 }
 
 function numberTable(rows: number, columns: number): number[][] {

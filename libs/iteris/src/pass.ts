@@ -1,12 +1,12 @@
 import { copyTo, disposeDeltas } from "./algebra.ts";
 import type { Delta, Deltas, Stage } from "./base_model.ts";
-import { gather, type Gathered, targetOf } from "./gather.ts";
+import { gather, type Gathered } from "./gather.ts";
 import { ErrorSums, type OutputErrors } from "./output_error.ts";
 import { placeProblem } from "./place.ts";
 import type { PlannedSite } from "./plan.ts";
 import { recordStage, replayStage, stagesKnown } from "./replay.ts";
 import type { SiteReport } from "./report.ts";
-import type { Run } from "./run_context.ts";
+import { baseWeightFor, type Run } from "./run_context.ts";
 import { Scalars } from "./scalars.ts";
 import { type SolvedSite, solveStage } from "./solve_stage.ts";
 import { type LoadedPair, TaskStream } from "./streams/task_stream.ts";
@@ -94,10 +94,11 @@ async function runStage(
   }
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
-  const errors = new ErrorTable(sites.length, streams.length);
+  using errors = new ErrorTable(sites.length, streams.length);
   await leadThrough(run, stage, streams, carriedBy(applied, result), async (task, pair) => {
     if (applied.measure) await errors.add(run, sites, task, pair, solved);
   });
+  await errors.settle();
   const measured = reports.map((report, site) => withErrors(report, errors.of(site)));
   result.sites.push(...measured);
   await recordStage(run, pass, stage, solved, measured);
@@ -166,8 +167,9 @@ async function solve(
 }
 
 /** Output errors by site and task. */
-class ErrorTable {
+class ErrorTable implements Disposable {
   readonly #sums: ErrorSums[][];
+  readonly #scalars = new Scalars();
 
   constructor(sites: number, tasks: number) {
     this.#sums = Array.from({ length: sites }, () => Array.from({ length: tasks }, () => new ErrorSums()));
@@ -180,20 +182,34 @@ class ErrorTable {
     pair: LoadedPair,
     solved: Deltas,
   ): Promise<void> {
-    const scalars = new Scalars();
-    for (const [index, site] of sites.entries()) {
-      using target = targetOf(run, site, task, pair);
-      this.#sums[index]![task]!.add(scalars, target, pair.merged.input, pair.rootWeights, {
-        stacked: site.stacked,
-        solution: solved.get(site.site.module)!,
+    const { drift, stream } = run.settings;
+    for (const [index, { site, deltas, stacked }] of sites.entries()) {
+      this.#sums[index]![task]!.add(this.#scalars, {
+        site,
+        pair,
+        rootWeights: pair.rootWeights,
+        delta: deltas[task],
+        baseWeight: baseWeightFor(run, site.module),
+        target: { drift, stream },
+        stacked,
+        solution: solved.get(site.module)!,
         tasks: run.plan.tasks.length,
       });
     }
-    await scalars.settle();
+    await this.#scalars.settleSome();
+  }
+
+  /** Waits for what was added. */
+  settle(): Promise<void> {
+    return this.#scalars.settle();
   }
 
   of(site: number): OutputErrors[] {
     return this.#sums[site]!.map((sums) => sums.errors());
+  }
+
+  [Symbol.dispose](): void {
+    this.#scalars[Symbol.dispose]();
   }
 }
 

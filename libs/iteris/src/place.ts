@@ -3,6 +3,7 @@ import { copyTo } from "./algebra.ts";
 import type { Delta, Stage } from "./base_model.ts";
 import type { Gathered } from "./gather.ts";
 import type { PlannedSite } from "./plan.ts";
+import { precisionOf } from "./options.ts";
 import { baseWeightFor, roundoffOf, type Run, solvingDevice } from "./run_context.ts";
 import type { SiteProblem, StageProblem } from "./solve_stage.ts";
 
@@ -53,6 +54,7 @@ export async function placeProblem(
       mostSteps: run.settings.metricSteps,
     },
     roundoff: roundoffOf(run.device),
+    precision: precisionOf(run.settings),
     [Symbol.dispose]: () => kept.dispose(),
   };
 }

@@ -1,4 +1,4 @@
-import { add, type Device, gemm, gram, scaleRows, type Tensor } from "@lora-loom/tensor";
+import { add, type Device, gemm, gram, type Tensor } from "@lora-loom/tensor";
 import { copyTo } from "./algebra.ts";
 import { accumulateProducts } from "./ops/accumulate_products.ts";
 
@@ -32,8 +32,7 @@ export class ProductSum implements Disposable {
       this.#high = gram(x, { of: "columns", rowWeights: weights, alpha: this.factor, ...into });
       return;
     }
-    using weighted = scaleRows(y, weights);
-    this.#high = gemm(x, weighted, { transposeA: true, alpha: this.factor, ...into });
+    this.#high = gemm(x, y, { transposeA: true, innerWeights: weights, alpha: this.factor, ...into });
   }
 
   /** The sum `[m, n]` on `device`, which is its own or the CPU; the caller's to dispose. Nothing where nothing was added. */

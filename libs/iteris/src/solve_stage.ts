@@ -12,6 +12,7 @@ import {
 } from "./equations.ts";
 import type { TruncationKind } from "./options.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
+import type { Precision } from "./product_sum.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
 import {
   BlockFactor,
@@ -51,6 +52,7 @@ export interface StageProblem {
   readonly truncation: TruncationKind;
   readonly metric: StageMetric | undefined;
   readonly roundoff: number;
+  readonly precision: Precision;
 }
 
 /** Output metrics, and how to solve with them. */
@@ -93,6 +95,7 @@ function groupedByWeights(sites: readonly SiteProblem[]): Iterable<readonly Site
 async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]): Promise<SolvedSite[]> {
   const conditioning = {
     roundoff: problem.roundoff,
+    precision: problem.precision,
     regularised: problem.alpha === "auto" || problem.alpha > 0,
     where: group.map(({ site }) => site.module).join(", "),
   };

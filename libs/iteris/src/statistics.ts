@@ -1,5 +1,5 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
-import { frobeniusNorm, plus } from "./algebra.ts";
+import { frobeniusNorm, frobeniusNorms, plus } from "./algebra.ts";
 import type { Activations } from "./base_model.ts";
 import type { Moments } from "./equations.ts";
 import { IterisError } from "./errors.ts";
@@ -103,10 +103,13 @@ async function normsOf(
   own: Tensor,
   drift: Tensor | undefined,
 ): Promise<Pick<Moments, "ownNorm" | "crossNorm">> {
-  const ownNorm = await frobeniusNorm(own);
-  if (!drift) return { ownNorm, crossNorm: ownNorm };
+  if (!drift) {
+    const norm = await frobeniusNorm(own);
+    return { ownNorm: norm, crossNorm: norm };
+  }
   using cross = plus(own, drift);
-  return { ownNorm, crossNorm: await frobeniusNorm(cross) };
+  const [ownNorm, crossNorm] = await frobeniusNorms(own, cross);
+  return { ownNorm, crossNorm };
 }
 
 function notFinite(task: string, stage: string): IterisError {

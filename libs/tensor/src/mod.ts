@@ -30,4 +30,5 @@ export * from "./ops/reshape.ts";
 export * from "./ops/scale.ts";
 export * from "./ops/slice.ts";
 export * from "./ops/transpose.ts";
+export * from "./ops/triangular_inverse.ts";
 export * from "./linalg/mod.ts";

@@ -93,6 +93,8 @@ export async function solveCaptured(
     truncation: settings.truncation,
     metric: undefined,
     roundoff: roundoffOf(device),
+    // A recorded Gram matrix may be as exact as float64.
+    precision: "double",
   });
   const { solution, ...figures } = solved!;
   using found = solution;

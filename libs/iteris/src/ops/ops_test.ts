@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
+import type { Device } from "@lora-loom/tensor";
 import { gaussians } from "@lora-loom/testing";
 import { accumulateProducts } from "./accumulate_products.ts";
 import { addToPair } from "./add_to_pair.ts";
 import { equilibrate } from "./equilibrate.ts";
-import { testOnEachDevice } from "../test_support/devices.ts";
+import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
+import { productSquares, unstoredSquares } from "./product_squares.ts";
 import { residual } from "./residual.ts";
 
 /** Normal numbers that float32 holds exactly. */
@@ -109,3 +111,26 @@ testOnEachDevice("equilibrate() scales by powers of two to a diagonal in [1, 4)"
     assert(total >= 0.999 && total < 4, `diagonal ${total}`);
   }
 });
+
+for (const [m, n, inner] of [[1, 1, 1], [70, 90, 24], [65, 1100, 17]] as const) {
+  const name = `‖diag(w) X Cᵀ‖² of [${m}, ${inner}] and [${n}, ${inner}]`;
+  const [rows, outputs, weights] = [singles(m * inner, 1), singles(n * inner, 2), singles(m, 3)];
+  let expected = 0;
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let sum = 0;
+      for (let k = 0; k < inner; k++) sum += rows[i * inner + k]! * outputs[j * inner + k]!;
+      expected += (weights[i]! * sum) ** 2;
+    }
+  }
+  const check = async (device: Device, squares: typeof productSquares) => {
+    using x = device.upload(rows, [m, inner]);
+    using c = device.upload(outputs, [n, inner]);
+    using w = device.upload(weights, [m]);
+    using found = squares(x, c, w);
+    assertEquals(found.shape, [1]);
+    assertLess(Math.abs((await device.download(found))[0]! - expected), 1e-5 * expected);
+  };
+  testOnEachDevice(`productSquares() gives ${name}`, (device) => check(device, productSquares));
+  testOnGpu(`the kernel for hardware gives ${name}`, (device) => check(device, unstoredSquares));
+}

@@ -95,6 +95,13 @@ export function residual(target: Tensor, high: Tensor, low: Tensor, { matrix, di
   return operation(target, high, low, matrix, diagonal);
 }
 
+/** target − x·(M + diag(d)), `[m, n]`, in the device's usual precision. */
+export function plainResidual(target: Tensor, x: Tensor, { matrix, diagonal }: RowMap): Tensor {
+  const result = scaleColumns(x, diagonal);
+  add(target, result, { beta: -1, into: result });
+  return gemm(x, matrix, { alpha: -1, beta: 1, into: result });
+}
+
 const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor>({
   name: "iteris_residual",
   kernels: [RESIDUAL],
@@ -108,8 +115,6 @@ const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tens
   cpu(device, target, high, low, matrix, diagonal) {
     const lows = (low as CpuTensor).floats;
     using x = device.wrap((high as CpuTensor).floats.map((value, i) => value + lows[i]!), high.shape);
-    const result = scaleColumns(x, diagonal);
-    add(target, result, { beta: -1, into: result });
-    return gemm(x, matrix, { alpha: -1, beta: 1, into: result });
+    return plainResidual(target, x, { matrix, diagonal });
   },
 });

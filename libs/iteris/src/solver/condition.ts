@@ -1,46 +1,54 @@
-/** More would hardly change the order of magnitude, and a step on a GPU waits for a solve and a read-back. */
+import { type Device, rowNorms, type Tensor } from "@lora-loom/tensor";
+import { Scalars } from "../scalars.ts";
+
+/** More would hardly change the order of magnitude. */
 const STEPS = 4;
 
 /**
  * Estimates the 2-norm condition number of a symmetric positive definite operator by power iteration on it and on its inverse.
- * A lower bound, as a rule of the right order of magnitude.
+ * A lower bound, as a rule of the right order of magnitude. Nothing is read back but the norms at the end, so the eigenvalues of
+ * both have to lie far within the fourth root of what f32 holds, as those of scaled matrices do.
  *
- * @param apply multiplies a vector by the matrix
- * @param solve multiplies a vector by its inverse
+ * @param n rows of the matrix
+ * @param apply multiplies a row `[1, n]` by the matrix
+ * @param solve multiplies a row by its inverse
  */
 export async function estimateCondition(
+  device: Device,
   n: number,
-  apply: (x: Float64Array<ArrayBuffer>) => VectorOrPromise,
-  solve: (x: Float64Array<ArrayBuffer>) => VectorOrPromise,
+  apply: (x: Tensor) => Tensor,
+  solve: (x: Tensor) => Tensor,
 ): Promise<number> {
-  return await largestEigenvalue(n, apply) * await largestEigenvalue(n, solve);
+  const scalars = new Scalars();
+  const norms = [apply, solve].map((operator) => iteratedNorms(device, n, operator, scalars));
+  await scalars.settle();
+  return norms.reduce((product, { last, before }) => product * (last > 0 ? last / before : 0), 1);
 }
 
-type VectorOrPromise = Float64Array<ArrayBuffer> | Promise<Float64Array<ArrayBuffer>>;
+/** Norms of the last two iterates, known once the scalars are settled. */
+interface IteratedNorms {
+  before: number;
+  last: number;
+}
 
-async function largestEigenvalue(
+function iteratedNorms(
+  device: Device,
   n: number,
-  apply: (x: Float64Array<ArrayBuffer>) => VectorOrPromise,
-): Promise<number> {
+  operator: (x: Tensor) => Tensor,
+  scalars: Scalars,
+): IteratedNorms {
+  const norms = { before: 1, last: 0 };
   // A fixed start without symmetry, so that it is orthogonal to no eigenvector but by accident.
-  let x = normalised(Float64Array.from({ length: n }, (_, i) => 1 + Math.sin(7 * i + 1)));
-  let eigenvalue = 0;
-  for (let step = 0; step < STEPS; step++) {
-    const image = await apply(x);
-    eigenvalue = Math.sqrt(squaredNorm(image));
-    if (!(eigenvalue > 0)) return eigenvalue;
-    x = normalised(image);
+  let x = device.upload(
+    Float64Array.from({ length: n }, (_, i) => (1 + Math.sin(7 * i + 1)) / Math.sqrt(n)),
+    [1, n],
+  );
+  for (let step = 1; step <= STEPS; step++) {
+    using before = x;
+    x = operator(before);
+    if (step === STEPS - 1) scalars.add(rowNorms(x), (norm) => norms.before = norm);
+    if (step === STEPS) scalars.add(rowNorms(x), (norm) => norms.last = norm);
   }
-  return eigenvalue;
-}
-
-function normalised(x: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
-  const norm = Math.sqrt(squaredNorm(x));
-  return x.map((value) => value / norm);
-}
-
-function squaredNorm(x: Float64Array): number {
-  let sum = 0;
-  for (const value of x) sum += value * value;
-  return sum;
+  x.dispose();
+  return norms;
 }

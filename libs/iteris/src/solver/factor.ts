@@ -1,9 +1,9 @@
 import {
   type CholeskyFactor,
   copy,
-  type Device,
   factorCholesky,
   gemm,
+  invertTriangular,
   scaleColumns,
   solveCholesky,
   solveTriangular,
@@ -15,6 +15,7 @@ import { IterisError } from "../errors.ts";
 import { addToDiagonal } from "../ops/add_to_diagonal.ts";
 import { equilibrate, type Equilibrated } from "../ops/equilibrate.ts";
 import { residual } from "../ops/residual.ts";
+import type { Precision } from "../product_sum.ts";
 import { estimateCondition } from "./condition.ts";
 import { conjugateGradients } from "./conjugate_gradients.ts";
 import { Refinement } from "./refinement.ts";
@@ -23,6 +24,8 @@ import { Refinement } from "./refinement.ts";
 export interface Conditioning {
   /** Unit roundoff of the sums in G: 2⁻²⁴ from a GPU, 2⁻⁵³ from the CPU. */
   readonly roundoff: number;
+  /** In what G was summed. A GPU solves no better than that: `double` with residuals in pairs of f32, `single` with plain ones. */
+  readonly precision: Precision;
   /** Whether α > 0. Without it, pivots that are mere rounding make the system singular. */
   readonly regularised: boolean;
   /** Module or stage, for errors. */
@@ -40,9 +43,12 @@ export interface Solved {
 }
 
 /**
- * Refinement ends below this backward error. The first solve reaches it in float64; a pair of f32 numbers holds little more.
+ * Refinement ends below this backward error. The first solve reaches it in float64; a pair of f32 numbers holds little more, and a sum
+ * in f32 is off by far more than the last.
  */
-const TARGET_ERROR = { cpu: 1e-15, webgpu: 1e-14 };
+const TARGET_ERROR = { cpu: 1e-15, double: 1e-14, single: 2 ** -27 };
+/** Up to so many rows at a time, products with the inverse of L cost less than solving with L block by block. */
+const FEW_ROWS = 128;
 const MOST_REFINEMENTS = 12;
 /** Above this ‖N − X G‖ / ‖N‖, a solution is not one. */
 const LARGEST_RESIDUAL = 1e-3;
@@ -53,8 +59,8 @@ const SHIFTS = [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2];
 
 /**
  * Factors `gram` + `ridge`·I where the Gram matrix lives, after scaling it by powers of two to a diagonal near 1: in float64 on the CPU,
- * in f32 on a GPU, where solutions are refined with residuals in twice that precision. Where f32 cannot factor the matrix, the factor
- * of a slightly shifted one becomes the preconditioner of conjugate gradients on the matrix itself.
+ * in f32 on a GPU, where solutions are refined, with residuals in twice that precision if the sums were as exact. Where f32 cannot
+ * factor the matrix, the factor of a slightly shifted one becomes the preconditioner of conjugate gradients on the matrix itself.
  *
  * @throws {IterisError} `singular_system`
  */
@@ -62,7 +68,7 @@ export async function factorise(gram: Tensor, ridge: number, conditioning: Condi
   const system = equilibrate(gram, ridge);
   try {
     const { lower, shift } = await factorShifted(system, conditioning);
-    return new Factor(system, lower, shift, conditioning.where);
+    return new Factor(system, lower, shift, conditioning);
   } catch (error) {
     disposeSystem(system);
     throw error;
@@ -71,17 +77,18 @@ export async function factorise(gram: Tensor, ridge: number, conditioning: Condi
 
 /** A symmetric positive definite matrix G, factored: S G S = L Lᵀ for powers of two S. */
 export class Factor implements Disposable {
+  #inverse: Tensor | undefined;
+
   /**
    * @param system S G S, and S
    * @param lower L
    * @param shift what had to be added to the diagonal of S G S to factor it; 0 as a rule. Solutions are of G itself all the same
-   * @param where module or stage, for errors
    */
   constructor(
     readonly system: Equilibrated,
     readonly lower: CholeskyFactor,
     readonly shift: number,
-    readonly where: string,
+    readonly conditioning: Conditioning,
   ) {}
 
   /** Which arithmetic it is in. */
@@ -90,13 +97,13 @@ export class Factor implements Disposable {
   }
 
   /** Estimates the 2-norm condition number of S G S; with a shift, of the shifted matrix's inverse. */
-  async condition(): Promise<number> {
+  condition(): Promise<number> {
     const { matrix, diagonal } = this.system;
-    const { device } = matrix;
-    return await estimateCondition(
+    return estimateCondition(
+      matrix.device,
       matrix.shape[0]!,
-      (x) => onDevice(device, x, (row) => gemm(row, matrix, { into: scaleColumns(row, diagonal), beta: 1 })),
-      (x) => onDevice(device, x, (row) => this.#approximate(row)),
+      (row) => gemm(row, matrix, { into: scaleColumns(row, diagonal), beta: 1 }),
+      (row) => this.#approximate(row),
     );
   }
 
@@ -107,16 +114,20 @@ export class Factor implements Disposable {
    */
   async solve(rows: Tensor): Promise<Solved> {
     using target = scaleColumns(rows, this.system.scales);
-    using refinement = await Refinement.start(this.system, target);
-    await this.#refine(refinement);
-    const { relativeResidual, backwardError, steps } = refinement;
-    if (!(relativeResidual <= LARGEST_RESIDUAL)) {
-      throw singularSystem(
-        this.where,
-        `refinement ends at a residual of ${relativeResidual.toExponential(1)}`,
-      );
+    let residual = Infinity;
+    for (const precision of this.#precisions) {
+      using refinement = await Refinement.start(this.system, target, precision);
+      await this.#refine(refinement, precision);
+      const { solution, relativeResidual, backwardError, steps } = refinement;
+      if (relativeResidual <= LARGEST_RESIDUAL) {
+        return { x: scaleColumns(solution, this.system.scales), backwardError, iterations: steps };
+      }
+      residual = relativeResidual;
     }
-    return { x: scaleColumns(refinement.solution, this.system.scales), backwardError, iterations: steps };
+    throw singularSystem(
+      this.conditioning.where,
+      `refinement ends at a residual of ${residual.toExponential(1)}`,
+    );
   }
 
   /** An approximation of N G⁻¹ for rows N `[m, n]`, by the factor alone: off by the rounding of the factorisation, and by its shift. */
@@ -129,28 +140,43 @@ export class Factor implements Disposable {
   /** Z = N S L^-T, `[m, n]`: for X = N G⁻¹, Z Zᵀ = X G Xᵀ. */
   half(rows: Tensor): Tensor {
     using target = scaleColumns(rows, this.system.scales);
+    const inverse = this.#inverseFor(target);
+    if (inverse) return gemm(target, inverse, { transposeB: true });
     return solveTriangular(this.lower, target, { side: "right", transpose: true });
   }
 
   [Symbol.dispose](): void {
     disposeSystem(this.system);
     this.lower[Symbol.dispose]();
+    this.#inverse?.dispose();
   }
 
   get #backend(): "cpu" | "webgpu" {
     return this.system.matrix.device.info.backend;
   }
 
-  /** Improves a solution by the factor as long as that converges, then by conjugate gradients. */
-  async #refine(refinement: Refinement): Promise<void> {
-    let byFactor = this.shift === 0;
-    const enough = TARGET_ERROR[this.#backend];
+  /** Whether the factor is that of the matrix itself. */
+  get #byFactor(): boolean {
+    return this.shift === 0;
+  }
+
+  /** What to refine in, in turn. */
+  get #precisions(): readonly Precision[] {
+    const isPlainEnough = this.#backend === "webgpu" && this.conditioning.precision === "single";
+    return isPlainEnough && this.#byFactor ? ["single", "double"] : ["double"];
+  }
+
+  /** Improves a solution by the factor as long as that converges, then, in double precision, by conjugate gradients. */
+  async #refine(refinement: Refinement, precision: Precision): Promise<void> {
+    let byFactor = this.#byFactor;
+    const enough = TARGET_ERROR[this.#backend === "cpu" ? "cpu" : precision];
     for (let step = 0; step < MOST_REFINEMENTS && refinement.backwardError > enough; step++) {
       const { change, steps } = byFactor
         ? { change: this.#approximate(refinement.rest), steps: 1 }
         : await this.#byGradients(refinement.rest);
       using correction = change;
       if (await refinement.improve(correction, steps)) continue;
+      if (precision === "single") return;
       // In float64, no progress means that nothing is left to gain.
       if (!byFactor || refinement.relativeResidual < LARGEST_RESIDUAL ** 2) return;
       byFactor = false;
@@ -158,7 +184,17 @@ export class Factor implements Disposable {
   }
 
   #approximate(rows: Tensor): Tensor {
-    return solveCholesky(this.lower, rows, { side: "right" });
+    const inverse = this.#inverseFor(rows);
+    if (!inverse) return solveCholesky(this.lower, rows, { side: "right" });
+    using half = gemm(rows, inverse, { transposeB: true });
+    return gemm(half, inverse);
+  }
+
+  /** L⁻¹ where it pays: on hardware and for few rows. */
+  #inverseFor(rows: Tensor): Tensor | undefined {
+    const { class: kind } = rows.device.info;
+    if (kind === "cpu" || kind === "software" || rows.shape[0]! > FEW_ROWS) return undefined;
+    return this.#inverse ??= invertTriangular(this.lower);
   }
 
   async #byGradients(rest: Tensor): Promise<{ change: Tensor; steps: number }> {
@@ -196,16 +232,6 @@ async function factorIfPossible(matrix: Tensor): Promise<CholeskyFactor | undefi
     if (error instanceof TensorError && error.code === "not_positive_definite") return undefined;
     throw error;
   }
-}
-
-async function onDevice(
-  device: Device,
-  x: Float64Array<ArrayBuffer>,
-  multiply: (row: Tensor) => Tensor,
-): Promise<Float64Array<ArrayBuffer>> {
-  using row = device.upload(x, [1, x.length]);
-  using image = multiply(row);
-  return Float64Array.from(await device.download(image));
 }
 
 function disposeSystem({ matrix, diagonal, scales }: Equilibrated): void {

@@ -18,7 +18,8 @@ function precisionOf({ info }: Device): Precision {
   const [roundoff, backwardError, tolerance] = info.backend === "cpu"
     ? [2 ** -53, 1e-15, 1e-9] as const
     : [2 ** -24, 1e-13, 1e-6] as const;
-  return { conditioning: { roundoff, regularised: true, where: "here" }, backwardError, tolerance };
+  const conditioning = { roundoff, precision: "double", regularised: true, where: "here" } as const;
+  return { conditioning, backwardError, tolerance };
 }
 
 /** XᵀX of rows with columns that shrink to `smallest` and share directions, as float32 holds it. */
@@ -77,6 +78,22 @@ testOnEachDevice("factorise() solves as elimination does, also when scales diffe
   }
 });
 
+testOnGpu("factorise() refines in plain f32 where the sums were no better", async (device) => {
+  const n = 130;
+  const gram = gramOf(3 * n, n, 1e-2, n);
+  const ridge = 1e-4 * frobenius(gram);
+  using uploaded = device.upload(gram, [n, n]);
+  const conditioning = { ...precisionOf(device).conditioning, precision: "single" } as const;
+  using factor = await factorise(uploaded, ridge, conditioning);
+  const right = gaussians(ROWS * n, 9).map(Math.fround);
+  using rows = device.upload(right, [ROWS, n]);
+  const { x, backwardError } = await factor.solve(rows);
+  using solution = x;
+  const expected = solveRight(fromFlat(right, ROWS, n), fromFlat(withRidge(gram, n, ridge), n, n)).flat();
+  assertRelativelyClose(await device.download(solution), expected, 1e-4);
+  assertLess(backwardError, 1e-7);
+});
+
 testOnEachDevice("factorise() halves so that Z Zᵀ = X G Xᵀ", async (device) => {
   const n = 70;
   const gram = gramOf(3 * n, n, 1e-2, 3);
@@ -107,7 +124,12 @@ testOnEachDevice(
   "factorise() throws singular_system when there is no ridge and no full rank",
   async (device) => {
     // What float32 sums leave of a zero eigenvalue is far above float64's rounding.
-    const conditioning = { roundoff: 2 ** -24, regularised: false, where: "layers.0.q" };
+    const conditioning = {
+      roundoff: 2 ** -24,
+      precision: "double",
+      regularised: false,
+      where: "layers.0.q",
+    } as const;
     for (const gram of [gramOf(15, 20, 1, 2), gramOf(65, 70, 1, 2), Float64Array.of(1, 0, 0, 0)]) {
       const n = Math.sqrt(gram.length);
       using uploaded = device.upload(gram, [n, n]);

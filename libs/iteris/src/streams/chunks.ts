@@ -14,7 +14,8 @@ export interface Chunk {
 const HELD_OUT_EVERY = 5;
 
 /**
- * Cuts a task's sequences into chunks of at most `tokensPerChunk` tokens (a longer sequence makes its own chunk).
+ * Cuts a task's sequences into chunks of at most `tokensPerChunk` tokens (a longer sequence makes its own chunk), about alike in size, so
+ * that a device's buffers serve one after the other.
  *
  * @param holdOut keep every fifth sequence apart, in chunks of its own
  */
@@ -42,11 +43,13 @@ function batches(
   sequences: readonly Sequence[],
   tokensPerChunk: number,
 ): number[][] {
+  const all = indices.reduce((sum, index) => sum + sequences[index]!.tokens.length, 0);
+  const evenly = Math.ceil(all / Math.ceil(all / tokensPerChunk));
   const result: number[][] = [];
   let tokens = Infinity;
   for (const index of indices) {
     const length = sequences[index]!.tokens.length;
-    if (tokens + length > tokensPerChunk) {
+    if (tokens + length > tokensPerChunk || tokens >= evenly) {
       result.push([]);
       tokens = 0;
     }

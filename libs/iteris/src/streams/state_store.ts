@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { BYTES_PER_ELEMENT, copy, type Device, elementCount, type Tensor } from "@lora-loom/tensor";
+import { BYTES_PER_ELEMENT, type Device, elementCount, reshape, type Tensor } from "@lora-loom/tensor";
 import type { Activations } from "../base_model.ts";
 
 type HostArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
@@ -61,11 +61,15 @@ export class StateStore implements AsyncDisposable {
 
   /** Uploads a state's tensors again; the state stays. */
   async load(state: SavedState): Promise<ReadonlyMap<string, Tensor>> {
-    if (isResident(state)) return new Map(state.tensors.map(({ name, resident }) => [name, copy(resident!)]));
+    if (isResident(state)) {
+      return new Map(state.tensors.map(({ name, resident }) => [name, shared(resident!)]));
+    }
     const arrays = state.file ? await arraysOf(state, state.file) : state.tensors.map(({ data }) => data!);
-    return new Map(
-      state.tensors.map(({ name, shape }, index) => [name, this.device.upload(arrays[index]!, shape)]),
-    );
+    const tensors = new Map<string, Tensor>();
+    for (const [index, { name, shape }] of state.tensors.entries()) {
+      tensors.set(name, await this.device.uploadStreamed(arrays[index]!, shape));
+    }
+    return tensors;
   }
 
   /** Forgets a state. */
@@ -85,7 +89,7 @@ export class StateStore implements AsyncDisposable {
         shape: [...tensor.shape],
         arrayType: Float32Array,
         byteLength: bytesOf(tensor),
-        resident: copy(tensor),
+        resident: shared(tensor),
       })),
     };
   }
@@ -116,6 +120,11 @@ export class StateStore implements AsyncDisposable {
     if (this.#folder) await rm(this.#folder, { recursive: true, force: true });
     this.#folder = undefined;
   }
+}
+
+/** A further hold of a tensor: what a stage makes is never changed afterwards, so no copy is needed. */
+function shared(tensor: Tensor): Tensor {
+  return reshape(tensor, tensor.shape);
 }
 
 function isResident({ tensors }: SavedState): boolean {

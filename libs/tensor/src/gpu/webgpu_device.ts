@@ -398,5 +398,5 @@ function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo)
 
 /** How much memory free buffers may hold: software drivers share the host's. */
 function freeBytesToKeep(deviceClass: DeviceClass): number {
-  return deviceClass === "software" ? 2 ** 28 : 2 ** 32;
+  return deviceClass === "software" ? 2 ** 28 : 6 * 2 ** 30;
 }

@@ -8,6 +8,7 @@ import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { choleskyFactorBlock, INVERSE_COLUMNS, invertTriangularBlock } from "../kernels/cholesky_block.ts";
 import { factorCholesky } from "./cholesky.ts";
 import { solveCholesky, solveTriangular } from "./cholesky_solve.ts";
+import { invertTriangular } from "./triangular_inverse.ts";
 
 /** XᵀX / rows + ridge · I of Gaussian X, rounded to float32. */
 function positiveDefinite(n: number, ridge: number, seed: number): HostMatrix {
@@ -145,6 +146,20 @@ Deno.test("factorCholesky() works in windows when the matrix exceeds one binding
   using solution = solveCholesky(factor, right);
   const x = await download(device, solution);
   assertLess(backwardError(b.data, products(a, x).sum, norm(a.data) * norm(x.data)), TOLERANCE);
+});
+
+testOnEachDevice("invertTriangular() gives a lower triangle that L takes to the identity", async (device) => {
+  for (const n of SIZES) {
+    const a = positiveDefinite(n, 0.1, n);
+    using uploaded = device.upload(a.data, [n, n]);
+    using factor = await factorCholesky(uploaded);
+    using inverted = invertTriangular(factor);
+    const [lower, inverse] = [await download(device, factor.lower), await download(device, inverted)];
+    for (let i = 0; i < n; i++) for (let j = i + 1; j < n; j++) assertEquals(inverse.data[i * n + j], 0);
+    const identity = Float64Array.from({ length: n * n }, (_, i) => i % n === Math.floor(i / n) ? 1 : 0);
+    const scale = norm(lower.data) * norm(inverse.data);
+    assertLess(backwardError(identity, products(lower, inverse).sum, scale), TOLERANCE);
+  }
 });
 
 Deno.test("the hardware kernels' templates factor and invert a block, whole or cut", async () => {

@@ -21,6 +21,8 @@ export interface GemmOptions {
   readonly beta?: number;
   /** Where the result goes, `[m, n]`, neither A nor B; absent: a new tensor. */
   readonly into?: Tensor;
+  /** `[k]`, f32: weights of the inner index, Aᵀ diag(w) B. Only with `transposeA` and without `transposeB`. */
+  readonly innerWeights?: Tensor;
   /**
    * `f16` lets devices with matrix units round the operands to 11 significant bits, which is faster; sums stay in f32. Default
    * `f32`, unless both operands are stored in 16 bits anyway. Other devices compute in f32 all the same.
@@ -44,8 +46,14 @@ function sizes(a: Tensor, b: Tensor, options: GemmOptions) {
     );
   }
   for (const operand of [a, b]) if (!is16Bit(operand)) requireF32([operand], "gemm");
-  requireF32([options.into], "gemm");
+  requireF32([options.into, options.innerWeights], "gemm");
   if (options.into) requireShape(options.into, [m, n], "into", "gemm");
+  if (options.innerWeights) {
+    requireShape(options.innerWeights, [k], "innerWeights", "gemm");
+    if (!options.transposeA || options.transposeB) {
+      throw new TensorError("unsupported", "innerWeights need Aᵀ B", "transpose A, not B", "gemm");
+    }
+  }
   return { m, n, k };
 }
 
@@ -62,7 +70,7 @@ export function kernelFamilies(): string[] {
  * Matrix product `alpha · op(A) op(B) + beta · into`, `[m, k] × [k, n] → [m, n]`, op being the transpose where asked.
  * Operands are f32, f16 or bf16, the result is f32. Accumulates in f32 (GPU) or float64 (CPU).
  *
- * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`, `aliased_output`
+ * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`, `aliased_output`, `unsupported` for weights of another form
  */
 export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = defineOperation<
   [Tensor, Tensor, GemmOptions?],
@@ -90,14 +98,17 @@ export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = def
       beta: into ? options.beta ?? 0 : 0,
       precision: options.precision ?? (is16Bit(a) && is16Bit(b) ? "f16" : "f32"),
       family: options.kernel,
+      weights: options.innerWeights,
     });
     return c;
   },
   cpu(device, a, b, options = {}) {
     const { m, n, k } = sizes(a, b, options);
     const c = (options.into ?? device.zeros([m, n])) as CpuTensor;
-    const [left, right] = [(a as CpuTensor).floats, (b as CpuTensor).floats];
-    if (c.floats === left || c.floats === right) throw aliasedOutput("gemm");
+    const [left, unweighted] = [(a as CpuTensor).floats, (b as CpuTensor).floats];
+    const weights = (options.innerWeights as CpuTensor | undefined)?.floats;
+    const right = weights ? unweighted.map((value, i) => value * weights[Math.floor(i / n)]!) : unweighted;
+    if (c.floats === unweighted || c.floats === left) throw aliasedOutput("gemm");
     gemmFloat64(left, right, c.floats, {
       m,
       n,

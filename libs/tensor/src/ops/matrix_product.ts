@@ -78,7 +78,10 @@ const SOFTWARE_WITH_LANES: readonly Rule[] = [
   { family: LANES_16X32, when: () => true },
 ];
 
-/** Workgroups that keep a device busy; a product with fewer tiles is split along its inner index. */
+/**
+ * Workgroups of 256 invocations that keep a device busy; a product with fewer tiles is split along its inner index. Drivers that run on
+ * the CPU count workgroups of any size.
+ */
 const BUSY: Readonly<Record<DeviceClass, number>> = { tensor: 264, gpu: 128, software: 8, cpu: 1 };
 
 /** Shortest slice of the inner index worth a workgroup. */
@@ -217,10 +220,13 @@ export const FAMILIES: Readonly<Record<string, Family>> = {
 /** Into how many slices the inner index is split so that the device has enough workgroups. */
 function sliceCount(device: GpuDevice, product: Product, k: number): number {
   const { c } = product;
-  const { tileRows, tileColumns } = chooseFamily(device, product).values().next().value!;
+  const { tileRows, tileColumns, kernel } = chooseFamily(device, product).values().next().value!;
   const tiles = Math.ceil(c.rows / tileRows) * Math.ceil(c.columns / tileColumns) /
     (product.lowerOnly ? 2 : 1);
-  const wanted = Math.floor(BUSY[device.info.class] / tiles);
+  const perWorkgroup = device.info.class === "software"
+    ? 256
+    : kernel.requires?.invocationsPerWorkgroup ?? 256;
+  const wanted = Math.floor(BUSY[device.info.class] * 256 / perWorkgroup / tiles);
   const fitting = Math.floor(device.limits.maxBindingBytes / (4 * c.rows * c.columns));
   return Math.max(1, Math.min(wanted, fitting, Math.floor(k / SHORTEST_SLICE)));
 }
