@@ -110,6 +110,10 @@ export class LlamaModel implements DifferentiableModel {
     return await generateGreedily(this.#decoder, prompts, deltas, options);
   }
 
+  get maxPositions(): number {
+    return this.config.maxPositions;
+  }
+
   get family(): string {
     return this.#decoder.architecture.className;
   }

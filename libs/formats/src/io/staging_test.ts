@@ -1,5 +1,6 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { FormatError } from "../errors.ts";
 import { assertRefused, inTemporaryFolder } from "../test_support.ts";
 import { replaceDirectory, stageDirectory, stageFile, swapIn } from "./staging.ts";
 
@@ -183,6 +184,23 @@ Deno.test("stageDirectory() leaves alone what a running process or another targe
     await first.discard();
     await second.discard();
     assertEquals(await namesIn(folder), [...others].sort());
+  }));
+
+Deno.test("stageDirectory() refuses a target that a running process stages when it is to be exclusive", () =>
+  inTemporaryFolder(async (folder) => {
+    const target = join(folder, "merged");
+    const dead = await deadProcess();
+    for (const name of [`.merged.partial-${dead}-0123456789ab`, ".merged.partial-notes"]) {
+      await Deno.mkdir(join(folder, name));
+    }
+    const first = await stageDirectory(target, { exclusive: true });
+    const error = await assertRejects(() => stageDirectory(target, { exclusive: true }), FormatError);
+    assertEquals([error.code, error.where], ["target_in_use", target]);
+    assertStringIncludes(error.fix, `remove ${first.path}`);
+    assertEquals((await namesIn(folder)).length, 2, "its own folder is gone again");
+    await first.commit();
+    const again = await stageDirectory(target, { exclusive: true, force: true });
+    await again.discard();
   }));
 
 Deno.test("stageDirectory() names the problem when the target's parent is a file", () =>

@@ -1,19 +1,12 @@
-import {
-  type Journal,
-  type Merged,
-  type MergeRequest,
-  type Sequence,
-  splice,
-  type Task,
-} from "@lora-loom/iteris";
+import { type Journal, type Merged, type MergeRequest, type Sequence, type Task } from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { MethodOutcome, ModelJob } from "../methods/method.ts";
 import type { StepJournal } from "../resume/step_journal.ts";
-import { seededRandom } from "./seeded_random.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
 import { answeredSequences, calibrationSequences } from "./answers.ts";
+import { checkRows, fittingSplices } from "./check_rows.ts";
 import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
 import { type Expert, openSession, type Session } from "./session.ts";
@@ -110,6 +103,9 @@ async function prepare(
   splits: Splits,
 ): Promise<{ readonly tasks: readonly TaskData[]; readonly heldOut: readonly HeldOutTask[] }> {
   const maxNewTokens = parameters.max_new_tokens as number;
+  for (const [index, { calibration }] of session.experts.entries()) {
+    checkRows(session, calibration, splits[index]!, maxNewTokens);
+  }
   const tasks: TaskData[] = [];
   const heldOut: HeldOutTask[] = [];
   for (const [index, expert] of session.experts.entries()) {
@@ -171,8 +167,8 @@ async function attempt(
 async function solverTask({ job, session, journal }: Work, task: TaskData, splices: number): Promise<Task> {
   const { name, deltas, weight } = task.expert;
   if (splices === 0) return { name, deltas, weight, sequences: task.sequences };
-  const made = splice(task.prompts, { count: splices, random: seededRandom(job.seed) });
   const maxNewTokens = job.parameters.max_new_tokens as number;
+  const made = fittingSplices(session, task.prompts, { count: splices, seed: job.seed, maxNewTokens });
   const spliced = await journal.recall(
     `answers of adapter ${task.index + 1} to ${splices} splices`,
     () => answeredSequences(session, made, deltas, maxNewTokens, job.signal),

@@ -125,7 +125,10 @@ async function mergeInto(
   const meter = new ProgressMeter(plan.modules.length, work, onProgress);
   const { modules, rank, warnings } = plan;
   throwIfCancelled(signal);
-  const staging = await stageDirectory(recipe.output.path, { force: options.force ?? false });
+  const staging = await stageDirectory(recipe.output.path, {
+    force: options.force ?? false,
+    exclusive: true,
+  });
   const abandoned = new AbortController();
   const unfinished = new Unfinished(recipe.output.path, (note) => meter.note(note));
   try {

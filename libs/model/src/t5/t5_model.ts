@@ -122,6 +122,10 @@ export class T5Model implements BaseModel {
     return await generateT5(this.#layers, prompts, deltas, options);
   }
 
+  get maxPositions(): number {
+    return this.config.maxPositions;
+  }
+
   checkDeltas(deltas: Deltas): void {
     checkDeltas(deltas, this.#sites);
   }
