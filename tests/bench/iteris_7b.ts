@@ -15,7 +15,15 @@ import { seeded } from "@lora-loom/testing";
 const flags = parseArgs(Deno.args, {
   string: ["device", "layers", "rows", "tasks", "rank", "scale", "methods"],
   boolean: ["kernels"],
-  default: { device: "auto", layers: "2", rows: "25600", tasks: "2", rank: "8", scale: "1", methods: "iteris,iteris+" },
+  default: {
+    device: "auto",
+    layers: "2",
+    rows: "25600",
+    tasks: "2",
+    rank: "8",
+    scale: "1",
+    methods: "iteris,iteris+",
+  },
 });
 const [layers, scale, tasks, rank] = [flags.layers, flags.scale, flags.tasks, flags.rank].map(Number) as [
   number,

@@ -130,7 +130,7 @@ async function mergeInto(
     exclusive: true,
   });
   const abandoned = new AbortController();
-  const unfinished = new Unfinished(recipe.output.path, (note) => meter.note(note));
+  const unfinished = new Unfinished(recipe.output.path, resultBytes(plan), (note) => meter.note(note));
   try {
     if (options.fresh) await unfinished.forget();
     onProgress?.({ type: "start", modules: modules.length, rank, device: device.info.name, warnings });
@@ -173,6 +173,17 @@ async function mergeInto(
     await staging.discard();
     throw await unfinished.leave(error);
   }
+}
+
+/** For reports and headers. */
+const BYTES_BESIDE_WEIGHTS = 2 ** 20;
+
+/** What a merged adapter takes in float32, at most. */
+function resultBytes({ modules }: Plan): number {
+  return modules.reduce(
+    (sum, { rank, inFeatures, outFeatures }) => sum + 4 * rank * (inFeatures + outFeatures),
+    BYTES_BESIDE_WEIGHTS,
+  );
 }
 
 /** Whether a merge works so long that its steps are kept: where the method runs the base model. */

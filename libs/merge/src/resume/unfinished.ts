@@ -1,4 +1,4 @@
-import { rmdir } from "node:fs/promises";
+import { rmdir, statfs } from "node:fs/promises";
 import { CheckpointFolder } from "../refine/checkpoint.ts";
 import { describeError, MergeError } from "../errors.ts";
 import { type Found, type Identity, JournalFile } from "./journal_file.ts";
@@ -27,8 +27,16 @@ export class Unfinished implements StepStore {
   /** Steps that an interrupted run did. */
   #taken = 0;
 
-  /** @param note hears what the user should know */
-  constructor(output: string, private readonly note: (note: Note) => void) {
+  /**
+   * @param output the folder that will hold the result
+   * @param resultBytes what the result will take there: so much is left free
+   * @param note hears what the user should know
+   */
+  constructor(
+    output: string,
+    private readonly resultBytes: number,
+    private readonly note: (note: Note) => void,
+  ) {
     this.path = unfinishedPath(output);
   }
 
@@ -69,8 +77,10 @@ export class Unfinished implements StepStore {
   }
 
   async append(step: string, record: Packed): Promise<void> {
+    if (!this.#journal) return;
     try {
-      await this.#journal?.append(step, record);
+      await this.#journal.append(step, record);
+      await this.#leaveRoom();
     } catch (error) {
       await this.#giveUp(error);
     }
@@ -127,6 +137,18 @@ export class Unfinished implements StepStore {
     this.#journal = journal;
     this.#taken = journal.steps.length;
     this.#tell(found);
+  }
+
+  async #leaveRoom(): Promise<void> {
+    const { bavail, bsize } = await statfs(this.path);
+    if (bavail * bsize >= this.resultBytes) return;
+    throw new MergeError(
+      "disk_full",
+      "the disk has room for the result alone",
+      "free some space",
+      this.path,
+      "work",
+    );
   }
 
   async #removeRest(): Promise<void> {
