@@ -6,6 +6,7 @@ import type { StepJournal } from "../resume/step_journal.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
 import { answeredSequences, calibrationSequences } from "./answers.ts";
+import { fewKeptOut, withoutAnswers } from "./calibration_warnings.ts";
 import { checkRows, fittingSplices } from "./check_rows.ts";
 import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
@@ -57,13 +58,13 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
   const splits = await readSplits(job);
   throwIfCancelled(signal);
   using session = await openSession(job);
-  const work: Work = { job, session, journal: await job.journal() };
+  const work: Work = { job, session, journal: await job.journal({}) };
   const { tasks, heldOut } = await prepare(work, splits);
   const best = parameters.tune === "agreement"
     ? await tune(work, tasks, heldOut, solve)
     : await attempt(work, tasks, heldOut, solve, givenCandidate(parameters));
   try {
-    const outcome = await outcomeOf(work, heldOut, best);
+    const outcome = await outcomeOf(work, tasks, heldOut, best);
     for (const site of best.merged.report.sites) {
       const { a, b } = best.merged.deltas.get(site.module)!;
       await job.write(site.module, { a, b, figures: siteFigures(site) });
@@ -203,6 +204,7 @@ async function tune(
 
 async function outcomeOf(
   { job, session, journal }: Work,
+  tasks: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
   { candidate, merged, agreement }: Tried,
 ): Promise<MethodOutcome> {
@@ -231,15 +233,13 @@ async function outcomeOf(
       },
       ...(agreement && sum && mean ? { agreement: { merged: agreement, sum, mean } } : {}),
     },
-    warnings: heldOut.filter(({ prompts }) => prompts.length < (job.parameters.agreement_prompts as number))
-      .map(
-        ({ name, prompts }) => ({
-          code: "few_prompts_kept_out",
-          message:
-            `${name} has ${prompts.length} prompts beside the calibration ones; agreement on it is a rough figure`,
-          where: name,
-        }),
+    warnings: [
+      ...withoutAnswers(
+        session.model,
+        tasks.map(({ expert: { name }, sequences }) => ({ name, sequences })),
       ),
+      ...fewKeptOut(heldOut, job.parameters.agreement_prompts as number),
+    ],
   };
 }
 

@@ -62,7 +62,7 @@ export interface MergeRun {
   readonly meter: ProgressMeter;
   readonly signal: AbortSignal | undefined;
   /** Finished steps of this merge, for methods that work for long. */
-  readonly journal: () => Promise<StepJournal>;
+  readonly journal: (deciding: Readonly<Record<string, unknown>>) => Promise<StepJournal>;
 }
 
 /** What merging all modules gave. */
@@ -138,10 +138,10 @@ async function mergeInto(
     const base = await baseModelOf(recipe);
     const spec = adapterSpec(recipe, plan, adapters, base);
     const writer = await createAdapterWriter(recipe.output.format, staging.path, spec);
-    const journal = async () =>
+    const journal = async (deciding: Readonly<Record<string, unknown>>) =>
       keepsSteps(recipe, method, options)
         ? await unfinished.open(
-          await identityOf({ recipe, plan, inputs: await unwrap(hashing), device: device.info }),
+          await identityOf({ recipe, plan, inputs: await unwrap(hashing), device: device.info, deciding }),
         )
         : NO_JOURNAL;
     const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal, journal };

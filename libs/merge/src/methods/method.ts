@@ -111,8 +111,12 @@ export interface ModelJob {
   readonly parameters: Parameters;
   readonly seed: number;
   readonly signal: AbortSignal | undefined;
-  /** Finished steps of this merge: what an interrupted run left, and where this one leaves its own. Ask once. */
-  journal(): Promise<StepJournal>;
+  /**
+   * Finished steps of this merge: what an interrupted run left, and where this one leaves its own. Ask once.
+   *
+   * @param deciding what decides about the bytes of the result beside the recipe, its inputs and the device, by name
+   */
+  journal(deciding: Readonly<Record<string, unknown>>): Promise<StepJournal>;
   /** Tells the user what is going on, such as `{ stage: "capture", done: 3, total: 12 }`. */
   progress(step: { readonly stage: string; readonly done: number; readonly total: number }): void;
   /** Takes a finished module and disposes its tensors. Order does not matter; each module of the plan exactly once. */

@@ -17,14 +17,17 @@ export interface Work {
   readonly plan: Plan;
   readonly inputs: readonly InputRecord[];
   readonly device: DeviceInfo;
+  /** What else decides, by name. */
+  readonly deciding: Readonly<Record<string, unknown>>;
 }
 
 /** Everything that decides about the bytes of a merge, by the name that a user knows it by. */
-export async function identityOf({ recipe, plan, inputs, device }: Work): Promise<Identity> {
+export async function identityOf({ recipe, plan, inputs, device, deciding }: Work): Promise<Identity> {
   const { method, seed, include, exclude, output, parameters } = recipe;
   return {
     ...texts("", { method, seed, include, exclude, "output.format": output.format, rank: plan.rank }),
     ...texts("parameters.", parameters),
+    ...texts("", deciding),
     ...adapterParts(recipe),
     ...inputParts(inputs),
     ...await baseModelParts(recipe.baseModel),

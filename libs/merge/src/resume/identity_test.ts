@@ -35,7 +35,7 @@ function workIn(folder: string, changes: Record<string, unknown> = {}, sha256 = 
     path,
     files: [{ path: `${path}/adapter_model.safetensors`, sha256 }],
   }));
-  return { recipe, plan: { rank: 8 } as Plan, inputs, device: new CpuDevice().info };
+  return { recipe, plan: { rank: 8 } as Plan, inputs, device: new CpuDevice().info, deciding: {} };
 }
 
 Deno.test("identityOf() differs in the name of what decides about the result, and in nothing else", async () => {
@@ -59,6 +59,7 @@ Deno.test("identityOf() differs in the name of what decides about the result, an
     assertEquals(await differences({ ...work, device: { ...work.device, driver: "new" } }), [
       "the device's driver",
     ]);
+    assertEquals(await differences({ ...work, deciding: { "tokens at once": 512 } }), ["tokens at once"]);
     // Where the result goes, how it is stored and what is done with it later decide nothing.
     const later = { output: { path: "elsewhere", dtype: "float16" }, device: "cpu", refine: { steps: 3 } };
     assertEquals(await differences(workIn(folder, later)), []);
