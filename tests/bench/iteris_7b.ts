@@ -2,41 +2,36 @@
  * Times IterIS's own arithmetic at Llama-2-7B's shapes: Gram matrices, factorisations, solves and truncation of every module, on random inputs.
  *
  *     deno run -A tests/bench/iteris_7b.ts [--device auto] [--layers 2] [--rows 25600] [--tasks 2] [--rank 8] [--scale 1]
- *       [--methods iteris,iteris+] [--kernels]
+ *       [--methods iteris,iteris+] [--kernels] [--json FILE]
  *
  * The forward passes are left out: the inputs of a stage are rows of one random matrix, the experts' a little off the merged model's.
- * `--layers 32` is the whole model; fewer are measured and scaled up. `--kernels` prints what the kernels cost.
+ * `--layers 32` is the whole model; fewer are measured and scaled up. `--kernels` prints what the kernels cost. On software
+ * drivers the default is one layer at a sixteenth of the widths, with 2048 rows.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { type Activations, type BaseModel, iteris, iterisPlus, type Stage } from "@lora-loom/iteris";
 import { add, type Device, kernelTimes, openDevice, sliceRows, type Tensor } from "@lora-loom/tensor";
-import { seeded } from "@lora-loom/testing";
+import { uniforms } from "@lora-loom/testing";
 
 const flags = parseArgs(Deno.args, {
-  string: ["device", "layers", "rows", "tasks", "rank", "scale", "methods"],
+  string: ["device", "layers", "rows", "tasks", "rank", "scale", "methods", "json"],
   boolean: ["kernels"],
-  default: {
-    device: "auto",
-    layers: "2",
-    rows: "25600",
-    tasks: "2",
-    rank: "8",
-    scale: "1",
-    methods: "iteris,iteris+",
-  },
+  default: { device: "auto", tasks: "2", rank: "8", methods: "iteris,iteris+" },
 });
-const [layers, scale, tasks, rank] = [flags.layers, flags.scale, flags.tasks, flags.rank].map(Number) as [
-  number,
-  number,
-  number,
-  number,
-];
+await using device = await openDevice({ device: flags.device as "auto", timeKernels: flags.kernels });
+const hardware = device.info.class === "tensor" || device.info.class === "gpu";
+const [layers, scale, tasks, rank, rows] = [
+  flags.layers ?? (hardware ? 2 : 1),
+  flags.scale ?? (hardware ? 1 : 16),
+  flags.tasks,
+  flags.rank,
+  flags.rows ?? (hardware ? 25600 : 2048),
+].map(Number) as [number, number, number, number, number];
 /** Rows of all tasks together, in sequences of this length. */
 const LENGTH = 256;
-const rowsEach = Math.floor(Number(flags.rows) / tasks / LENGTH) * LENGTH;
+const rowsEach = Math.floor(rows / tasks / LENGTH) * LENGTH;
 const [hidden, wide] = [4096 / scale, 11008 / scale];
 
-await using device = await openDevice({ device: flags.device as "auto", timeKernels: flags.kernels });
 console.log(
   `${device.info.name}: ${layers} layers of 7 modules, ${tasks} tasks of ${rowsEach} rows, rank ${rank}`,
 );
@@ -61,6 +56,7 @@ await iteris({
   ...request,
   tasks: request.tasks.map((task) => ({ ...task, sequences: task.sequences.slice(0, 4) })),
 });
+const figures = [];
 for (
   const [name, run] of [["iteris", () => iteris(request)], ["iteris+", () => iterisPlus(request)]] as const
 ) {
@@ -77,16 +73,29 @@ for (
       (device.memory.peakBytes / 2 ** 30).toFixed(2)
     } GiB of device memory`,
   );
+  figures.push({
+    method: name,
+    layers,
+    scale,
+    rows: rowsEach,
+    seconds,
+    secondsOf32Layers: seconds * 32 / layers,
+    backwardError: worst,
+    deviceBytes: device.memory.peakBytes,
+  });
   if (!flags.kernels) continue;
   for (const { kernel, dispatches, seconds } of (await kernelTimes(device)).slice(0, 16)) {
     console.log(`  ${kernel.padEnd(52)} ${String(dispatches).padStart(7)} ${seconds.toFixed(3)} s`);
   }
 }
 
+if (flags.json) {
+  await Deno.writeTextFile(flags.json, JSON.stringify({ device: device.info, iteris: figures }, null, 2));
+}
+
 function random(on: Device, rows: number, columns: number, seed: number, factor: number): Tensor {
-  const next = seeded(seed);
-  const values = new Float32Array(rows * columns);
-  for (let i = 0; i < values.length; i++) values[i] = factor * (2 * next() - 1);
+  const values = uniforms(rows * columns, seed);
+  for (let i = 0; i < values.length; i++) values[i]! *= factor;
   return on.upload(values, [rows, columns]);
 }
 

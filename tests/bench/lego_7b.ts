@@ -3,16 +3,22 @@
  * what bounds it: reading and writing the same bytes, and plain k-means on the raw vectors.
  *
  *     deno run -A tests/bench/lego_7b.ts [--layers 32] [--adapters 5] [--rank 64] [--k 128] [--method lego]
- *         [--device auto] [--folder DIR] [--no-kmeans] [--json]
+ *         [--device auto] [--folder DIR] [--no-kmeans] [--float64] [--json FILE]
  *
- * The adapters (1.6 GB at 32 layers) are made in DIR unless they are there, and kept; the merged one is removed.
+ * `--float64` merges once more on the CPU and says how far the two results are apart. The adapters (1.6 GB at 32 layers) are made in DIR unless they are there, and kept; the merged one is removed.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { openAdapter } from "@lora-loom/formats";
-import { type MergeSummary, peakResidentBytes, recipeFromObject, runMerge } from "@lora-loom/merge";
+import {
+  diffAdapters,
+  type MergeSummary,
+  peakResidentBytes,
+  recipeFromObject,
+  runMerge,
+} from "@lora-loom/merge";
 import { seeded } from "@lora-loom/testing";
 import { makeAdapters } from "../tools/make_adapter.ts";
 import { kMeans, type Points } from "./kmeans.ts";
@@ -31,13 +37,14 @@ interface Flags {
   readonly device: string;
   readonly folder: string;
   readonly kmeans: boolean;
-  readonly json: boolean;
+  readonly float64: boolean;
+  readonly json: string | undefined;
 }
 
 function readFlags(): Flags {
   const flags = parseArgs(Deno.args, {
-    string: ["layers", "adapters", "rank", "k", "method", "device", "folder"],
-    boolean: ["kmeans", "json"],
+    string: ["layers", "adapters", "rank", "k", "method", "device", "folder", "json"],
+    boolean: ["kmeans", "float64"],
     negatable: ["kmeans"],
     default: { layers: "32", adapters: "5", rank: "64", method: "lego", device: "auto", kmeans: true },
   });
@@ -52,7 +59,8 @@ function readFlags(): Flags {
     device: flags.device,
     folder: flags.folder ?? join(tmpdir(), `lora-loom-7b-r${rank}-l${layers}`),
     kmeans: flags.kmeans === true,
-    json: flags.json === true,
+    float64: flags.float64 === true,
+    json: flags.json,
   };
 }
 
@@ -141,16 +149,17 @@ async function main(): Promise<void> {
   const scratch = await mkdtemp(join(flags.folder, "bench-"));
   try {
     const residentBefore = peakResidentBytes();
-    const recipe = recipeFromObject({
-      method: flags.method,
-      adapters: paths.map((path) => ({ path })),
-      parameters: { rank: flags.k },
-      output: { path: join(scratch, "merged"), dtype: "float16" },
-      device: flags.device,
-    }, scratch);
+    const recipe = (name: string, device: string) =>
+      recipeFromObject({
+        method: flags.method,
+        adapters: paths.map((path) => ({ path })),
+        parameters: { rank: flags.k },
+        output: { path: join(scratch, name), dtype: "float16" },
+        device,
+      }, scratch);
     // Once through the files first, so that the merge and the bare reading find them alike in the system's cache.
     for (const path of paths) await readThrough(join(path, "adapter_model.safetensors"));
-    const summary = await runMerge(recipe);
+    const summary = await runMerge(recipe("merged", flags.device));
     let inputBytes = 0;
     const reading = await seconds(async () => {
       for (const path of paths) inputBytes += await readThrough(join(path, "adapter_model.safetensors"));
@@ -162,8 +171,16 @@ async function main(): Promise<void> {
       ...resultOf(summary, reading, writing, inputBytes, outputBytes, largest, residentBefore),
     };
     const kmeans = flags.kmeans ? await kMeansTimes(flags, paths, summary) : undefined;
-    if (flags.json) console.log(JSON.stringify({ ...figures, kmeans }));
-    else print(flags, figures, kmeans);
+    const distance = flags.float64
+      ? (await diffAdapters(summary.output, (await runMerge(recipe("float64", "cpu"))).output)).overall
+      : undefined;
+    print(flags, figures, kmeans);
+    if (distance !== undefined) console.log(`  distance from float64         ${distance.toExponential(1)}`);
+    if (flags.json) {
+      const { layers, adapters, rank, method } = flags;
+      const lego = { ...figures, method, layers, adapters, adapterRank: rank, kmeans, distance };
+      await Deno.writeTextFile(flags.json, JSON.stringify({ lego }, null, 2));
+    }
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }

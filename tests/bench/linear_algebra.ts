@@ -1,17 +1,17 @@
 /**
  * Linear algebra on the device: products, Gram matrices, factorisation, casts and transfers, each with its error and its speed.
  *
- *     deno run -A tests/bench/linear_algebra.ts [--device auto] [--profile safe] [--only REGEX] [--scale 1] [--json FILE]
+ *     deno run -A tests/bench/linear_algebra.ts [--device auto] [--profile safe] [--only REGEX] [--scale N] [--json FILE]
  *
  * Medians of wall times that contain all a call does, packing and read-backs included, after warming up: clocks of idle GPUs are
- * low. `--scale 8` divides all sizes by eight, for software drivers. `bench/torch_peer.py` measures the same with PyTorch.
+ * low. `--scale 8` divides all sizes by eight, the default on software drivers. Errors are those of 200 entries against float64, on
+ * the operands as they are stored. `bench/torch_peer.py` measures the same with PyTorch.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import {
   cast,
   type Device,
   type DeviceChoice,
-  type DType,
   factorCholesky,
   gemm,
   gram,
@@ -20,16 +20,24 @@ import {
   solveCholesky,
   type Tensor,
 } from "@lora-loom/tensor";
+import { uniforms } from "@lora-loom/testing";
+import { measurePeaks } from "./support/peaks.ts";
+
+/** What limits a case: arithmetic in f32, in f16, in f32 done as several products of f16, the memory, or the link to the host. */
+type Bound = "f32" | "f16" | "f32 in parts" | "memory" | "link";
 
 /** One measurement. */
 interface Case {
   readonly name: string;
   /** Floating-point operations, or bytes. */
   readonly amount: number;
+  /** Part of them that has to be done: half where the result is symmetric. */
+  readonly part?: number;
   readonly unit: "TFLOP/s" | "GB/s";
+  readonly bound: Bound;
   run(): Promise<Disposable | void> | Disposable | void;
-  /** Error of the result in units of f32's roundoff, 2⁻²⁴, relative to the sum of magnitudes. */
-  error?(result: Disposable): Promise<number>;
+  /** The largest error of the result in units of f32's roundoff, 2⁻²⁴, relative to the sum of magnitudes; 0 where it is exact. */
+  error(): Promise<number>;
 }
 
 /** What came of one. */
@@ -38,29 +46,23 @@ interface Figure {
   readonly milliseconds: number;
   readonly speed: number;
   readonly unit: string;
-  readonly error: number | undefined;
+  readonly bound: Bound;
+  readonly part: number;
+  readonly error: number;
 }
 
 const flags = parseArgs(Deno.args, {
   string: ["device", "profile", "only", "scale", "json"],
-  default: { device: "auto", profile: "safe", only: ".", scale: "1" },
+  default: { device: "auto", profile: "safe", only: "." },
 });
-const scale = Number(flags.scale);
 await using device = await openDevice({
   device: flags.device as DeviceChoice,
   profile: flags.profile as Profile,
 });
-
-/** Values in (-1, 1) with a long period. */
-function values(count: number, seed: number): Float32Array<ArrayBuffer> {
-  const result = new Float32Array(count);
-  let state = seed;
-  for (let i = 0; i < count; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    result[i] = state / 2 ** 31 - 1;
-  }
-  return result;
-}
+const hardware = device.info.class === "tensor" || device.info.class === "gpu";
+const scale = Number(flags.scale ?? (hardware ? 1 : 8));
+/** Large products in f32 run on f16 matrix units where there are some. */
+const F32_PRODUCTS: Bound = device.info.class === "tensor" ? "f32 in parts" : "f32";
 
 /** The identity matrix. */
 function unit(n: number): Float32Array<ArrayBuffer> {
@@ -69,127 +71,178 @@ function unit(n: number): Float32Array<ArrayBuffer> {
   return result;
 }
 
-/** Largest error of 200 entries of Σ_k left(i, k) right(k, j), by float64. */
-async function entryError(
-  on: Device,
-  result: Tensor,
+/** Largest error of 200 entries, each a sum over `inner` terms, by float64. */
+function entryError(
+  found: ArrayLike<number>,
+  [m, n]: readonly [number, number],
   inner: number,
-  left: (i: number, k: number) => number,
-  right: (k: number, j: number) => number,
-): Promise<number> {
-  const found = await on.download(result);
-  const [m, n] = result.shape as [number, number];
+  term: (i: number, j: number, k: number) => number,
+): number {
   let worst = 0;
   for (let t = 0; t < 200; t++) {
     const [i, j] = [(t * 7919) % m, (t * 104729 + 11) % n];
     let [sum, magnitude] = [0, 0];
     for (let k = 0; k < inner; k++) {
-      const term = left(i, k) * right(k, j);
-      sum += term;
-      magnitude += Math.abs(term);
+      const value = term(i, j, k);
+      sum += value;
+      magnitude += Math.abs(value);
     }
-    worst = Math.max(worst, Math.abs(found[i * n + j]! - sum) / magnitude);
+    const error = Math.abs(found[i * n + j]! - sum) / magnitude;
+    worst = Math.max(worst, Number.isNaN(error) ? Infinity : error);
   }
   return worst * 2 ** 24;
 }
 
+async function productError(left: Tensor, right: Tensor, into: Tensor): Promise<number> {
+  const [x, y] = [await device.download(left), await device.download(right)];
+  const [n] = into.shape as [number, number];
+  return entryError(await device.download(into), [n, n], n, (i, j, k) => x[i * n + k]! * y[k * n + j]!);
+}
+
 function* products(n: number): Generator<Case> {
-  const [x, y] = [values(n * n, 1), values(n * n, 2)];
-  const left = device.upload(x, [n, n]);
-  const right = device.upload(y, [n, n]);
-  const into = device.zeros([n, n]);
-  const exact = (result: Disposable) =>
-    entryError(device, result as Tensor, n, (i, k) => x[i * n + k]!, (k, j) => y[k * n + j]!);
-  const amount = 2 * n ** 3;
-  const unit = "TFLOP/s";
-  const result = (run: () => Tensor) => () => void run();
-  const error = () => exact(into);
-  yield { name: `gemm f32 ${n}³`, amount, unit, run: result(() => gemm(left, right, { into })), error };
+  using left = device.upload(uniforms(n * n, 1), [n, n]);
+  using right = device.upload(uniforms(n * n, 2), [n, n]);
+  using into = device.zeros([n, n]);
+  const work = { amount: 2 * n ** 3, unit: "TFLOP/s" } as const;
+  const error = () => productError(left, right, into);
   yield {
-    name: `gemm f32 ${n}³, kernel without matrix units`,
-    amount,
-    unit,
-    run: result(() =>
-      gemm(left, right, { into, kernel: device.info.class === "software" ? "registers_8x8" : "tiled_128" })
-    ),
+    ...work,
+    name: `gemm f32 ${n}³`,
+    bound: F32_PRODUCTS,
+    run: () => void gemm(left, right, { into }),
     error,
   };
-  for (const dtype of ["f16", "bf16"] as const) {
-    const [low, lower] = [cast(left, dtype), cast(right, dtype)];
+  if (device.info.class === "tensor") {
     yield {
-      name: `gemm ${dtype} inputs ${n}³`,
-      amount,
-      unit,
-      run: result(() => gemm(low, lower, { into })),
+      ...work,
+      name: `gemm f32 ${n}³, kernel without matrix units`,
+      bound: "f32",
+      run: () => void gemm(left, right, { into, kernel: "tiled_128" }),
       error,
     };
-    low.dispose();
-    lower.dispose();
   }
-  for (const tensor of [left, right, into]) tensor.dispose();
+  for (const dtype of ["f16", "bf16"] as const) {
+    using low = cast(left, dtype);
+    using lower = cast(right, dtype);
+    yield {
+      ...work,
+      name: `gemm ${dtype} inputs ${n}³`,
+      bound: device.info.class === "tensor" ? "f16" : "f32",
+      run: () => void gemm(low, lower, { into }),
+      error: () => productError(low, lower, into),
+    };
+  }
 }
 
 function* grams(rows: number, columns: number): Generator<Case> {
-  const x = values(rows * columns, 3);
+  const x = uniforms(rows * columns, 3);
   using stored = device.upload(x, [rows, columns]);
   using into = device.zeros([columns, columns]);
   yield {
     name: `gram [${rows}, ${columns}] of columns`,
     amount: 2 * rows * columns * columns,
+    part: 0.5,
     unit: "TFLOP/s",
+    bound: F32_PRODUCTS,
     run: () => void gram(stored, { of: "columns", into }),
-    error: () => entryError(device, into, rows, (i, k) => x[k * columns + i]!, (k, j) => x[k * columns + j]!),
+    error: async () =>
+      entryError(
+        await device.download(into),
+        [columns, columns],
+        rows,
+        (i, j, k) => x[k * columns + i]! * x[k * columns + j]!,
+      ),
   };
 }
 
 function* factorisations(n: number, columns: number): Generator<Case> {
-  using x = device.upload(values(n * n, 4), [n, n]);
+  using x = device.upload(uniforms(n * n, 4), [n, n]);
   // Diagonally dominant enough to be far from singular.
   using identity = device.upload(unit(n), [n, n]);
   using matrix = gram(x, { of: "columns", alpha: 1 / n, beta: 1, into: identity });
-  using rhs = device.upload(values(n * columns, 5), [n, columns]);
+  const b = uniforms(n * columns, 5);
+  using rhs = device.upload(b, [n, columns]);
   yield {
     name: `cholesky + solve f32, ${n}, ${columns} right-hand sides`,
     amount: n ** 3 / 3 + 2 * n * n * columns,
     unit: "TFLOP/s",
+    bound: F32_PRODUCTS,
     async run() {
       using factor = await factorCholesky(matrix);
       solveCholesky(factor, rhs).dispose();
     },
+    // Of A X, which ought to be B: the backward error.
+    async error() {
+      using factor = await factorCholesky(matrix);
+      using solution = solveCholesky(factor, rhs);
+      const [a, found] = [await device.download(matrix), await device.download(solution)];
+      return entryError(b, [n, columns], n, (i, j, k) => a[i * n + k]! * found[k * columns + j]!);
+    },
   };
 }
 
+/** Zero when two arrays are the same, byte by byte. */
+function difference(found: Uint8Array, expected: Uint8Array): number {
+  return found.every((byte, i) => byte === expected[i]) ? 0 : Infinity;
+}
+
 function* movements(bytes: number): Generator<Case> {
-  // Written once, so that the memory is really there.
-  const host = new Uint8Array(bytes).fill(1);
-  for (const dtype of ["f32", "f16"] as const satisfies DType[]) {
-    const count = bytes / (dtype === "f32" ? 4 : 2);
+  const size = `${bytes / 2 ** 20} MiB`;
+  const values = uniforms(bytes / 4, 6);
+  const host = new Uint8Array(values.buffer);
+  const target = new Uint8Array(bytes).fill(1);
+  const moved = { amount: bytes, unit: "GB/s", bound: "link" } as const;
+  for (const dtype of ["f32", "f16"] as const) {
+    const upload = () => device.uploadStreamed(host, [bytes / (dtype === "f32" ? 4 : 2)], dtype);
     yield {
-      name: `upload of ${bytes / 2 ** 20} MiB, ${dtype}`,
-      amount: bytes,
-      unit: "GB/s",
-      run: () => device.uploadStreamed(host, [count], dtype),
+      ...moved,
+      name: `upload of ${size}, ${dtype}`,
+      run: upload,
+      async error() {
+        using tensor = await upload();
+        return difference(await device.downloadBytes(tensor), host);
+      },
     };
   }
-  using tensor = device.zeros([bytes / 4]);
+  using tensor = device.upload(values, [bytes / 4]);
   yield {
-    name: `download of ${bytes / 2 ** 20} MiB`,
-    amount: bytes,
-    unit: "GB/s",
-    run: async () => void await device.downloadBytes(tensor, host),
+    ...moved,
+    name: `download of ${size}`,
+    run: async () => void await device.downloadBytes(tensor, target),
+    error: () => Promise.resolve(difference(target, host)),
   };
   yield {
-    name: `download of ${bytes / 2 ** 20} MiB into a new array`,
-    amount: bytes,
-    unit: "GB/s",
+    ...moved,
+    name: `download of ${size} into a new array`,
     run: async () => void await device.downloadBytes(tensor),
+    error: async () => difference(await device.downloadBytes(tensor), host),
   };
-  yield {
-    name: `cast f32 to bf16, ${bytes / 2 ** 20} MiB`,
-    amount: 1.5 * bytes,
-    unit: "GB/s",
-    run: () => cast(tensor, "bf16"),
-  };
+  for (const dtype of ["f16", "bf16"] as const) {
+    yield {
+      name: `cast f32 to ${dtype}, ${size}`,
+      amount: 1.5 * bytes,
+      unit: "GB/s",
+      bound: "memory",
+      run: () => cast(tensor, dtype),
+      error: () => castError(tensor, values, dtype),
+    };
+  }
+}
+
+/** Zero when every value was rounded to the nearest of `dtype`, ties to even. */
+async function castError(tensor: Tensor, values: Float32Array, dtype: "f16" | "bf16"): Promise<number> {
+  using low = cast(tensor, dtype);
+  const found = await device.download(low);
+  const nearest = dtype === "f16" ? Math.f16round : nearestBfloat16;
+  return values.every((value, i) => found[i] === nearest(value)) ? 0 : Infinity;
+}
+
+/** The nearest number with eight significant bits, ties to even: in float64, by its place between powers of two. */
+function nearestBfloat16(value: number): number {
+  if (value === 0) return value;
+  const step = 2 ** (Math.floor(Math.log2(Math.abs(value))) - 7);
+  const [lower, rest] = [Math.floor(value / step), value / step - Math.floor(value / step)];
+  return step * (rest > 0.5 || (rest === 0.5 && lower % 2 !== 0) ? lower + 1 : lower);
 }
 
 function* cases(): Generator<Case> {
@@ -200,7 +253,7 @@ function* cases(): Generator<Case> {
 }
 
 /** Milliseconds of work before measuring: a GPU that was idle takes half a second to raise its clock. */
-const WARM_UP = device.info.class === "software" ? 200 : 1500;
+const WARM_UP = hardware ? 1500 : 200;
 
 /** Seconds of one run, from batches that are long enough to measure. */
 async function measure({ run }: Case): Promise<number> {
@@ -221,29 +274,41 @@ async function measure({ run }: Case): Promise<number> {
   return times.sort((a, b) => a - b)[2]!;
 }
 
-console.log(
-  `${device.info.name}, class ${device.info.class}, ${device.info.driver}, profile ${flags.profile}\n`,
-);
+async function figure(entry: Case): Promise<Figure> {
+  const { name, amount, part = 1, unit, bound } = entry;
+  const seconds = await measure(entry);
+  const speed = amount / seconds / (unit === "GB/s" ? 1e9 : 1e12);
+  return { name, milliseconds: seconds * 1000, speed, unit, bound, part, error: await entry.error() };
+}
+
+function describe(on: Device): string {
+  return `${on.info.name}, class ${on.info.class}, ${on.info.driver}, profile ${flags.profile}`;
+}
+
+console.log(`${describe(device)}\n`);
 console.log("case".padEnd(52), "ms".padStart(10), "speed".padStart(9), "".padEnd(8), "error / 2⁻²⁴");
 const figures: Figure[] = [];
 for (const entry of cases()) {
   if (!new RegExp(flags.only).test(entry.name)) continue;
-  const seconds = await measure(entry);
-  using result = await entry.run() ?? undefined;
-  const error = await entry.error?.(result!);
-  const speed = entry.amount / seconds / (entry.unit === "GB/s" ? 1e9 : 1e12);
-  figures.push({ name: entry.name, milliseconds: seconds * 1000, speed, unit: entry.unit, error });
+  const measured = await figure(entry);
+  figures.push(measured);
   console.log(
-    entry.name.padEnd(52),
-    (seconds * 1000).toFixed(3).padStart(10),
-    speed.toPrecision(4).padStart(9),
-    entry.unit.padEnd(8),
-    error?.toFixed(2) ?? "",
+    measured.name.padEnd(52),
+    measured.milliseconds.toFixed(3).padStart(10),
+    measured.speed.toPrecision(4).padStart(9),
+    measured.unit.padEnd(8),
+    measured.error.toFixed(2),
   );
 }
+const peaks = await measurePeaks(device);
+console.log(
+  `\npeaks: ${peaks.f32.toPrecision(3)} TFLOP/s of multiply-adds in f32, ${
+    peaks.memory.toPrecision(3)
+  } GB/s of copies`,
+);
 if (flags.json) {
   await Deno.writeTextFile(
     flags.json,
-    JSON.stringify({ device: device.info, profile: flags.profile, figures }, null, 2),
+    JSON.stringify({ device: device.info, profile: flags.profile, peaks, figures }, null, 2),
   );
 }

@@ -2,7 +2,7 @@
 
     python3 tests/bench/torch_peer.py [--json FILE]
 
-Needs PyTorch with CUDA; used for docs/benchmarks.md only.
+Needs PyTorch with CUDA; `deno task bench --torch FILE` compares with what it wrote.
 """
 
 import json
@@ -50,4 +50,12 @@ for name, milliseconds in figures.items():
     print(f"{name:<52} {milliseconds:10.3f} ms")
 if len(sys.argv) > 2 and sys.argv[1] == "--json":
     with open(sys.argv[2], "w") as file:
-        json.dump(figures, file, indent=2)
+        json.dump(
+            {
+                "device": torch.cuda.get_device_name(),
+                "version": f"PyTorch {torch.__version__} (CUDA {torch.version.cuda})",
+                "milliseconds": figures,
+            },
+            file,
+            indent=2,
+        )

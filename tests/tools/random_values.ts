@@ -27,8 +27,18 @@ const TABLE = normalTable(1);
 /** `count` numbers from N(0, deviation²), rounded to float16. */
 export function normalHalves(count: number, deviation: number, seed: number): Uint8Array<ArrayBuffer> {
   const scaled = new Uint16Array(Float16Array.from(TABLE, (value) => deviation * value).buffer);
+  return new Uint8Array(drawn(scaled, count, seed).buffer);
+}
+
+/** The same as bfloat16, cut rather than rounded. */
+export function normalBfloats(count: number, deviation: number, seed: number): Uint16Array<ArrayBuffer> {
+  const scaled = Float32Array.from(TABLE, (value) => deviation * value);
+  return drawn(Uint16Array.from(new Uint32Array(scaled.buffer), (bits) => bits >>> 16), count, seed);
+}
+
+function drawn(table: Uint16Array, count: number, seed: number): Uint16Array<ArrayBuffer> {
   const next = integers(seed);
   const out = new Uint16Array(count);
-  for (let i = 0; i < count; i++) out[i] = scaled[next() & (TABLE_SIZE - 1)]!;
-  return new Uint8Array(out.buffer);
+  for (let i = 0; i < count; i++) out[i] = table[next() & (TABLE_SIZE - 1)]!;
+  return out;
 }

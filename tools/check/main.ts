@@ -4,6 +4,7 @@
  * Prints a line per step, and after it what failed; exit status 1 when anything did.
  */
 import { join } from "node:path";
+import { PAGE, renewFile } from "../figures/page.ts";
 import { checkBoundaries } from "../boundaries.ts";
 import { HOUSE } from "../house/arrows.ts";
 import { drawHouse, DRAWING } from "../house/drawing.ts";
@@ -19,6 +20,14 @@ const memberFolders = () => readMembers(ROOT).map(({ path }) => path);
 async function checkDrawing(): Promise<StepResult> {
   const isCurrent = await Deno.readTextFile(join(ROOT, DRAWING)) === drawHouse(HOUSE);
   return complaints(isCurrent ? [] : [`${DRAWING} is stale; type: deno run -A tools/house/draw.ts`]);
+}
+
+async function checkFigures(): Promise<StepResult> {
+  const { before, after } = await renewFile(join(ROOT, PAGE));
+  const isCurrent = before === after;
+  return complaints(
+    isCurrent ? [] : [`${PAGE} and docs/benchmarks disagree; type: deno run -A tools/figures/renew.ts`],
+  );
 }
 
 async function runExamples(): Promise<StepResult> {
@@ -48,6 +57,7 @@ const STEPS: readonly Step[] = [
   { name: "lint", run: () => runDeno("lint") },
   { name: "arrows", run: checkArrows },
   { name: "picture", run: checkDrawing },
+  { name: "figures", run: checkFigures },
   { name: "lock", run: checkLock },
   { name: "scripts", run: async () => complaints(await compareScripts(ROOT)) },
   { name: "readmes", run: async () => complaints(await findUndocumented(ROOT, memberFolders())) },

@@ -40,6 +40,8 @@ export async function runPass(run: Run, pass: number, applied: Applied): Promise
   const result: PassResult = { deltas: new Map(), sites: [] };
   try {
     for (const stage of stages) {
+      // Where all stages are known, no sample passes through, and no weight is needed.
+      using _weights = streams.length > 0 ? await run.model.hold?.(stage) : undefined;
       if (stage.index < known) await passStage(run, pass, stage, streams, applied, result);
       else await runStage(run, pass, stage, streams, applied, result);
       run.onStage(stage);

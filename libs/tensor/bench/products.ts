@@ -17,6 +17,7 @@ import {
   type Tensor,
   TensorError,
 } from "@lora-loom/tensor";
+import { uniforms } from "@lora-loom/testing";
 import { parseArgs } from "@std/cli/parse-args";
 
 /** One case: what to run, and what it costs. */
@@ -35,17 +36,8 @@ const KERNELS = [
   "registers_8x8",
   "registers_8x4",
   "lanes_16x32",
-  "lanes_32x32",
+  "lanes_8x16",
 ];
-
-/** Values around ±0.5 that repeat with a long period: quick to make, and no product is special. */
-function values(count: number): Float32Array<ArrayBuffer> {
-  let state = 12345;
-  return Float32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32 - 0.5;
-  });
-}
 
 /** Sum of products over two strided vectors, in float64. */
 function dot(x: Float32Array, y: Float32Array, strideX: number, strideY: number, length: number): number {
@@ -55,7 +47,7 @@ function dot(x: Float32Array, y: Float32Array, strideX: number, strideY: number,
 }
 
 function productCases(device: Device, n: number, kernels: readonly string[]): Case[] {
-  const host = values(n * n);
+  const host = uniforms(n * n, 1);
   const x = device.upload(host, [n, n]);
   const forms = [["nn", false, false], ["nt", false, true], ["tn", true, false], ["tt", true, true]] as const;
   return ["", ...kernels].flatMap((kernel) =>
@@ -70,7 +62,7 @@ function productCases(device: Device, n: number, kernels: readonly string[]): Ca
 
 function gramCases(device: Device, shapes: readonly (readonly [number, number])[]): Case[] {
   return shapes.flatMap(([rows, columns]) => {
-    const host = values(rows * columns);
+    const host = uniforms(rows * columns, 1);
     const x = device.upload(host, [rows, columns]);
     const cases: Case[] = [];
     // The result must stay of a size that makes sense: the shorter side's Gram matrix, or a square one.
@@ -96,7 +88,7 @@ function gramCases(device: Device, shapes: readonly (readonly [number, number])[
 
 function skinnyCases(device: Device, d: number): Case[] {
   return [8, 64, 320].map((rank) => {
-    const [left, right] = [values(d * rank), values(rank * d)];
+    const [left, right] = [uniforms(d * rank, 1), uniforms(rank * d, 1)];
     const [a, b] = [device.upload(left, [d, rank]), device.upload(right, [rank, d])];
     return {
       name: `gemm nn B·A, d ${d}, rank ${rank}`,
@@ -127,7 +119,7 @@ async function measure(device: Device, { run, expected }: Case): Promise<{ secon
 function plainSpeed(): number {
   const n = 192;
   const cpu = new CpuDevice();
-  const x = cpu.upload(values(n * n), [n, n]);
+  const x = cpu.upload(uniforms(n * n, 1), [n, n]);
   gemm(x, x).dispose();
   const start = performance.now();
   gemm(x, x).dispose();

@@ -18,3 +18,11 @@ export function gaussians(count: number, seed: number): Float64Array<ArrayBuffer
     () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()),
   );
 }
+
+/** `count` numbers spread evenly over [-1, 1). */
+export function uniforms(count: number, seed: number): Float32Array<ArrayBuffer> {
+  const random = seeded(seed);
+  const values = new Float32Array(count);
+  for (let i = 0; i < count; i++) values[i] = 2 * random() - 1;
+  return values;
+}

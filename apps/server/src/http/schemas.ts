@@ -119,6 +119,10 @@ export const SCHEMAS = {
       type: "object",
       description: 'refine the merge on the calibration prompts, such as {"steps": 100}',
     },
+    "memory?": {
+      type: "object",
+      description: 'what the merge may take of memory, such as {"weights": "streamed", "device_gib": 14}',
+    },
     "include?": { ...list(string), description: 'module filters such as "*.q_proj"' },
     "exclude?": list(string),
     "format?": { enum: [...OUTPUT_FORMATS], default: "peft" },
@@ -128,7 +132,7 @@ export const SCHEMAS = {
   }),
   Progress: {
     ...object({
-      type: { enum: ["start", "note", "stage", "module", "finish"] },
+      type: { enum: ["start", "needs", "note", "stage", "module", "finish"] },
       "code?": string,
       "message?": string,
       "where?": string,
@@ -136,6 +140,8 @@ export const SCHEMAS = {
       "rank?": integer,
       "device?": string,
       "warnings?": list(warning),
+      "needs?": { type: "object", description: "bytes of memory, by kind, that the merge is to need" },
+      "weights?": { enum: ["resident", "streamed"] },
       "stage?": string,
       "name?": string,
       "done?": integer,

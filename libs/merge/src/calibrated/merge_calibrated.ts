@@ -10,6 +10,7 @@ import { fewKeptOut, withoutAnswers } from "./calibration_warnings.ts";
 import { checkRows, fittingSplices } from "./check_rows.ts";
 import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
+import { prepareMemory } from "./prepare_memory.ts";
 import { type Expert, openSession, type Session } from "./session.ts";
 import { siteFigures } from "./site_figures.ts";
 import { summedDeltas } from "./summed_deltas.ts";
@@ -57,14 +58,22 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
   const { parameters, signal } = job;
   const splits = await readSplits(job);
   throwIfCancelled(signal);
-  using session = await openSession(job);
-  const work: Work = { job, session, journal: await job.journal({}) };
+  const memory = await prepareMemory(job, splits);
+  const { keyValueBytes, tokensPerChunk } = memory.budgets;
+  using session = await openSession(job, { residency: memory.residency, keyValueBytes });
+  const journal = await job.journal({
+    "tokens that are computed together": tokensPerChunk,
+    "bytes of keys and values": keyValueBytes,
+    "how weights are held": memory.residency,
+  });
+  const work: Work = { job, session, journal };
   const { tasks, heldOut } = await prepare(work, splits);
+  const solveWithin: Solve = (request, context) => solve({ ...request, memory: memory.budgets }, context);
   const best = parameters.tune === "agreement"
-    ? await tune(work, tasks, heldOut, solve)
-    : await attempt(work, tasks, heldOut, solve, givenCandidate(parameters));
+    ? await tune(work, tasks, heldOut, solveWithin)
+    : await attempt(work, tasks, heldOut, solveWithin, givenCandidate(parameters));
   try {
-    const outcome = await outcomeOf(work, tasks, heldOut, best);
+    const outcome = { ...await outcomeOf(work, tasks, heldOut, best), predicted: memory.needs };
     for (const site of best.merged.report.sites) {
       const { a, b } = best.merged.deltas.get(site.module)!;
       await job.write(site.module, { a, b, figures: siteFigures(site) });

@@ -118,7 +118,11 @@ const solveIterisPlus: Solve = async (request, { candidate, job, session, journa
     ...rankOptions(parameters),
   };
   if (parameters.metric !== "output") return await solve({ ...request, journal: journal(), options });
-  const model = differentiable(session.model, "metric: output", "set parameters.metric to none");
+  const model = differentiable(
+    session.model,
+    "metric: output",
+    "set parameters.metric to none, or memory.weights to resident where the device has room",
+  );
   const measured = (merged: Deltas | undefined, stage: string) => () =>
     measureOutputMetrics(
       job.device,

@@ -6,8 +6,10 @@ import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
 import { cast } from "./cast.ts";
-import { FAMILIES, PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
-import { type ProductPrecision, usesMatrixUnits } from "./matrix_unit_product.ts";
+import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import { MATRIX_UNITS, type ProductPrecision } from "./matrix_unit_product.ts";
+import { chooseVariant } from "./product_table.ts";
+import { PRODUCT_VARIANTS } from "./product_variants.ts";
 
 /** Options of {@linkcode gemm}. */
 export interface GemmOptions {
@@ -61,9 +63,9 @@ function is16Bit({ dtype }: Tensor): boolean {
   return dtype === "f16" || dtype === "bf16";
 }
 
-/** Names for {@linkcode GemmOptions.kernel}; `matrix_units` besides, on devices of class `tensor`. */
+/** Names for {@linkcode GemmOptions.kernel}. */
 export function kernelFamilies(): string[] {
-  return Object.keys(FAMILIES);
+  return [...PRODUCT_VARIANTS.keys()];
 }
 
 /**
@@ -84,7 +86,9 @@ export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = def
     if (into && (device.sameMemory(a, into) || device.sameMemory(b, into))) throw aliasedOutput("gemm");
     const c = into ?? device.empty([m, n]);
     // Only the kernels for matrix units read 16-bit operands, and those whole.
-    const asTheyAre = usesMatrixUnits(device, [m, n, k], options.kernel) &&
+    const { transposeA = false, transposeB = false } = options;
+    const shape = { rows: m, columns: n, inner: k, transposeA, transposeB, strideA: a.shape[1]! };
+    const asTheyAre = chooseVariant(device, shape, options.kernel).name === MATRIX_UNITS &&
       [a, b, c].every((tensor) => fitsBinding(device, wholeMatrix(tensor, "gemm")));
     using left = is16Bit(a) && !asTheyAre ? cast(a, "f32") : undefined;
     using right = is16Bit(b) && !asTheyAre ? cast(b, "f32") : undefined;
@@ -97,7 +101,7 @@ export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = def
       alpha: options.alpha ?? 1,
       beta: into ? options.beta ?? 0 : 0,
       precision: options.precision ?? (is16Bit(a) && is16Bit(b) ? "f16" : "f32"),
-      family: options.kernel,
+      variant: options.kernel,
       weights: options.innerWeights,
     });
     return c;

@@ -3,33 +3,15 @@ import { assertEquals, assertThrows } from "@std/assert";
 import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
-import { type HostMatrix, products, randomMatrix, transposed, wideMatrix } from "../test_support/matrices.ts";
+import { randomMatrix, wideMatrix } from "../test_support/matrices.ts";
+import { type ProductCase, runProduct } from "../test_support/product_cases.ts";
 import { cast } from "./cast.ts";
 import { gemm } from "./gemm.ts";
 
-interface Case {
-  readonly a: HostMatrix;
-  readonly b: HostMatrix;
-  readonly transposeA: boolean;
-  readonly transposeB: boolean;
-  readonly alpha?: number;
-  readonly beta?: number;
-  readonly kernel?: string;
-}
-
 /** Runs gemm and checks every entry against its definition. */
-async function check(device: Device, { a, b, transposeA, transposeB, alpha = 1, beta = 0, kernel }: Case) {
-  const [storedA, storedB] = [transposeA ? transposed(a) : a, transposeB ? transposed(b) : b];
-  using left = device.upload(storedA.data, [storedA.rows, storedA.columns]);
-  using right = device.upload(storedB.data, [storedB.rows, storedB.columns]);
-  const before = randomMatrix(a.rows, b.columns, 77).data;
-  using into = device.upload(before, [a.rows, b.columns]);
-  gemm(left, right, { transposeA, transposeB, alpha, beta, into, ...kernel === undefined ? {} : { kernel } });
-  const actual = await device.download(into);
-  const { sum, magnitude } = products(a, b);
-  const expected = sum.map((value, i) => alpha * value + (beta === 0 ? 0 : beta * before[i]!));
-  const bound = magnitude.map((value, i) => Math.abs(alpha) * value + Math.abs(beta * before[i]!));
-  assertDotProductsClose(actual, expected, bound, a.columns + 1);
+async function check(device: Device, product: ProductCase) {
+  const { actual, expected, magnitude } = await runProduct(device, product);
+  assertDotProductsClose(actual, expected, magnitude, product.a.columns + 1);
 }
 
 const TRANSPOSES = [[false, false], [false, true], [true, false], [true, true]] as const;
@@ -53,6 +35,25 @@ testOnEachDevice("gemm() is exact to rounding when the result is large", async (
   const [oddA, oddB] = [randomMatrix(259, 21, 17), randomMatrix(21, 130, 18)];
   await check(device, { a: oddA, b: oddB, transposeA: true, transposeB: false, beta: 1 });
 });
+
+testOnEachDevice(
+  "gemm() weights the inner index when asked, and refuses weights of another form",
+  async (device) => {
+    const [a, b] = [randomMatrix(63, 37, 3), randomMatrix(37, 65, 4)];
+    const weights = Float32Array.from({ length: 37 }, (_, i) => 0.25 + i / 8);
+    using left = device.upload(transposed(a).data, [37, 63]);
+    using right = device.upload(b.data, [37, 65]);
+    using innerWeights = device.upload(weights, [37]);
+    using product = gemm(left, right, { transposeA: true, innerWeights });
+    const { sum, magnitude } = products(a, b, weights);
+    assertDotProductsClose(await device.download(product), sum, magnitude, a.columns + 1);
+    for (const options of [{ transposeB: true }, { transposeA: true, transposeB: true }]) {
+      using square = device.zeros([37, 37]);
+      const error = assertThrows(() => gemm(square, square, { ...options, innerWeights }), TensorError);
+      assertEquals(error.code, "unsupported");
+    }
+  },
+);
 
 testOnEachDevice("gemm() applies alpha and beta when it writes into a tensor", async (device) => {
   const [a, b] = [randomMatrix(63, 12, 3), randomMatrix(12, 65, 4)];
@@ -133,18 +134,6 @@ testOnEachDevice("gemm() refuses operands that do not fit", (device) => {
     "aliased_output",
   );
   return Promise.resolve();
-});
-
-Deno.test("gemm() gives the same result when another template than this device's computes it", async () => {
-  await using device = await openTestGpu();
-  // Each form takes a software driver a second to compile; these two meet every branch of the template.
-  const forms = [[false, false, 20], [true, true, 19]] as const;
-  for (const [transposeA, transposeB, size] of forms) {
-    const [a, b] = [randomMatrix(size, 2 * size, 11), randomMatrix(2 * size, size + 8, 12)];
-    for (const kernel of ["tiled_8x8", "registers_8x4"]) {
-      await check(device, { a, b, transposeA, transposeB, alpha: 0.5, beta: 2, kernel });
-    }
-  }
 });
 
 Deno.test("gemm() works in windows when operands exceed one binding", async () => {

@@ -5,78 +5,21 @@ import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { foldGrid } from "../gpu/grid.ts";
 import type { Kernel } from "../gpu/kernel.ts";
 import { MAX_WORKGROUPS } from "../gpu/limits.ts";
-import { block, fitsBinding, isVec4Aligned, type MatrixView, windowOf } from "../gpu/matrix_view.ts";
-import { GEMM_FORMS, type GemmForm, type GemmKernel, gemmParamValues } from "../kernels/gemm_interface.ts";
-import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
-import { gemmLanes, LANES } from "../kernels/gemm_lanes.ts";
-import { gemmRegisters } from "../kernels/gemm_registers.ts";
-import { gemmTiled } from "../kernels/gemm_tiled.ts";
-import type { Tensor } from "../tensor.ts";
 import {
-  MATRIX_UNIT_KERNELS,
-  type ProductPrecision,
-  queueMatrixUnitProduct,
-  usesMatrixUnits,
-} from "./matrix_unit_product.ts";
-
-/** One kernel template in all its forms. */
-type Family = ReadonlyMap<string, GemmKernel>;
-
-function family(make: (form: GemmForm) => GemmKernel): Family {
-  return new Map(GEMM_FORMS.map((form) => [JSON.stringify(form), make(form)]));
-}
-
-const REGISTERS_8X8 = family((form) => gemmRegisters(form, { rows: 8, vectors: 2 }));
-const REGISTERS_8X4 = family((form) => gemmRegisters(form, { rows: 8, vectors: 1 }));
-const REGISTERS_1X8 = family((form) => gemmRegisters(form, { rows: 1, vectors: 2 }));
-const LANES_32X32 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 4 }));
-const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4 }));
-const LANES_32X8 = family((form) => gemmLanes(form, { rows: 32, columnsEach: 1 }));
-const LANES_8X32 = family((form) => gemmLanes(form, { rows: 8, columnsEach: 4 }));
-const TILED_128 = family((form) =>
-  gemmTiled(form, { rows: 128, columns: 128, depth: 8, rowsEach: 8, columnsEach: 8 })
-);
-const TILED_64 = family((form) =>
-  gemmTiled(form, { rows: 64, columns: 64, depth: 16, rowsEach: 4, columnsEach: 4 })
-);
-/** The template at its smallest: what the tests run on software drivers, which compile the others slowly. */
-const TILED_8X8 = family((form) =>
-  gemmTiled(form, { rows: 8, columns: 8, depth: 4, rowsEach: 4, columnsEach: 4 })
-);
-const TILED_32 = family((form) =>
-  gemmTiled(form, { rows: 32, columns: 32, depth: 16, rowsEach: 4, columnsEach: 4 })
-);
-
-/** A rule of the table below: the first whose condition holds decides. */
-interface Rule {
-  readonly family: Family;
-  readonly when: (m: number, n: number) => boolean;
-}
-
-const HARDWARE: readonly Rule[] = [
-  { family: TILED_128, when: (m, n) => m > 512 && n > 512 },
-  { family: TILED_64, when: (m, n) => m > 48 && n > 48 },
-  { family: TILED_32, when: () => true },
-];
-
-/** Which kernel multiplies matrices of m rows and n columns, by class of device. */
-const TABLE: Readonly<Record<Exclude<DeviceClass, "cpu">, readonly Rule[]>> = {
-  tensor: HARDWARE,
-  gpu: HARDWARE,
-  software: [
-    { family: REGISTERS_1X8, when: (m) => m <= 2 },
-    { family: REGISTERS_8X4, when: (_, n) => n <= 32 },
-    { family: REGISTERS_8X8, when: () => true },
-  ],
-};
-
-/** The same for software drivers whose subgroups are as wide as the lane kernels take them. */
-const SOFTWARE_WITH_LANES: readonly Rule[] = [
-  { family: LANES_8X32, when: (m) => m <= 8 },
-  { family: LANES_32X8, when: (_, n) => n <= 16 },
-  { family: LANES_32X32, when: (m, n) => m >= 256 && n >= 128 },
-  { family: LANES_16X32, when: () => true },
-];
+  block,
+  fitsBinding,
+  isVec4Aligned,
+  type MatrixView,
+  wholeMatrix,
+  windowOf,
+} from "../gpu/matrix_view.ts";
+import { type GemmForm, gemmParamValues } from "../kernels/gemm_interface.ts";
+import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
+import type { Tensor } from "../tensor.ts";
+import { MATRIX_UNIT_KERNELS, type ProductPrecision, queueMatrixUnitProduct } from "./matrix_unit_product.ts";
+import { chooseVariant, type ProductShape, variantOfTable } from "./product_table.ts";
+import { type Family, formKey, PRODUCT_VARIANTS } from "./product_variants.ts";
+import { queueTranspose } from "./transpose.ts";
 
 /**
  * Workgroups of 256 invocations that keep a device busy; a product with fewer tiles is split along its inner index. Drivers that run on
@@ -92,21 +35,11 @@ const LONGEST_RUN = 4096;
 
 /** Every kernel of matrix products, for the registry. */
 export const PRODUCT_KERNELS: readonly Kernel[] = [
-  ...[
-    LANES_32X32,
-    LANES_16X32,
-    LANES_32X8,
-    LANES_8X32,
-    REGISTERS_8X8,
-    REGISTERS_8X4,
-    REGISTERS_1X8,
-    TILED_128,
-    TILED_64,
-    TILED_32,
-    TILED_8X8,
-  ].flatMap((
-    kernels,
-  ) => [...kernels.values()].map(({ kernel }) => kernel)),
+  ...new Set(
+    [...PRODUCT_VARIANTS.values()].flatMap(({ family }) =>
+      family ? [...family.values()].map(({ kernel }) => kernel) : []
+    ),
+  ),
   GEMM_REDUCE,
   ...MATRIX_UNIT_KERNELS,
 ];
@@ -128,8 +61,31 @@ export interface Product {
   readonly weightsStart?: number;
   /** How exact the product has to be on devices with matrix units. Default `f32`. */
   readonly precision?: ProductPrecision;
-  /** Take this family in place of the table's choice; for tests and benchmarks. */
-  readonly family?: string | undefined;
+  /** Take this variant in place of the table's choice; for tests, benchmarks and tuning. */
+  readonly variant?: string | undefined;
+}
+
+/** Queues a product after copies of those operands that its variant wants transposed. */
+function queueTransposed(device: GpuDevice, product: Product, copies: readonly ("a" | "b")[]): void {
+  const copy = (view: MatrixView) => {
+    const copied = wholeMatrix(device.empty([view.columns, view.rows]), "gemm");
+    queueTranspose(device, view, copied);
+    return copied;
+  };
+  const a = copies.includes("a") ? copy(product.a) : undefined;
+  const b = !copies.includes("b") ? undefined : a && sameView(product.a, product.b) ? a : copy(product.b);
+  queueProduct(device, {
+    ...product,
+    ...a ? { a, transposeA: true } : {},
+    ...b ? { b, transposeB: false } : {},
+  });
+  a?.tensor.dispose();
+  if (b !== a) b?.tensor.dispose();
+}
+
+function sameView(x: MatrixView, y: MatrixView): boolean {
+  return x.tensor === y.tensor && x.offset === y.offset && x.stride === y.stride && x.rows === y.rows &&
+    x.columns === y.columns;
 }
 
 /** Queues a matrix product. */
@@ -139,16 +95,18 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   const cut = (part: Partial<Product>) => queueProduct(device, { ...product, ...part });
   if (c.rows === 0 || c.columns === 0) return;
   const tooLarge = [a, b, c].filter((view) => !fitsBinding(device, view));
-  if (tooLarge.length === 0 && usesMatrixUnits(device, [c.rows, c.columns, k], product.family)) {
-    return queueMatrixUnitProduct(device, product, k);
-  }
-  const { tileRows, tileColumns } = chooseFamily(device, product).values().next().value!;
+  const variant = chooseVariant(device, shapeOf(product), product.variant);
+  if (!variant.family && tooLarge.length === 0) return queueMatrixUnitProduct(device, product, k);
+  const copies = variant.copies.filter((operand) => operand === "a" ? !transposeA : transposeB);
+  if (copies.length > 0) return queueTransposed(device, product, copies);
+  const family = familyOf(device, product);
+  const { tileRows, tileColumns } = family.values().next().value!;
   const cutsRows = tooLarge.includes(c) || (tooLarge.includes(a) && !transposeA) ||
     c.rows > MAX_WORKGROUPS * tileRows;
   const cutsColumns = (tooLarge.includes(b) && transposeB) || c.columns > MAX_WORKGROUPS * tileColumns;
-  const tooLong = k > LONGEST_RUN * sliceCount(device, product, k);
+  const tooLong = k > LONGEST_RUN * sliceCount(device, product, family, k);
   if (tooLarge.length === 0 && !cutsRows && !cutsColumns && !tooLong) {
-    return dispatchProduct(device, product, k);
+    return dispatchProduct(device, product, family, k);
   }
 
   if (cutsRows && c.rows > 1) {
@@ -193,34 +151,30 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   }
 }
 
-function chooseFamily(device: GpuDevice, { c, family }: Product): Family {
-  const named = family === undefined ? undefined : FAMILIES[family];
-  if (named) return named;
-  const rules = device.info.class === "software" && device.limits.subgroupSize === LANES
-    ? SOFTWARE_WITH_LANES
-    : TABLE[device.info.class as Exclude<DeviceClass, "cpu">];
-  return rules.find((rule) => rule.when(c.rows, c.columns))!.family;
+function shapeOf({ a, c, transposeA = false, transposeB = false }: Product): ProductShape {
+  return {
+    rows: c.rows,
+    columns: c.columns,
+    inner: transposeA ? a.rows : a.columns,
+    transposeA,
+    transposeB,
+    strideA: a.stride,
+  };
 }
 
-/** The kernel families by name, for tests and benchmarks. */
-export const FAMILIES: Readonly<Record<string, Family>> = {
-  lanes_32x32: LANES_32X32,
-  lanes_16x32: LANES_16X32,
-  lanes_32x8: LANES_32X8,
-  lanes_8x32: LANES_8X32,
-  registers_8x8: REGISTERS_8X8,
-  registers_8x4: REGISTERS_8X4,
-  registers_1x8: REGISTERS_1X8,
-  tiled_128: TILED_128,
-  tiled_64: TILED_64,
-  tiled_32: TILED_32,
-  tiled_8x8: TILED_8X8,
-};
+/** The kernels for a product; of one that is too large for matrix units, those that its parts would get without them. */
+function familyOf(device: GpuDevice, product: Product): Family {
+  const shape = shapeOf(product);
+  return (chooseVariant(device, shape, product.variant).family ?? variantOfTable(device, {
+    ...shape,
+    inner: 0,
+  }).family)!;
+}
 
 /** Into how many slices the inner index is split so that the device has enough workgroups. */
-function sliceCount(device: GpuDevice, product: Product, k: number): number {
+function sliceCount(device: GpuDevice, product: Product, family: Family, k: number): number {
   const { c } = product;
-  const { tileRows, tileColumns, kernel } = chooseFamily(device, product).values().next().value!;
+  const { tileRows, tileColumns, kernel } = family.values().next().value!;
   const tiles = Math.ceil(c.rows / tileRows) * Math.ceil(c.columns / tileColumns) /
     (product.lowerOnly ? 2 : 1);
   const perWorkgroup = device.info.class === "software"
@@ -231,17 +185,17 @@ function sliceCount(device: GpuDevice, product: Product, k: number): number {
   return Math.max(1, Math.min(wanted, fitting, Math.floor(k / SHORTEST_SLICE)));
 }
 
-function dispatchProduct(device: GpuDevice, product: Product, k: number): void {
+function dispatchProduct(device: GpuDevice, product: Product, family: Family, k: number): void {
   const { a, b, c, transposeA = false, transposeB = false, alpha = 1, beta = 0, lowerOnly = false, weights } =
     product;
   const [m, n] = [c.rows, c.columns];
   const windows = { a: windowOf(device, a), b: windowOf(device, b), c: windowOf(device, c) };
   const vec4 = [a, b, c].every(isVec4Aligned);
   const form: GemmForm = { transposeA, transposeB, vec4, weighted: weights !== undefined };
-  const chosen = chooseFamily(device, product).get(JSON.stringify(form));
+  const chosen = family.get(formKey(form));
   if (!chosen) throw new TensorError("unsupported", "weights need Aᵀ B", "transpose A, not B", "gemm");
 
-  const slices = sliceCount(device, product, k);
+  const slices = sliceCount(device, product, family, k);
   const kPerSlice = Math.ceil(k / slices / 16) * 16;
   const partial = slices > 1 ? device.empty([slices, m, n]) : undefined;
   const grid = [Math.ceil(n / chosen.tileColumns), Math.ceil(m / chosen.tileRows)] as const;

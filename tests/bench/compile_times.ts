@@ -1,0 +1,99 @@
+/**
+ * How long each kernel takes to compile on the adapter at hand, the slowest first.
+ *
+ *     MESA_SHADER_CACHE_DISABLE=true deno run -A tests/bench/compile_times.ts [--device auto] [--only REGEX] [--least 0.05] [--json]
+ *
+ * Two parts: Dawn translates WGSL when it makes a pipeline, and a software driver compiles to machine code when the pipeline is first
+ * dispatched, which is done here over no work at all. Times are of the processor, in seconds, all threads together, so that other
+ * programs do not count. Kernels that the adapter cannot run are left out. Where the driver keeps what it compiled on disk, as
+ * Mesa does, a second run shows that; the variable above turns it off.
+ */
+import process from "node:process";
+import { parseArgs } from "@std/cli/parse-args";
+// For the kernels of their operations.
+import "@lora-loom/iteris";
+import "@lora-loom/lego";
+import "@lora-loom/merge";
+import "@lora-loom/model";
+import {
+  allKernels,
+  type DeviceChoice,
+  type GpuDevice,
+  type Kernel,
+  openDevice,
+  TensorError,
+} from "@lora-loom/tensor";
+
+/** What one kernel cost, in seconds of the processor. */
+interface CompileTime {
+  readonly kernel: string;
+  /** Making the pipeline. */
+  readonly translate: number;
+  /** The first dispatch, less what a second one takes. */
+  readonly generate: number;
+}
+
+/** Seconds of the processor that `work` took, on all threads. */
+async function processorSeconds(work: () => void | Promise<void>): Promise<number> {
+  const before = process.cpuUsage();
+  await work();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
+}
+
+/** Dispatches a kernel over no work: all its parameters are zero, and its buffers are. */
+async function dispatchOverNothing(device: GpuDevice, kernel: Kernel): Promise<void> {
+  // Enough for what a kernel reads whole before it looks at its parameters.
+  const tensors = kernel.buffers.map(() => device.zeros([4096], "u32"));
+  device.dispatch(kernel, tensors, kernel.params.map(() => 0), [1]);
+  await device.finish();
+  for (const tensor of tensors) tensor.dispose();
+}
+
+/** The two parts of compiling a kernel; undefined where the adapter cannot run it. */
+async function measure(device: GpuDevice, kernel: Kernel): Promise<CompileTime | undefined> {
+  try {
+    const translate = await processorSeconds(() => device.compile([kernel]));
+    const first = await processorSeconds(() => dispatchOverNothing(device, kernel));
+    const second = await processorSeconds(() => dispatchOverNothing(device, kernel));
+    return { kernel: kernel.name, translate, generate: Math.max(0, first - second) };
+  } catch (error) {
+    if (error instanceof TensorError && error.code === "kernel_unsupported") return undefined;
+    throw error;
+  }
+}
+
+const flags = parseArgs(Deno.args, {
+  string: ["device", "only", "least"],
+  boolean: ["json"],
+  default: { device: "auto", only: ".", least: "0.05" },
+});
+await using device = await openDevice({ device: flags.device as DeviceChoice });
+if (device.info.backend !== "webgpu") throw new Error("the CPU compiles no kernels; see `deno task doctor`");
+const wanted = new Set(
+  [...allKernels().values()].flat().filter(({ name }) => new RegExp(flags.only).test(name)),
+);
+const times: CompileTime[] = [];
+for (const kernel of wanted) {
+  const time = await measure(device as GpuDevice, kernel);
+  if (time) times.push(time);
+}
+const total = ({ translate, generate }: CompileTime) => translate + generate;
+times.sort((a, b) => total(b) - total(a));
+if (flags.json) {
+  console.log(JSON.stringify({ device: device.info, times }, null, 2));
+} else {
+  console.log(`${device.info.name}, class ${device.info.class}, ${device.info.driver}\n`);
+  console.log("kernel".padEnd(48), "translate".padStart(10), "generate".padStart(9), "sum, s".padStart(8));
+  for (const time of times.filter((time) => total(time) >= Number(flags.least))) {
+    console.log(
+      time.kernel.padEnd(48),
+      time.translate.toFixed(3).padStart(10),
+      time.generate.toFixed(3).padStart(9),
+      total(time).toFixed(3).padStart(8),
+    );
+  }
+  console.log(
+    `\n${times.length} kernels, ${times.reduce((sum, time) => sum + total(time), 0).toFixed(1)} s in all`,
+  );
+}
