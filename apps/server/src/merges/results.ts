@@ -18,12 +18,13 @@ const UNKNOWN_PEAKS: MemoryPeaks = { peak_rss_bytes: null, peak_gpu_bytes: null 
 export class Results {
   constructor(private readonly folder: string, private readonly hide: (text: string) => string) {}
 
-  /** Removes the folders of merges that are not known, and halves of those that are. */
+  /** Removes the folders of merges that are not known; of those that are, what is neither a complete result nor on the way to one. */
   async recover(known: ReadonlySet<string>): Promise<void> {
     await sweep(this.folder, known);
     for (const id of known) {
       const folder = join(this.folder, id);
-      if (await exists(folder)) await sweep(folder, new Set([MERGED, UNFINISHED]));
+      const kept = await this.isComplete(id) ? MERGED : UNFINISHED;
+      if (await exists(folder)) await sweep(folder, new Set([kept]));
     }
   }
 
