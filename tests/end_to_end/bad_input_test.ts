@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { type ModuleSpec, peftConfig, randomFactors, writeAdapter } from "../support/adapters.ts";
-import { type CliError, runCli, runInShell } from "../support/cli.ts";
+import { type CliError, mayMount, runCli, runInShell } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
 import { safetensorsBytes } from "../support/safetensors.ts";
 
@@ -286,12 +286,6 @@ Deno.test("merge leaves nothing when a file may not grow large enough", async ()
     assertEquals(await snapshot(folder), {});
   });
 });
-
-/** Whether this user may mount a small file system, in a namespace of its own. */
-async function mayMount(): Promise<boolean> {
-  return (await runInShell("unshare --user --map-root-user --mount bash -c 'mount -t tmpfs none /mnt'"))
-    .code === 0;
-}
 
 Deno.test("merge leaves nothing when the disk is full", async () => {
   await withFolder(async (folder) => {

@@ -40,7 +40,7 @@ Deno.test("merge with refine, killed and run again, gives the bytes of a run tha
     const child = startCli(["merge", file]);
     const ended = child.output();
     const deadline = performance.now() + 120_000;
-    while (!existsSync(`${folder}/out.refining/checkpoint.bin`)) {
+    while (!existsSync(`${folder}/out.unfinished/checkpoint.bin`)) {
       assert(performance.now() < deadline, "no checkpoint was ever written");
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
@@ -54,6 +54,6 @@ Deno.test("merge with refine, killed and run again, gives the bytes of a run tha
     assertEquals(again.code, 0, again.stderr);
     assertStringIncludes(again.stdout, "8 steps without labels");
     assertEquals(await Deno.readFile(`${folder}/out/adapter_model.safetensors`), expected);
-    assert(!existsSync(`${folder}/out.refining`), "the checkpoint was tidied up");
+    assert(!existsSync(`${folder}/out.unfinished`), "the checkpoint was tidied up");
   });
 });

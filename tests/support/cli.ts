@@ -69,3 +69,9 @@ export async function runJson<T>(args: readonly string[]): Promise<T> {
   if (code !== 0) throw new Error(`${args.join(" ")} exited with ${code}: ${stderr}`);
   return JSON.parse(stdout) as T;
 }
+
+/** Whether this user may mount a small file system, in a namespace of its own. */
+export async function mayMount(): Promise<boolean> {
+  return (await runInShell("unshare --user --map-root-user --mount bash -c 'mount -t tmpfs none /mnt'"))
+    .code === 0;
+}

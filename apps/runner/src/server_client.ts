@@ -131,7 +131,7 @@ class Connection {
 export async function mergeOnServer(recipe: Recipe, run: ServerRun): Promise<RemoteSummary> {
   const connection = new Connection(run);
   // Refused before anything is uploaded.
-  const staging = await stageDirectory(recipe.output.path, { force: run.force });
+  const staging = await stageDirectory(recipe.output.path, { force: run.force, exclusive: true });
   try {
     const request = await requestOf(recipe, connection, run);
     const { id } = await connection.json<RemoteMerge>("/api/merges", {

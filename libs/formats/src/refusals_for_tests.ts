@@ -108,6 +108,7 @@ export const REFUSALS: Readonly<Record<string, readonly [message: RegExp, fix: R
   shard_missing: [/holds \d+ of \d+|named by the index but missing/, /Fetch the missing shards/],
   shard_tensor_missing: [/which does not hold it/, /Fetch the folder's files again/],
   target_exists: [/exists already|not empty/, /--force|another name/],
+  target_in_use: [/another run is writing/, /Wait until it is done.*remove/],
   tensor_invalid_info: [
     /takes \d+ bytes, but .* needs \d+|\d+ bytes were given, \d+ announced/,
     /again|Write each announced tensor once/,

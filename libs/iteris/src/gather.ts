@@ -183,6 +183,11 @@ function weightKey(task: number, { site }: PlannedSite): string {
   return `${task} ${site.module}`;
 }
 
+/** Makes λ_i of a task at a site known, so that it is not looked for. */
+export function keepAdaptiveWeight(run: Run, task: number, site: PlannedSite, value: number): void {
+  run.adaptiveWeights.set(weightKey(task, site), value);
+}
+
 function numberTable(rows: number, columns: number): number[][] {
   return Array.from({ length: rows }, () => new Array<number>(columns).fill(0));
 }

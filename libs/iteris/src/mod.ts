@@ -5,6 +5,7 @@ export { type CapturedOptions, solveCaptured, type SolvedCapture } from "./captu
 export * from "./errors.ts";
 export * from "./iteris.ts";
 export * from "./iteris_plus.ts";
+export * from "./journal.ts";
 export type {
   AdaptiveWeights,
   CommonOptions,

@@ -4,6 +4,7 @@ import { gather, type Gathered } from "./gather.ts";
 import { ErrorSums, type OutputErrors } from "./output_error.ts";
 import { placeProblem } from "./place.ts";
 import type { PlannedSite } from "./plan.ts";
+import { recordStage, replayStage, stagesKnown } from "./replay.ts";
 import type { SiteReport } from "./report.ts";
 import { baseWeightFor, type Run } from "./run_context.ts";
 import { Scalars } from "./scalars.ts";
@@ -26,19 +27,23 @@ export interface PassResult {
 
 const NO_DELTAS: Deltas = new Map();
 
-/** Leads all samples through all stages once, solving every stage from what arrives there. */
-export async function runPass(run: Run, applied: Applied): Promise<PassResult> {
-  const { plan, model, store } = run;
-  const holdOut = run.settings.alpha === "auto";
-  const streams: TaskStream[] = [];
-  for (const task of plan.tasks) {
-    streams.push(await TaskStream.begin(task, model, store, { tokensPerChunk: run.tokensPerChunk, holdOut }));
-  }
+/**
+ * Leads all samples through all stages once, solving every stage from what arrives there. Stages that the journal knows are not solved
+ * again: the samples only pass through them, and not even that where it knows all of them.
+ *
+ * @param pass from 1
+ */
+export async function runPass(run: Run, pass: number, applied: Applied): Promise<PassResult> {
+  const { stages } = run.model;
+  const known = stagesKnown(run, pass);
+  const streams = known < stages.length ? await beginStreams(run) : [];
   const result: PassResult = { deltas: new Map(), sites: [] };
   try {
-    for (const stage of model.stages) {
-      using _weights = await model.hold?.(stage);
-      await runStage(run, stage, streams, applied, result);
+    for (const stage of stages) {
+      // Where all stages are known, no sample passes through, and no weight is needed.
+      using _weights = streams.length > 0 ? await run.model.hold?.(stage) : undefined;
+      if (stage.index < known) await passStage(run, pass, stage, streams, applied, result);
+      else await runStage(run, pass, stage, streams, applied, result);
       run.onStage(stage);
     }
   } catch (error) {
@@ -49,8 +54,34 @@ export async function runPass(run: Run, applied: Applied): Promise<PassResult> {
   return result;
 }
 
+async function beginStreams({ plan, model, store, tokensPerChunk, settings }: Run): Promise<TaskStream[]> {
+  const holdOut = settings.alpha === "auto";
+  const streams: TaskStream[] = [];
+  for (const task of plan.tasks) {
+    streams.push(await TaskStream.begin(task, model, store, { tokensPerChunk, holdOut }));
+  }
+  return streams;
+}
+
+/** Leads the samples through a stage that was solved before. */
+async function passStage(
+  run: Run,
+  pass: number,
+  stage: Stage,
+  streams: readonly TaskStream[],
+  applied: Applied,
+  result: PassResult,
+): Promise<void> {
+  run.signal?.throwIfAborted();
+  const { deltas, sites } = await replayStage(run, pass, stage);
+  for (const [module, delta] of deltas) result.deltas.set(module, delta);
+  result.sites.push(...sites);
+  await leadThrough(run, stage, streams, carriedBy(applied, result));
+}
+
 async function runStage(
   run: Run,
+  pass: number,
   stage: Stage,
   streams: readonly TaskStream[],
   applied: Applied,
@@ -65,19 +96,37 @@ async function runStage(
   }
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
-  const carried = applied.deltas === "solved" ? result.deltas : applied.deltas ?? NO_DELTAS;
-  const isLast = stage.index === run.model.stages.length - 1;
   using errors = new ErrorTable(sites.length, streams.length);
+  await leadThrough(run, stage, streams, carriedBy(applied, result), async (task, pair) => {
+    if (applied.measure) await errors.add(run, sites, task, pair, solved);
+  });
+  await errors.settle();
+  const measured = reports.map((report, site) => withErrors(report, errors.of(site)));
+  result.sites.push(...measured);
+  await recordStage(run, pass, stage, solved, measured);
+}
+
+function carriedBy({ deltas }: Applied, result: PassResult): Deltas {
+  return deltas === "solved" ? result.deltas : deltas ?? NO_DELTAS;
+}
+
+/** Leads all samples to the next stage, where there is one; `look` sees each batch before. */
+async function leadThrough(
+  run: Run,
+  stage: Stage,
+  streams: readonly TaskStream[],
+  carried: Deltas,
+  look?: (task: number, pair: LoadedPair) => Promise<void>,
+): Promise<void> {
+  const isLast = stage.index === run.model.stages.length - 1;
   for (const [task, stream] of streams.entries()) {
     for (let chunk = 0; chunk < stream.length; chunk++) {
       run.signal?.throwIfAborted();
       using pair = await stream.load(chunk, stage);
-      if (applied.measure) await errors.add(run, sites, task, pair, solved);
+      await look?.(task, pair);
       if (!isLast) await stream.advance(chunk, stage, pair, carried);
     }
   }
-  await errors.settle();
-  result.sites.push(...reports.map((report, site) => withErrors(report, errors.of(site))));
 }
 
 /** Solves a stage, puts the deltas into `solved` on the run's device, and reports all but the output errors. */

@@ -96,10 +96,15 @@ function withLargest(sequences: readonly Float64Array<ArrayBuffer>[]): TokenWeig
 function checkSamples(task: string, sequences: readonly Sequence[], { samples, alpha }: Settings): void {
   const wanted = Math.max(samples ?? 1, alpha === "auto" ? FEWEST_FOR_AUTO : 1);
   if (sequences.length < wanted) {
+    const isForAuto = wanted > (samples ?? 1);
     throw new IterisError(
       "too_few_samples",
-      `${task} has ${sequences.length} calibration samples, expected at least ${wanted}`,
-      `add calibration text for ${task}, or ask for fewer samples`,
+      `${task} has ${sequences.length} calibration samples, expected at least ${wanted}${
+        isForAuto ? ": alpha: auto keeps every fifth one out" : ""
+      }`,
+      isForAuto
+        ? `use at least ${FEWEST_FOR_AUTO} samples, or set alpha to a number`
+        : `add calibration text for ${task}, or ask for fewer samples`,
       task,
     );
   }

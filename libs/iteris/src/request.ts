@@ -1,5 +1,6 @@
 import type { Device } from "@lora-loom/tensor";
 import type { BaseModel, Deltas } from "./base_model.ts";
+import type { Journal } from "./journal.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 
 /** One calibration sequence: a prompt, the answer its own adapter gives, and the end token. */
@@ -57,6 +58,8 @@ export interface MergeRequest<Options> {
   readonly memory?: MemoryLimits;
   /** How much each task's outputs matter; {@linkcode iterisPlus} alone looks at it. Absent: all alike. */
   readonly metrics?: OutputMetrics;
+  /** What an interrupted run of this same request left, and where this one leaves what it solves. */
+  readonly journal?: Journal;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }

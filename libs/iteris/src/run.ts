@@ -44,6 +44,7 @@ export async function run(request: MergeRequest<unknown>, settings: Settings): P
     plan,
     store,
     metrics: request.metrics,
+    journal: request.journal,
     tokensPerChunk: memory?.tokensPerChunk ?? DEFAULT_TOKENS_PER_CHUNK,
     hostSolverLimit: memory?.hostSolverLimit ?? defaultHostSolverLimit(device),
     adaptiveWeights: new Map(),
@@ -55,7 +56,7 @@ export async function run(request: MergeRequest<unknown>, settings: Settings): P
     signal,
   };
   if (settings.schedule === "sweep") {
-    const result = await runPass(context, { deltas: "solved", measure: true });
+    const result = await runPass(context, 1, { deltas: "solved", measure: true });
     return { deltas: result.deltas, report: reportOf(plan, result.sites, 1, []) };
   }
   return await jacobi(context);
@@ -69,7 +70,7 @@ async function jacobi(context: Run): Promise<Merged> {
   try {
     for (let iteration = 1; iteration <= iterations; iteration++) {
       const measure = iteration === iterations || tolerance > 0;
-      const next = await runPass(context, { deltas: result?.deltas, measure });
+      const next = await runPass(context, iteration, { deltas: result?.deltas, measure });
       const previous = result;
       result = next;
       if (!previous) continue;

@@ -1,5 +1,6 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
 import type { BaseModel, Stage } from "./base_model.ts";
+import type { Journal } from "./journal.ts";
 import type { Settings } from "./options.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 import type { Plan } from "./plan.ts";
@@ -15,6 +16,7 @@ export interface Run {
   readonly plan: Plan;
   readonly store: StateStore;
   readonly metrics: OutputMetrics | undefined;
+  readonly journal: Journal | undefined;
   readonly tokensPerChunk: number;
   /** Stages with more inputs are solved on the device. */
   readonly hostSolverLimit: number;

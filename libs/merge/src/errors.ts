@@ -103,7 +103,7 @@ export function describeError(error: unknown): ErrorReport {
   }
   // Libraries that know no recipes stop in the platform's own way.
   if (error instanceof Error && error.name === "AbortError") return describeError(cancelled());
-  const where = isDescribed(error) ? error.where : "";
+  const where = isDescribed(error) ? error.where : (error as { readonly path?: string } | null)?.path ?? "";
   for (const [pattern, code, message, fix] of SYSTEM_MESSAGES) {
     if (pattern.test(text)) return { code, message: `${message} (${text})`, fix, where, blame: "work" };
   }

@@ -19,6 +19,7 @@ export * from "./memory/needs.ts";
 export * from "./memory/plan_memory.ts";
 export * from "./memory/predict.ts";
 export * from "./memory/workload.ts";
+export { unfinishedPath } from "./resume/unfinished.ts";
 export { peakResidentBytes } from "./engine/memory.ts";
 export * from "./report/figures.ts";
 export * from "./report/summary.ts";

@@ -112,6 +112,8 @@ export interface BaseModel extends Disposable {
     tensors: ReadonlyMap<string, Tensor>,
     answerStarts?: readonly number[],
   ): Activations;
+  /** Most positions of a sequence, those of its answer included; infinite where there is no such limit. */
+  readonly maxPositions: number;
   /** Logits `[rows, vocabulary]` from the state after the last stage. */
   logits(at: Activations, rows?: Rows): Tensor;
   /** A module's base weight `[out, in]` in f32. It belongs to the model. */

@@ -1,12 +1,22 @@
 import { readFile } from "node:fs/promises";
 import { ModelError } from "./errors.ts";
 
-/** Reads a text file, with an error that names it. */
+/**
+ * Reads a UTF-8 text file; a byte order mark is left out.
+ *
+ * @throws {ModelError} `missing_file`, `not_text`
+ */
 export async function readTextFile(path: string, fix: string): Promise<string> {
+  let bytes: Uint8Array;
   try {
-    return await readFile(path, "utf8");
+    bytes = await readFile(path);
   } catch (error) {
     throw new ModelError("missing_file", `${path} could not be read: ${(error as Error).message}`, fix, path);
+  }
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new ModelError("not_text", `${path} is not UTF-8 text`, `save it as UTF-8, or ${fix}`, path);
   }
 }
 

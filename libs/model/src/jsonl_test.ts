@@ -45,3 +45,14 @@ Deno.test("readTask() names the line when a row is wrong", async () => {
   });
   assertEquals((await assertRejects(() => readTask("/nonexistent.jsonl"), ModelError)).code, "missing_file");
 });
+
+Deno.test("readTask() leaves a byte order mark out, and refuses what is not UTF-8", async () => {
+  const row = { prompt: "ä", completion: "b" };
+  await withFile(`\ufeff${JSON.stringify(row)}`, async (path) => assertEquals(await readTask(path), [row]));
+  await withFile("", async (path) => {
+    await writeFile(path, Uint8Array.of(0x7b, 0xe4, 0x7d));
+    const error = await assertRejects(() => readTask(path), ModelError);
+    assertEquals([error.code, error.where], ["not_text", path]);
+    assertStringIncludes(error.fix, "UTF-8");
+  });
+});

@@ -125,6 +125,10 @@ export class LlamaModel implements DifferentiableModel {
     return await generateGreedily(this.#decoder, prompts, deltas, options, this.#keyValueBytes);
   }
 
+  get maxPositions(): number {
+    return this.config.maxPositions;
+  }
+
   get layerReads(): readonly undefined[] {
     return new Array(this.config.layers).fill(undefined);
   }

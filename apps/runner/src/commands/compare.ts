@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import {
@@ -14,6 +14,7 @@ import {
   type ScoredMerge,
   type Variant,
 } from "@lora-loom/merge";
+import { writeFileAtomic } from "@lora-loom/formats";
 import { openModel, openTokenizer } from "@lora-loom/model";
 import { type Device, openDevice } from "@lora-loom/tensor";
 import type { Command, Flags, Terminal } from "../command.ts";
@@ -194,7 +195,7 @@ export const compare: Command = {
         : await withAccuracy(compared, tasks, baseModel, opened, terminal);
     });
     const report = flags.string("report");
-    if (report !== undefined) await writeFile(report, comparisonReport(merges));
+    if (report !== undefined) await writeFileAtomic(report, comparisonReport(merges));
     terminal.out(flags.boolean("json") ? JSON.stringify(jsonOf(merges, output)) : comparisonText(merges));
     return 0;
   },

@@ -28,6 +28,11 @@ function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
       for (const warning of event.warnings) terminal.note(`warning: ${warning.message} (${warning.where})`);
       return;
     }
+    if (event.type === "note") {
+      const hint = event.code === "resumed" ? "; --fresh starts from the beginning" : "";
+      terminal.note(`note: ${event.message} (${event.where}${hint})`);
+      return;
+    }
     if (event.type === "needs") {
       terminal.note(needsText(event.needs, event.weights));
       return;
@@ -81,6 +86,11 @@ function measuredLines({ output_error, agreement }: MergeSummary["quality"]): st
   return lines;
 }
 
+/** What an interrupted run had done already; nothing where there was none. */
+function resumedLines({ resumed }: MergeSummary | RemoteSummary): string[] {
+  return resumed ? [`  resumed   after ${resumed.steps} steps of an interrupted run`] : [];
+}
+
 /** What the refinement did; nothing where there was none. */
 function refinementLines({ refinement, quality }: MergeSummary | RemoteSummary): string[] {
   if (!refinement) return [];
@@ -112,6 +122,7 @@ export function summaryText(summary: MergeSummary | RemoteSummary): string {
     }`,
     `  time      ${secondsText(seconds.total)} (${parts})`,
     `  memory    ${memoryText(summary)}`,
+    ...resumedLines(summary),
     ...measuredLines(quality),
     ...refinementLines(summary),
     `  cosine to each adapter   ${cosines.join(", ")}`,
@@ -146,6 +157,11 @@ export const merge: Command = {
       help: `where to compute: ${DEVICE_CHOICES.join(", ")}`,
     },
     { name: "force", type: "boolean", help: "replace the output if it exists" },
+    {
+      name: "fresh",
+      type: "boolean",
+      help: "start from the beginning, whatever an interrupted run of this merge left",
+    },
     {
       name: "server",
       type: "string",
@@ -188,6 +204,7 @@ export const merge: Command = {
     });
     const options = {
       force: flags.boolean("force"),
+      fresh: flags.boolean("fresh"),
       signal: terminal.signal,
       onProgress: progressPrinter(terminal),
     };

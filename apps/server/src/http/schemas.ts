@@ -132,7 +132,10 @@ export const SCHEMAS = {
   }),
   Progress: {
     ...object({
-      type: { enum: ["start", "needs", "stage", "module", "finish"] },
+      type: { enum: ["start", "needs", "note", "stage", "module", "finish"] },
+      "code?": string,
+      "message?": string,
+      "where?": string,
       "modules?": integer,
       "rank?": integer,
       "device?": string,

@@ -66,7 +66,8 @@ export class MergeQueue {
       else store.requeue(id, interruptions + 1);
     }
     // A result without its state: the merge was cancelled at the very end, or waits again.
-    for (const state of ["queued", "failed", "cancelled"] as const) {
+    for (const { id } of store.inState("queued")) await results.clear(id);
+    for (const state of ["failed", "cancelled"] as const) {
       for (const { id } of store.inState(state)) await results.remove(id);
     }
     this.#pump();
@@ -178,7 +179,7 @@ export class MergeQueue {
       if (!running.controller.signal.aborted) store.fail(id, describeFailure(error, hide).error);
       else if (this.#isStopping) store.requeue(id, interruptions);
       else store.cancel(id, "running");
-      await results.remove(id);
+      await (store.get(id).state === "queued" ? results.clear(id) : results.remove(id));
     } finally {
       this.#running.delete(id);
     }
@@ -191,10 +192,12 @@ export class MergeQueue {
     const { signal } = running.controller;
     for (let attempt = 1;; attempt++) {
       try {
-        await results.remove(id);
+        await results.clear(id);
         const onProgress = (event: MergeProgress) => {
-          running.progress = this.#shown(event);
-          this.#logs.get(id)?.add({ type: "progress", progress: running.progress });
+          const progress = this.#shown(event);
+          // Something said in between is not how far the merge is.
+          if (progress.type !== "note") running.progress = progress;
+          this.#logs.get(id)?.add({ type: "progress", progress });
         };
         return await running.merger.run({ id, recipe: await recipe(request, id), signal, onProgress });
       } catch (error) {
@@ -210,6 +213,7 @@ export class MergeQueue {
   /** Progress without the server's paths. */
   #shown(event: MergeProgress): MergeProgress {
     const { hide } = this.#parts;
+    if (event.type === "note") return { ...event, message: hide(event.message), where: hide(event.where) };
     if (event.type !== "start") return event;
     return {
       ...event,

@@ -156,6 +156,33 @@ Deno.test("after a crash a running merge starts again, without what it had half 
     });
   }));
 
+/** Names of what is left of each merge. */
+function leftOf(folder: string): string[] {
+  return [...Deno.readDirSync(`${folder}/merges`)]
+    .flatMap(({ name }) => [...Deno.readDirSync(`${folder}/merges/${name}`)]).map(({ name }) => name);
+}
+
+Deno.test("what was finished of a merge stays until it has ended: over a crash, a stop and a lost device", () =>
+  withFolder(async (folder) => {
+    const id = await interrupted(folder, 0);
+    await Deno.mkdir(`${folder}/merges/${id}/merged.unfinished`, { recursive: true });
+    await onData(folder, { mergers: [new ManualMerger()] }, () => Promise.resolve());
+    assertEquals(leftOf(folder), ["merged.unfinished"], "after a crash, and after a stop");
+    const merger = new ManualMerger();
+    await onData(folder, { mergers: [merger] }, async (server) => {
+      await merger.current(1);
+      merger.fail("device_lost");
+      await merger.current(2);
+      assertEquals(leftOf(folder), ["merged.unfinished"], "after a lost device");
+      merger.fail("not_finite");
+      await server.until(id, "failed");
+      // Its files go after its state has changed.
+      while ([...Deno.readDirSync(`${folder}/merges`)].length > 0) {
+        await new Promise((go) => setTimeout(go, 5));
+      }
+    });
+  }));
+
 Deno.test("after a crash a merge whose result is complete is done, and does not run again", () =>
   withFolder(async (folder) => {
     const id = await interrupted(folder, 0);

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { sha256File } from "@lora-loom/formats";
+import { unfinishedPath } from "@lora-loom/merge";
 import type { ReceivedFile } from "../adapters/incoming.ts";
 import { exists, removeIfThere } from "../data/durable.ts";
 import { sweep } from "../data/folder.ts";
@@ -8,6 +9,8 @@ import type { MergeResult } from "./merge.ts";
 
 /** Name of a merge's own folder for what the engine writes, complete or not at all. */
 const MERGED = "merged";
+/** What the engine keeps beside it of a merge that is not finished, so that it can go on. */
+const UNFINISHED = unfinishedPath(MERGED);
 
 const UNKNOWN_PEAKS: MemoryPeaks = { peak_rss_bytes: null, peak_gpu_bytes: null };
 
@@ -15,12 +18,13 @@ const UNKNOWN_PEAKS: MemoryPeaks = { peak_rss_bytes: null, peak_gpu_bytes: null 
 export class Results {
   constructor(private readonly folder: string, private readonly hide: (text: string) => string) {}
 
-  /** Removes the folders of merges that are not known, and halves of those that are. */
+  /** Removes the folders of merges that are not known; of those that are, what is neither a complete result nor on the way to one. */
   async recover(known: ReadonlySet<string>): Promise<void> {
     await sweep(this.folder, known);
     for (const id of known) {
       const folder = join(this.folder, id);
-      if (await exists(folder)) await sweep(folder, new Set([MERGED]));
+      const kept = await this.isComplete(id) ? MERGED : UNFINISHED;
+      if (await exists(folder)) await sweep(folder, new Set([kept]));
     }
   }
 
@@ -62,6 +66,12 @@ export class Results {
       })),
       files,
     };
+  }
+
+  /** Removes the result of a merge that is to run, but not what an interrupted run finished of it. */
+  async clear(id: string): Promise<void> {
+    const folder = join(this.folder, id);
+    if (await exists(folder)) await sweep(folder, new Set([UNFINISHED]));
   }
 
   async remove(id: string): Promise<void> {

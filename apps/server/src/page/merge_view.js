@@ -102,6 +102,8 @@ function progressView() {
       if (event.type === "start") {
         line.textContent = `${plural(event.modules, "module")} at rank ${event.rank} on ${event.device}`;
         weave(0, event.modules);
+      } else if (event.type === "note") {
+        line.textContent = event.message;
       } else if (event.type === "needs") {
         const { device_bytes, host_bytes } = event.needs;
         left.textContent = `Needs about ${bytesText(device_bytes)} on the device, ${

@@ -26,6 +26,11 @@ export function isAbandoned(suffix: string): boolean {
   return owner === process.pid ? !held.has(suffix) : !isRunning(owner);
 }
 
+/** Whether this is such a suffix of a process that runs, this one included. */
+export function isHeld(suffix: string): boolean {
+  return OWNER_AND_RANDOM.test(suffix) && !isAbandoned(suffix);
+}
+
 function isRunning(processId: number): boolean {
   try {
     process.kill(processId, 0);

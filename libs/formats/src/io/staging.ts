@@ -1,7 +1,7 @@
 import { promises as fs, type Stats } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { FormatError } from "../errors.ts";
-import { isAbandoned, randomSuffix, releaseSuffix } from "./partial_names.ts";
+import { isAbandoned, isHeld, randomSuffix, releaseSuffix } from "./partial_names.ts";
 import { RandomAccessFile } from "./random_access_file.ts";
 import { syncDirectory } from "./sync_directory.ts";
 import { fileError, systemCode, withFileErrors } from "./system_errors.ts";
@@ -19,18 +19,29 @@ export interface Staging {
 export interface StagingOptions {
   /** Replace an existing target. It is moved aside first and put back if the new one cannot take its place. */
   readonly force?: boolean;
+  /** Refuse to begin while another process stages the same target: one of the two would work in vain. */
+  readonly exclusive?: boolean;
 }
 
 /**
  * Stages a folder: an empty sibling folder of `target` to write into, then `commit()` or `discard()`. What killed runs
  * left beside the same target is cleaned up, and a target that such a run had moved aside is put back.
  *
- * @throws {FormatError} `target_exists` without `force`; `permission_denied`, `disk_full`, …
+ * @throws {FormatError} `target_exists` without `force`; `target_in_use` with `exclusive`; `permission_denied`, `disk_full`, …
  */
 export async function stageDirectory(target: string, options: StagingOptions = {}): Promise<Staging> {
   const staging = await prepare(target, options);
   await withFileErrors("create", staging.path, () => fs.mkdir(staging.path));
-  return staging;
+  // After its own folder is there, so that of two that begin at once neither overlooks the other.
+  const other = options.exclusive ? await otherStaging(target, staging.path) : undefined;
+  if (other === undefined) return staging;
+  await staging.discard();
+  throw new FormatError(
+    "target_in_use",
+    `another run is writing ${resolve(target)}: ${other} belongs to a process that runs`,
+    `Wait until it is done, or give another output. If nothing is writing there, remove ${other}.`,
+    target,
+  );
 }
 
 /** Stages a single file: as {@linkcode stageDirectory}, but nothing exists at `path` until the caller writes it. */
@@ -143,6 +154,18 @@ async function recoverFromKilledRuns(target: string): Promise<void> {
 
 function abandoned(names: readonly string[], prefix: string): string[] {
   return names.filter((name) => name.startsWith(prefix) && isAbandoned(name.slice(prefix.length))).sort();
+}
+
+/** What another process that runs is filling for the same target. */
+async function otherStaging(target: string, own: string): Promise<string | undefined> {
+  const absolute = resolve(target);
+  const parent = dirname(absolute);
+  const prefix = `.${basename(absolute)}.partial-`;
+  const names = await withFileErrors("list", parent, () => fs.readdir(parent));
+  const other = names.find((name) =>
+    name.startsWith(prefix) && isHeld(name.slice(prefix.length)) && join(parent, name) !== own
+  );
+  return other && join(parent, other);
 }
 
 function remove(path: string): Promise<void> {

@@ -185,6 +185,22 @@ Deno.test("stageDirectory() leaves alone what a running process or another targe
     assertEquals(await namesIn(folder), [...others].sort());
   }));
 
+Deno.test("stageDirectory() refuses a target that a running process stages when it is to be exclusive", () =>
+  inTemporaryFolder(async (folder) => {
+    const target = join(folder, "merged");
+    const dead = await deadProcess();
+    for (const name of [`.merged.partial-${dead}-0123456789ab`, ".merged.partial-notes"]) {
+      await Deno.mkdir(join(folder, name));
+    }
+    const first = await stageDirectory(target, { exclusive: true });
+    const refused = await assertRefused(() => stageDirectory(target, { exclusive: true }), "target_in_use");
+    assert(refused.fix.endsWith(`remove ${first.path}.`));
+    assertEquals((await namesIn(folder)).length, 2, "its own folder is gone again");
+    await first.commit();
+    const again = await stageDirectory(target, { exclusive: true, force: true });
+    await again.discard();
+  }));
+
 Deno.test("stageDirectory() names the problem when the target's parent is a file", () =>
   inTemporaryFolder(async (folder) => {
     await Deno.writeTextFile(join(folder, "file"), "");

@@ -8,14 +8,19 @@ import { withFileErrors } from "./system_errors.ts";
 /**
  * Writes a file so that at any moment, a kill included, its path holds either the old content or the new: into a
  * temporary file beside it, flushed, then renamed.
+ *
+ * @param content a text, bytes, or bytes in parts
  */
-export async function writeFileAtomic(path: string, content: Uint8Array | string): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  content: string | Uint8Array | readonly Uint8Array[],
+): Promise<void> {
   const target = resolve(path);
   const suffix = randomSuffix();
   const temporary = join(dirname(target), `.${basename(target)}.partial-${suffix}`);
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   try {
-    await writeNewFile(temporary, bytes);
+    await writeNewFile(temporary, bytes instanceof Uint8Array ? [bytes] : bytes);
     await withFileErrors("rename onto", target, () => fs.rename(temporary, target));
   } catch (error) {
     await fs.rm(temporary, { force: true }).catch(() => {});
@@ -26,10 +31,14 @@ export async function writeFileAtomic(path: string, content: Uint8Array | string
   await syncDirectory(dirname(target));
 }
 
-async function writeNewFile(path: string, bytes: Uint8Array): Promise<void> {
+async function writeNewFile(path: string, parts: readonly Uint8Array[]): Promise<void> {
   const file = await RandomAccessFile.open(path, "create");
+  let offset = 0;
   try {
-    await file.write(0, bytes);
+    for (const part of parts) {
+      await file.write(offset, part);
+      offset += part.length;
+    }
     await file.sync();
   } finally {
     file.close();

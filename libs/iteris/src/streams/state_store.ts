@@ -1,8 +1,10 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { BYTES_PER_ELEMENT, type Device, elementCount, reshape, type Tensor } from "@lora-loom/tensor";
 import type { Activations } from "../base_model.ts";
+import { IterisError } from "../errors.ts";
 
 type HostArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
@@ -106,12 +108,17 @@ export class StateStore implements AsyncDisposable {
   }
 
   async #toFile(state: SavedState): Promise<SavedState> {
-    this.#folder ??= await mkdtemp(join(tmpdir(), "lora-loom-iteris-"));
-    const file = join(this.#folder, String(this.#nextFile++));
     const parts = state.tensors.map(({ data }) =>
       new Uint8Array(data!.buffer, data!.byteOffset, data!.byteLength)
     );
-    await writeFile(file, parts);
+    let file: string;
+    try {
+      this.#folder ??= await temporaryFolder();
+      file = join(this.#folder, String(this.#nextFile++));
+      await writeFile(file, parts);
+    } catch (error) {
+      throw unwritable(error as Error & { readonly code?: string });
+    }
     return { ...state, file, tensors: state.tensors.map(({ data: _, ...rest }) => rest) };
   }
 
@@ -120,6 +127,36 @@ export class StateStore implements AsyncDisposable {
     if (this.#folder) await rm(this.#folder, { recursive: true, force: true });
     this.#folder = undefined;
   }
+}
+
+const PREFIX = "lora-loom-iteris-";
+
+/** A folder that names this process; those of processes that were killed go. */
+async function temporaryFolder(): Promise<string> {
+  for (const name of await readdir(tmpdir())) {
+    const owner = Number(/^(\d+)-/.exec(name.slice(PREFIX.length))?.[1]);
+    if (!name.startsWith(PREFIX) || Number.isNaN(owner) || isRunning(owner)) continue;
+    await rm(join(tmpdir(), name), { recursive: true, force: true });
+  }
+  return await mkdtemp(join(tmpdir(), `${PREFIX}${process.pid}-`));
+}
+
+function isRunning(processId: number): boolean {
+  try {
+    return process.kill(processId, 0);
+  } catch (error) {
+    // Anything but "no such process", a refused permission for one, may be a process that runs.
+    return (error as { readonly code?: unknown }).code !== "ESRCH";
+  }
+}
+
+function unwritable({ code, message }: { readonly code?: string; readonly message: string }): IterisError {
+  return new IterisError(
+    code === "ENOSPC" || code === "EDQUOT" ? "disk_full" : "scratch_unusable",
+    `the samples on their way cannot wait in the temporary folder ${tmpdir()}: ${message}`,
+    "let TMPDIR name a folder with more room that can be written to, or use fewer samples",
+    tmpdir(),
+  );
 }
 
 /** A further hold of a tensor: what a stage makes is never changed afterwards, so no copy is needed. */

@@ -1,7 +1,10 @@
 import { assertEquals, assertLessOrEqual, assertRejects } from "@std/assert";
-import { access } from "node:fs/promises";
-import { dirname } from "node:path";
+import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
 import { CpuDevice } from "@lora-loom/tensor";
+import { IterisError } from "../errors.ts";
 import { StateStore } from "./state_store.ts";
 
 function someActivations(device: CpuDevice, fill: number) {
@@ -56,3 +59,40 @@ Deno.test("StateStore never keeps more in memory than its budget, and removes it
   await store[Symbol.asyncDispose]();
   await assertRejects(() => access(dirname(inFile.file!)));
 });
+
+/** Runs `body` with another folder for temporary files. */
+async function withTemporaryFolder(body: (folder: string) => Promise<void>): Promise<void> {
+  const [before, folder] = [process.env.TMPDIR, await mkdtemp(join(tmpdir(), "loom-states-"))];
+  process.env.TMPDIR = folder;
+  try {
+    await body(folder);
+  } finally {
+    if (before === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = before;
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+Deno.test("StateStore removes what killed processes left in the temporary folder, and nothing else", () =>
+  withTemporaryFolder(async (folder) => {
+    const dead = await new Deno.Command(Deno.execPath(), { args: ["--version"], stdout: "null" }).spawn();
+    await dead.status;
+    const others = [`lora-loom-iteris-${process.ppid}-abc`, "lora-loom-iteris-notes", "else"];
+    for (const name of [...others, `lora-loom-iteris-${dead.pid}-abc`]) await mkdir(join(folder, name));
+    const device = new CpuDevice();
+    await using store = new StateStore(device, 0);
+    using activations = someActivations(device, 1);
+    const { file } = await store.save(activations);
+    const left = [...Deno.readDirSync(folder)].map(({ name }) => join(folder, name));
+    assertEquals(left.sort(), [...others.map((name) => join(folder, name)), dirname(file!)].sort());
+  }));
+
+Deno.test("StateStore says what to do when states cannot be written", () =>
+  withTemporaryFolder(async (folder) => {
+    await rm(folder, { recursive: true });
+    const device = new CpuDevice();
+    await using store = new StateStore(device, 0);
+    using activations = someActivations(device, 1);
+    const error = await assertRejects(() => store.save(activations), IterisError);
+    assertEquals([error.code, error.where], ["scratch_unusable", folder]);
+  }));

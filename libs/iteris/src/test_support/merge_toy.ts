@@ -5,6 +5,7 @@ import type { Delta } from "../base_model.ts";
 import { iteris } from "../iteris.ts";
 import { iterisPlus } from "../iteris_plus.ts";
 import type { IterisOptions, IterisPlusOptions } from "../options.ts";
+import type { Journal } from "../journal.ts";
 import type { OutputMetrics } from "../output_metrics.ts";
 import type { MemoryLimits, MergeRequest, Progress } from "../request.ts";
 import type { Merged } from "../run.ts";
@@ -21,6 +22,7 @@ export interface ToyMergeOptions {
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
   readonly metrics?: OutputMetrics;
+  readonly journal?: Journal;
 }
 
 /** Merges host tasks of a toy model, in small chunks. */

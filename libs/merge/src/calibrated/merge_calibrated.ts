@@ -1,11 +1,13 @@
-import { type Merged, type MergeRequest, type Sequence, splice, type Task } from "@lora-loom/iteris";
+import { type Journal, type Merged, type MergeRequest, type Sequence, type Task } from "@lora-loom/iteris";
 import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { MethodOutcome, ModelJob } from "../methods/method.ts";
-import { seededRandom } from "./seeded_random.ts";
+import type { StepJournal } from "../resume/step_journal.ts";
 import type { Agreement } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
 import { answeredSequences, calibrationSequences } from "./answers.ts";
+import { fewKeptOut, withoutAnswers } from "./calibration_warnings.ts";
+import { checkRows, fittingSplices } from "./check_rows.ts";
 import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
 import { prepareMemory } from "./prepare_memory.ts";
@@ -13,16 +15,31 @@ import { type Expert, openSession, type Session } from "./session.ts";
 import { siteFigures } from "./site_figures.ts";
 import { summedDeltas } from "./summed_deltas.ts";
 
+/** What a merge works with from its beginning to its end. */
+interface Work {
+  readonly job: ModelJob;
+  readonly session: Session;
+  readonly journal: StepJournal;
+}
+
+/** What a solve knows besides its request. */
+export interface SolveContext extends Pick<Work, "job" | "session"> {
+  readonly candidate: Candidate;
+  /**
+   * The journal of one run of the solver.
+   *
+   * @param part what the names of its steps begin with, where there are several runs under the same settings
+   */
+  journal(part?: string): Journal;
+}
+
 /** Solves for one merged adapter under given settings; the only thing in which `iteris` and `iteris+` differ here. */
-export type Solve = (
-  request: MergeRequest<never>,
-  candidate: Candidate,
-  job: ModelJob,
-  session: Session,
-) => Promise<Merged>;
+export type Solve = (request: MergeRequest<never>, context: SolveContext) => Promise<Merged>;
 
 /** Calibration data of one expert. */
 interface TaskData {
+  /** Position in the recipe. */
+  readonly index: number;
   readonly expert: Expert;
   readonly sequences: readonly Sequence[];
   /** Prompts among them, from which splices are made. */
@@ -42,15 +59,21 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
   const splits = await readSplits(job);
   throwIfCancelled(signal);
   const memory = await prepareMemory(job, splits);
-  const { keyValueBytes } = memory.budgets;
+  const { keyValueBytes, tokensPerChunk } = memory.budgets;
   using session = await openSession(job, { residency: memory.residency, keyValueBytes });
-  const { tasks, heldOut } = await prepare(job, session, splits);
-  const solveWithin: Solve = (request, ...rest) => solve({ ...request, memory: memory.budgets }, ...rest);
+  const journal = await job.journal({
+    "tokens that are computed together": tokensPerChunk,
+    "bytes of keys and values": keyValueBytes,
+    "how weights are held": memory.residency,
+  });
+  const work: Work = { job, session, journal };
+  const { tasks, heldOut } = await prepare(work, splits);
+  const solveWithin: Solve = (request, context) => solve({ ...request, memory: memory.budgets }, context);
   const best = parameters.tune === "agreement"
-    ? await tune(job, session, tasks, heldOut, solveWithin)
-    : await attempt(job, session, tasks, heldOut, solveWithin, givenCandidate(parameters));
+    ? await tune(work, tasks, heldOut, solveWithin)
+    : await attempt(work, tasks, heldOut, solveWithin, givenCandidate(parameters));
   try {
-    const outcome = { ...await outcomeOf(job, session, heldOut, best), predicted: memory.needs };
+    const outcome = { ...await outcomeOf(work, tasks, heldOut, best), predicted: memory.needs };
     for (const site of best.merged.report.sites) {
       const { a, b } = best.merged.deltas.get(site.module)!;
       await job.write(site.module, { a, b, figures: siteFigures(site) });
@@ -86,19 +109,28 @@ async function readSplits({ adapters, parameters }: ModelJob): Promise<Splits> {
 }
 
 async function prepare(
-  { parameters, signal, progress }: ModelJob,
-  session: Session,
+  { job: { parameters, signal, progress }, session, journal }: Work,
   splits: Splits,
 ): Promise<{ readonly tasks: readonly TaskData[]; readonly heldOut: readonly HeldOutTask[] }> {
   const maxNewTokens = parameters.max_new_tokens as number;
+  for (const [index, { calibration }] of session.experts.entries()) {
+    checkRows(session, calibration, splits[index]!, maxNewTokens);
+  }
   const tasks: TaskData[] = [];
   const heldOut: HeldOutTask[] = [];
   for (const [index, expert] of session.experts.entries()) {
     progress({ stage: `answers of ${expert.name}`, done: index, total: session.experts.length });
     const { calibration, heldOut: texts } = splits[index]!;
-    const sequences = await calibrationSequences(session, calibration, expert.deltas, maxNewTokens, signal);
-    tasks.push({ expert, sequences, prompts: promptsOf(session, calibration) });
-    heldOut.push(await heldOutTask(session, expert, texts, maxNewTokens, signal));
+    const sequences = await journal.recall(
+      `answers of adapter ${index + 1}`,
+      () => calibrationSequences(session, calibration, expert.deltas, maxNewTokens, signal),
+    );
+    tasks.push({ index, expert, sequences, prompts: promptsOf(session, calibration) });
+    const kept = await journal.recall(
+      `answers of adapter ${index + 1} to prompts kept out`,
+      () => heldOutTask(session, expert, texts, maxNewTokens, signal),
+    );
+    heldOut.push(kept);
   }
   return { tasks, heldOut };
 }
@@ -109,16 +141,16 @@ function promptsOf({ tokenizer }: Session, rows: readonly CalibrationRow[]): Uin
 
 /** One merge under one candidate's settings, and its agreement. */
 async function attempt(
-  job: ModelJob,
-  session: Session,
+  work: Work,
   data: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
   solve: Solve,
   candidate: Candidate,
   label = "",
 ): Promise<Tried> {
+  const { job, session, journal } = work;
   const tasks: Task[] = [];
-  for (const task of data) tasks.push(await solverTask(job, session, task, candidate.splices));
+  for (const task of data) tasks.push(await solverTask(work, task, candidate.splices));
   const merged = await solve(
     {
       device: job.device,
@@ -127,45 +159,45 @@ async function attempt(
       progress: ({ stage, done, total }) => job.progress({ stage: `${label}${stage}`, done, total }),
       ...(job.signal ? { signal: job.signal } : {}),
     },
-    candidate,
-    job,
-    session,
+    { candidate, job, session, journal: (part = "") => journal.stages(`${label}${part}`) },
   );
   try {
     job.progress({ stage: `${label}agreement`, done: 0, total: 1 });
-    return {
-      candidate,
-      merged,
-      agreement: await measureAgreement(session, heldOut, merged.deltas, job.signal),
-    };
+    const agreement = await journal.recall(
+      `${label}agreement`,
+      () => measureAgreement(session, heldOut, merged.deltas, job.signal),
+    );
+    return { candidate, merged, agreement };
   } catch (error) {
     disposeDeltas(merged.deltas);
     throw error;
   }
 }
 
-async function solverTask(job: ModelJob, session: Session, task: TaskData, splices: number): Promise<Task> {
+async function solverTask({ job, session, journal }: Work, task: TaskData, splices: number): Promise<Task> {
   const { name, deltas, weight } = task.expert;
-  const made = splice(task.prompts, { count: splices, random: seededRandom(job.seed) });
+  if (splices === 0) return { name, deltas, weight, sequences: task.sequences };
   const maxNewTokens = job.parameters.max_new_tokens as number;
-  const spliced = await answeredSequences(session, made, deltas, maxNewTokens, job.signal);
+  const made = fittingSplices(session, task.prompts, { count: splices, seed: job.seed, maxNewTokens });
+  const spliced = await journal.recall(
+    `answers of adapter ${task.index + 1} to ${splices} splices`,
+    () => answeredSequences(session, made, deltas, maxNewTokens, job.signal),
+  );
   return { name, deltas, weight, sequences: [...task.sequences, ...spliced] };
 }
 
 /** Tries the short list and keeps what agrees most with the adapters; the first of equals. */
 async function tune(
-  job: ModelJob,
-  session: Session,
+  work: Work,
   tasks: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
   solve: Solve,
 ): Promise<Tried> {
-  const list = candidates(job.parameters);
+  const list = candidates(work.job.parameters);
   let best: Tried | undefined;
   for (const [index, candidate] of list.entries()) {
     const tried = await attempt(
-      job,
-      session,
+      work,
       tasks,
       heldOut,
       solve,
@@ -180,8 +212,8 @@ async function tune(
 }
 
 async function outcomeOf(
-  job: ModelJob,
-  session: Session,
+  { job, session, journal }: Work,
+  tasks: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
   { candidate, merged, agreement }: Tried,
 ): Promise<MethodOutcome> {
@@ -189,7 +221,7 @@ async function outcomeOf(
   const experts = session.experts.map(({ deltas }) => deltas);
   const compare = async (stage: string, done: number, factor: number) => {
     job.progress({ stage, done, total: 2 });
-    return await agreementOfSum(job, session, heldOut, factor);
+    return await journal.recall(stage, () => agreementOfSum(job, session, heldOut, factor));
   };
   const sum = agreement && await compare("agreement of the sum", 0, 1);
   const mean = agreement && await compare("agreement of the mean", 1, 1 / experts.length);
@@ -210,15 +242,13 @@ async function outcomeOf(
       },
       ...(agreement && sum && mean ? { agreement: { merged: agreement, sum, mean } } : {}),
     },
-    warnings: heldOut.filter(({ prompts }) => prompts.length < (job.parameters.agreement_prompts as number))
-      .map(
-        ({ name, prompts }) => ({
-          code: "few_prompts_kept_out",
-          message:
-            `${name} has ${prompts.length} prompts beside the calibration ones; agreement on it is a rough figure`,
-          where: name,
-        }),
+    warnings: [
+      ...withoutAnswers(
+        session.model,
+        tasks.map(({ expert: { name }, sequences }) => ({ name, sequences })),
       ),
+      ...fewKeptOut(heldOut, job.parameters.agreement_prompts as number),
+    ],
   };
 }
 

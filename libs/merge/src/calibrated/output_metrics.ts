@@ -102,6 +102,21 @@ export class HostMetrics implements OutputMetrics {
   }
 }
 
+/** Does work when it is first asked for, and then gives the same every time. */
+export function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let result: Promise<T> | undefined;
+  return () => result ??= work();
+}
+
+/** Metrics that are measured when a module is solved with them: a sweep whose modules are all in the journal needs none. */
+export class MetricsOnDemand implements OutputMetrics {
+  constructor(private readonly measured: () => Promise<OutputMetrics>) {}
+
+  async blocks(task: number, module: string, outputs: number): Promise<readonly Tensor[]> {
+    return await (await this.measured()).blocks(task, module, outputs);
+  }
+}
+
 function meanOf(x: HostBlock["values"], y: HostBlock["values"]): HostBlock["values"] {
   const mean = x.slice();
   y.forEach((value, i) => mean[i] = (mean[i]! + value) / 2);

@@ -194,7 +194,11 @@ async function mergeWhole(variant: Variant, output: string, options: CompareOpti
     closeAdapters(adapters);
   }
   options.onStep?.(label, 0, 1);
-  const { rank, seconds, quality } = await runMerge(recipe, { device, ...(signal ? { signal } : {}) });
+  const { rank, seconds, quality } = await runMerge(recipe, {
+    device,
+    resumable: false,
+    ...(signal ? { signal } : {}),
+  });
   const method = recipe.method;
   return { label, method, value: value ?? null, output, rank, parameters, seconds: seconds.total, quality };
 }

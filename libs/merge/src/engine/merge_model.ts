@@ -23,6 +23,7 @@ export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<Me
       memory: recipe.memory,
       seed: recipe.seed,
       signal,
+      journal: run.journal,
       progress(step) {
         throwIfCancelled(signal, step.stage);
         run.meter.stage(step);

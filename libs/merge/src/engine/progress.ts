@@ -36,6 +36,8 @@ export type ProgressEvent =
     readonly elapsed: number;
     readonly remaining: number;
   }
+  /** Something that the user should hear at once: `code` says what, and `where` what it concerns. */
+  | { readonly type: "note"; readonly code: string; readonly message: string; readonly where: string }
   /** After the last module: reports are written and the folder is put in its place. */
   | { readonly type: "finish"; readonly elapsed: number };
 
@@ -107,6 +109,10 @@ export class ProgressMeter {
     const now = this.clock();
     this.#modulesStart = this.#last = now;
     this.listener?.({ type: "stage", ...step, elapsed: this.elapsed, remaining: this.#remaining(step, now) });
+  }
+
+  note(note: { readonly code: string; readonly message: string; readonly where: string }): void {
+    this.listener?.({ type: "note", ...note });
   }
 
   #remaining({ done, total }: { readonly done: number; readonly total: number }, now: number): number | null {

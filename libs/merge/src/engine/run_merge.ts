@@ -23,6 +23,9 @@ import { writeReports } from "../report/write_reports.ts";
 import { CollectingWriter } from "../refine/collecting_writer.ts";
 import { type RefinedMerge, refineMerge } from "../refine/refine_merge.ts";
 import type { RefinementRecord } from "../refine/report.ts";
+import { identityOf } from "../resume/identity.ts";
+import { NO_JOURNAL, type StepJournal } from "../resume/step_journal.ts";
+import { Unfinished } from "../resume/unfinished.ts";
 import type { InputRecord } from "../report/record.ts";
 import type { MergeSummary } from "../report/summary.ts";
 import { VERSIONS } from "../versions.ts";
@@ -41,6 +44,10 @@ export interface MergeOptions {
   /** Cancels the merge: nothing is left behind. */
   readonly signal?: AbortSignal;
   readonly onProgress?: ProgressListener;
+  /** Start from the beginning, whatever an interrupted run of this merge left beside its output. */
+  readonly fresh?: boolean;
+  /** Whether to keep finished steps beside the output until it is in its place, so that a merge can go on. Default true. */
+  readonly resumable?: boolean;
   /** Compute on this open device instead of opening the recipe's; it stays open. */
   readonly device?: Device;
 }
@@ -56,6 +63,8 @@ export interface MergeRun {
   readonly watch: Stopwatch<"read" | "compute" | "write">;
   readonly meter: ProgressMeter;
   readonly signal: AbortSignal | undefined;
+  /** Finished steps of this merge, for methods that work for long. */
+  readonly journal: (deciding: Readonly<Record<string, unknown>>) => Promise<StepJournal>;
 }
 
 /** What merging all modules gave. */
@@ -68,7 +77,8 @@ export interface MergedModules {
 /**
  * Runs a recipe: reads the adapters module by module, merges them on the device and writes the folder with the merged
  * adapter, `loom.json`, `README.md` and `report.html`. The folder appears complete or not at all, and the same inputs on
- * the same device give the same bytes of `adapter_model.safetensors`. Memory is bounded by the largest module.
+ * the same device give the same bytes of `adapter_model.safetensors`, also when the merge was interrupted and goes on. Memory is bounded
+ * by the largest module.
  *
  * @throws {MergeError | FormatError | TensorError} with code, message, fix and where; {@linkcode describeError} brings
  * them and everything else into one form
@@ -122,21 +132,35 @@ async function mergeInto(
   const meter = new ProgressMeter(plan.modules.length, work, onProgress);
   const { modules, rank, warnings } = plan;
   throwIfCancelled(signal);
-  const staging = await stageDirectory(recipe.output.path, { force: options.force ?? false });
+  const staging = await stageDirectory(recipe.output.path, {
+    force: options.force ?? false,
+    exclusive: true,
+  });
   const abandoned = new AbortController();
+  const unfinished = new Unfinished(recipe.output.path, resultBytes(plan), (note) => meter.note(note));
   try {
+    if (options.fresh) await unfinished.forget();
     onProgress?.({ type: "start", modules: modules.length, rank, device: device.info.name, warnings });
     const hashing = settled(hashInputs(recipe, adapters, abandoned.signal));
     const base = await baseModelOf(recipe);
     const spec = adapterSpec(recipe, plan, adapters, base);
     const writer = await createAdapterWriter(recipe.output.format, staging.path, spec);
-    const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal };
+    const journal = async (deciding: Readonly<Record<string, unknown>>) =>
+      keepsSteps(recipe, method, options)
+        ? await unfinished.open(
+          await identityOf({ recipe, plan, inputs: await unwrap(hashing), device: device.info, deciding }),
+        )
+        : NO_JOURNAL;
+    const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal, journal };
     const refined = asksForRefinement(recipe) ? await mergeAndRefine(run) : undefined;
     const merged = refined?.merged ?? await mergeWith(run);
     await watch.time("write", () => writer.finish());
     onProgress?.({ type: "finish", elapsed: meter.elapsed });
     const inputs = await unwrap(hashing);
-    const summary = summarise(recipe, plan, device, watch, merged, refined?.record);
+    const summary = {
+      ...summarise(recipe, plan, device, watch, merged, refined?.record),
+      ...(unfinished.taken > 0 ? { resumed: { steps: unfinished.taken } } : {}),
+    };
     const serving = await servingOf(staging.path, base);
     await watch.time(
       "write",
@@ -148,14 +172,30 @@ async function mergeInto(
     );
     throwIfCancelled(signal);
     await watch.time("write", () => staging.commit());
-    await refined?.tidy();
+    if (refined || keepsSteps(recipe, method, options)) await unfinished.remove();
     if (refined?.failure) throw refined.failure;
     return { ...summary, seconds: secondsOf(watch), peak_rss_bytes: peakResidentBytes() };
   } catch (error) {
     abandoned.abort();
     await staging.discard();
-    throw error;
+    throw await unfinished.leave(error);
   }
+}
+
+/** For reports and headers. */
+const BYTES_BESIDE_WEIGHTS = 2 ** 20;
+
+/** What a merged adapter takes in float32, at most. */
+function resultBytes({ modules }: Plan): number {
+  return modules.reduce(
+    (sum, { rank, inFeatures, outFeatures }) => sum + 4 * rank * (inFeatures + outFeatures),
+    BYTES_BESIDE_WEIGHTS,
+  );
+}
+
+/** Whether a merge works so long that its steps are kept: where the method runs the base model. */
+function keepsSteps({ adapters }: Recipe, { needs }: Method, { resumable = true }: MergeOptions): boolean {
+  return resumable && needs.calibration && adapters.every(({ capture }) => capture === undefined);
 }
 
 function mergeWith(run: MergeRun): Promise<MergedModules> {
@@ -303,6 +343,7 @@ function recordOf(
     method: merged.outcome.figures ?? {},
     warnings: summary.warnings,
     refinement,
+    resumed: summary.resumed,
     serving,
     created: new Date().toISOString(),
   };

@@ -48,7 +48,7 @@ export const iteris: ModelMethod = {
 };
 
 function mergeOnModel(job: ModelJob): Promise<MethodOutcome> {
-  return mergeCalibrated(job, (request, { alpha }, { parameters }) => {
+  return mergeCalibrated(job, (request, { candidate: { alpha }, job: { parameters }, journal }) => {
     const options: IterisOptions = {
       alpha,
       schedule: parameters.schedule as "sweep" | "jacobi",
@@ -57,6 +57,6 @@ function mergeOnModel(job: ModelJob): Promise<MethodOutcome> {
       adaptiveWeights: parameters.adaptive_weights as "full" | "delta" | "none",
       ...rankOptions(parameters),
     };
-    return solve({ ...request, options });
+    return solve({ ...request, journal: journal(), options });
   });
 }

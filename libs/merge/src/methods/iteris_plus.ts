@@ -1,7 +1,7 @@
 import { iterisPlus as solve, type IterisPlusOptions } from "@lora-loom/iteris";
 import { type Deltas, differentiable, disposeDeltas } from "@lora-loom/model";
 import { mergeCalibrated, type Solve } from "../calibrated/merge_calibrated.ts";
-import { measureOutputMetrics } from "../calibrated/output_metrics.ts";
+import { measureOutputMetrics, MetricsOnDemand, once } from "../calibrated/output_metrics.ts";
 import { COMMON_PARAMETERS, correctedRank, rankOptions } from "../calibrated/parameters.ts";
 import type { ModelMethod } from "./method.ts";
 
@@ -106,8 +106,9 @@ export const iterisPlus: ModelMethod = {
 };
 
 /** One merge; with output metrics as many sweeps as asked for, each with metrics that know the merge of the one before. */
-const solveIterisPlus: Solve = async (request, { alpha, tokenWeight }, job, session) => {
+const solveIterisPlus: Solve = async (request, { candidate, job, session, journal }) => {
   const { parameters } = job;
+  const { alpha, tokenWeight } = candidate;
   const options: IterisPlusOptions = {
     alpha,
     tokenWeight,
@@ -116,9 +117,13 @@ const solveIterisPlus: Solve = async (request, { alpha, tokenWeight }, job, sess
     metricDamping: parameters.metric_damping as number,
     ...rankOptions(parameters),
   };
-  if (parameters.metric !== "output") return await solve({ ...request, options });
-  const model = differentiable(session.model, "metric: output", "set parameters.metric to none");
-  const measure = (merged: Deltas | undefined, stage: string) =>
+  if (parameters.metric !== "output") return await solve({ ...request, journal: journal(), options });
+  const model = differentiable(
+    session.model,
+    "metric: output",
+    "set parameters.metric to none, or memory.weights to resident where the device has room",
+  );
+  const measured = (merged: Deltas | undefined, stage: string) => () =>
     measureOutputMetrics(
       job.device,
       model,
@@ -131,13 +136,24 @@ const solveIterisPlus: Solve = async (request, { alpha, tokenWeight }, job, sess
         progress: (task) => job.progress({ stage, done: task, total: request.tasks.length }),
       },
     );
-  const ofExperts = await measure(undefined, "output metrics of the adapters");
-  let merged = await solve({ ...request, options, metrics: ofExperts });
+  const ofExperts = once(measured(undefined, "output metrics of the adapters"));
+  let merged = await solve({
+    ...request,
+    journal: journal("sweep 1, "),
+    options,
+    metrics: new MetricsOnDemand(ofExperts),
+  });
   for (let sweep = 2; sweep <= (parameters.metric_sweeps as number); sweep++) {
     const before = merged;
     try {
-      const ofMerge = await measure(before.deltas, "output metrics of the merge");
-      merged = await solve({ ...request, options, metrics: ofExperts.averagedWith(ofMerge) });
+      const ofMerge = once(measured(before.deltas, "output metrics of the merge"));
+      const average = async () => (await ofExperts()).averagedWith(await ofMerge());
+      merged = await solve({
+        ...request,
+        journal: journal(`sweep ${sweep}, `),
+        options,
+        metrics: new MetricsOnDemand(once(average)),
+      });
     } finally {
       disposeDeltas(before.deltas);
     }

@@ -5,6 +5,7 @@ import type { MemoryChoice, ParameterValue, RecipeAdapter } from "../recipe/reci
 import type { Plan } from "../plan/plan.ts";
 import type { DecisionPool } from "../decisions/decision_pool.ts";
 import type { DeltaFigures, MeasuredQuality } from "../report/figures.ts";
+import type { StepJournal } from "../resume/step_journal.ts";
 import type { MemoryNeeds } from "../memory/needs.ts";
 import type { ParameterSpec } from "./parameters.ts";
 
@@ -113,6 +114,12 @@ export interface ModelJob {
   readonly memory: MemoryChoice;
   readonly seed: number;
   readonly signal: AbortSignal | undefined;
+  /**
+   * Finished steps of this merge: what an interrupted run left, and where this one leaves its own. Ask once.
+   *
+   * @param deciding what decides about the bytes of the result beside the recipe, its inputs and the device, by name
+   */
+  journal(deciding: Readonly<Record<string, unknown>>): Promise<StepJournal>;
   /** Tells the user what is going on, such as `{ stage: "capture", done: 3, total: 12 }`. */
   progress(step: { readonly stage: string; readonly done: number; readonly total: number }): void;
   /** Tells the user what the merge is going to need. */

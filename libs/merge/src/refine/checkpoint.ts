@@ -1,6 +1,8 @@
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { HostArray, HostPair, LearnerState } from "./learner.ts";
+import { writeFileAtomic } from "@lora-loom/formats";
+import { pack, unpack } from "../resume/packed.ts";
+import type { HostPair, LearnerState } from "./learner.ts";
 import type { RefinementHistory } from "./history.ts";
 
 /** Where a refinement stands. */
@@ -13,25 +15,16 @@ export interface Checkpoint {
   readonly best: ReadonlyMap<string, HostPair> | undefined;
 }
 
-interface ArrayEntry {
-  readonly shape: readonly number[];
-  readonly type: "f32" | "f64";
-  readonly offset: number;
-}
-
+/** What the file says beside the tensors, which follow in a fixed order: by module value, mean, square and best, each A and B. */
 interface Header {
   readonly fingerprint: string;
   readonly step: number;
   readonly history: RefinementHistory;
   readonly modules: readonly string[];
   readonly hasBest: boolean;
-  /** In a fixed order: by module value, mean, square and best, each A and B. */
-  readonly arrays: readonly ArrayEntry[];
 }
 
 const FILE = "checkpoint.bin";
-/** Bytes before the header: its length. */
-const PREFIX = 8;
 
 /** Keeps the latest checkpoint of one refinement in a folder. A file is complete or absent. */
 export class CheckpointFolder {
@@ -47,23 +40,13 @@ export class CheckpointFolder {
       const { value, mean, square } = learner.get(module)!;
       return best ? [value, mean, square, best.get(module)!] : [value, mean, square];
     });
-    let offset = 0;
-    const arrays: ArrayEntry[] = [];
-    const parts: Uint8Array[] = [];
-    for (const { shape, values } of pairs.flatMap(({ a, b }) => [a, b])) {
-      arrays.push({ shape, type: values instanceof Float64Array ? "f64" : "f32", offset });
-      parts.push(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-      offset += values.byteLength;
-    }
     const { fingerprint } = this;
-    const header: Header = { fingerprint, step, history, modules, hasBest: best !== undefined, arrays };
-    const text = new TextEncoder().encode(JSON.stringify(header));
-    const prefix = new Uint8Array(PREFIX);
-    new DataView(prefix.buffer).setBigUint64(0, BigInt(text.length), true);
+    const header: Header = { fingerprint, step, history, modules, hasBest: best !== undefined };
     await mkdir(this.path, { recursive: true });
-    const file = join(this.path, FILE);
-    await writeFile(`${file}.new`, [prefix, text, ...parts]);
-    await rename(`${file}.new`, file);
+    await writeFileAtomic(
+      join(this.path, FILE),
+      pack({ value: header, tensors: pairs.flatMap(({ a, b }) => [a, b]) }),
+    );
   }
 
   /** The latest checkpoint; nothing where there is none, and `foreign` where it belongs to another refinement or is damaged. */
@@ -82,27 +65,16 @@ export class CheckpointFolder {
   }
 
   async remove(): Promise<void> {
-    await rm(this.path, { recursive: true, force: true });
+    await rm(join(this.path, FILE), { force: true });
   }
 
   #parse(bytes: Uint8Array<ArrayBuffer>): Checkpoint | undefined {
-    const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
-    const header = JSON.parse(new TextDecoder().decode(bytes.subarray(PREFIX, PREFIX + length))) as Header;
+    const { value, tensors } = unpack(bytes);
+    const header = value as Header;
     if (header.fingerprint !== this.fingerprint) return undefined;
-    const arrays = header.arrays.map(({ shape, type, offset }) => {
-      const start = PREFIX + length + offset;
-      const count = shape.reduce((product, size) => product * size, 1);
-      const size = type === "f64" ? 8 : 4;
-      // A copy, because the elements need not start where an array of their type may.
-      const buffer = bytes.buffer.slice(start, start + count * size);
-      const values: HostArray = type === "f64"
-        ? new Float64Array(buffer, 0, count)
-        : new Float32Array(buffer, 0, count);
-      return { shape, values };
-    });
     const pairs = Array.from(
-      { length: arrays.length / 2 },
-      (_, i): HostPair => ({ a: arrays[2 * i]!, b: arrays[2 * i + 1]! }),
+      { length: tensors.length / 2 },
+      (_, i): HostPair => ({ a: tensors[2 * i]!, b: tensors[2 * i + 1]! }),
     );
     const each = header.hasBest ? 4 : 3;
     const learner = new Map(header.modules.map((module, i) => [module, {

@@ -1,14 +1,6 @@
 import { adam, type AdamStep, type Delta, type Deltas, disposeDeltas } from "@lora-loom/model";
 import { copy, type Device, type Tensor } from "@lora-loom/tensor";
-
-/** Numbers as a device gives them back: as exact as it holds them. */
-export type HostArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
-
-/** A tensor in host memory. */
-export interface HostTensor {
-  readonly shape: readonly number[];
-  readonly values: HostArray;
-}
+import type { HostArray, HostTensor } from "../resume/packed.ts";
 
 /** Both factors of a module, or anything of their shapes. */
 export interface HostPair {

@@ -9,7 +9,7 @@ import {
 import { type Device, sumOfSquares, type Tensor } from "@lora-loom/tensor";
 import { measureAgreement } from "../calibrated/agreement.ts";
 import type { Session } from "../calibrated/session.ts";
-import { MergeError } from "../errors.ts";
+import { describeError, MergeError } from "../errors.ts";
 import type { Agreement } from "../report/figures.ts";
 import { VERSIONS } from "../versions.ts";
 import { type CheckpointFolder } from "./checkpoint.ts";
@@ -70,6 +70,7 @@ export async function refine(request: RefineRequest): Promise<Refined> {
 /** One refinement under way. */
 class Run implements AsyncDisposable {
   #best: Deltas | undefined;
+  #isWarned = false;
 
   private constructor(
     readonly request: RefineRequest,
@@ -219,7 +220,24 @@ class Run implements AsyncDisposable {
     const best = this.#best && new Map<string, HostPair>();
     for (const [module, delta] of this.#best ?? []) best!.set(module, await downloadPair(delta));
     const { step, history } = this;
-    await this.checkpoints.save({ step, history, learner: await this.learner.save(), best });
+    const checkpoint = { step, history, learner: await this.learner.save(), best };
+    try {
+      await this.checkpoints.save(checkpoint);
+    } catch (error) {
+      // The refinement goes on without: that it might be interrupted is no reason to interrupt it.
+      this.#warnOfNoCheckpoint(error);
+    }
+  }
+
+  #warnOfNoCheckpoint(error: unknown): void {
+    if (this.#isWarned) return;
+    this.#isWarned = true;
+    this.request.warn(
+      "checkpoint_not_kept",
+      `no checkpoint can be kept (${
+        describeError(error).message
+      }): an interrupted refinement starts from the beginning`,
+    );
   }
 
   async #cancelled(): Promise<MergeError> {
@@ -227,7 +245,9 @@ class Run implements AsyncDisposable {
     return new MergeError(
       "cancelled",
       `the refinement was cancelled after step ${this.step} of ${this.request.settings.steps}`,
-      `run it again: it goes on from there (delete ${this.checkpoints.path} to start from the beginning)`,
+      this.#isWarned
+        ? "run it again"
+        : "run it again: it goes on from there (add --fresh to start from the beginning)",
       this.checkpoints.path,
       "work",
     );

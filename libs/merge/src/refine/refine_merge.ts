@@ -7,6 +7,7 @@ import { disposeMerged, downloadMerged, type HostFactors } from "../engine/modul
 import type { MergedModules, MergeRun } from "../engine/run_merge.ts";
 import { describeError, type ErrorReport, MergeError } from "../errors.ts";
 import type { ModuleFigures } from "../report/figures.ts";
+import { unfinishedPath } from "../resume/unfinished.ts";
 import { CheckpointFolder } from "./checkpoint.ts";
 import type { HostPair } from "./learner.ts";
 import { refineSettings } from "./parameters.ts";
@@ -23,13 +24,6 @@ export interface RefinedMerge {
   readonly record: RefinementRecord;
   /** What went wrong, where something did; the rest is then the merge before refinement. */
   readonly failure?: MergeError;
-  /** Removes what an interrupted refinement left, once the result is in its place. */
-  readonly tidy: () => Promise<void>;
-}
-
-/** Where checkpoints of a merge's refinement are kept: beside its output. */
-export function checkpointPath(output: string): string {
-  return `${output}.refining`;
 }
 
 /**
@@ -43,10 +37,8 @@ export async function refineMerge(
   merged: MergedModules,
   factors: ReadonlyMap<string, HostFactors>,
 ): Promise<RefinedMerge> {
-  const path = checkpointPath(run.recipe.output.path);
-  const tidy = () => new CheckpointFolder(path, "").remove();
   try {
-    return { ...await refined(run, merged, factors, path), tidy };
+    return await refined(run, merged, factors, unfinishedPath(run.recipe.output.path));
   } catch (error) {
     const failure = describeError(error);
     if (failure.code === "cancelled") throw error;
@@ -55,7 +47,6 @@ export async function refineMerge(
       factors,
       record: failedRecord(failure, run),
       failure: keptBefore(failure, run.recipe.output.path),
-      tidy,
     };
   }
 }
@@ -65,7 +56,7 @@ async function refined(
   merged: MergedModules,
   factors: ReadonlyMap<string, HostFactors>,
   checkpointFolder: string,
-): Promise<Omit<RefinedMerge, "tidy">> {
+): Promise<RefinedMerge> {
   const { recipe, device, plan, signal, meter } = run;
   const settings = refineSettings(recipe.refine!, recipe.parameters);
   const progress = (stage: string, done: number, total: number) => meter.stage({ stage, done, total });

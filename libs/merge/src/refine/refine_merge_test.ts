@@ -9,7 +9,7 @@ import { runMerge } from "../engine/run_merge.ts";
 import { MergeError } from "../errors.ts";
 import { recipeFromObject } from "../recipe/load.ts";
 import type { MergeSummary } from "../report/summary.ts";
-import { checkpointPath } from "./refine_merge.ts";
+import { unfinishedPath } from "../resume/unfinished.ts";
 
 const EXAMPLE = fileURLToPath(new URL("../../../../examples/tiny-llama/", import.meta.url));
 const REFINE = {
@@ -113,7 +113,7 @@ Deno.test("runMerge() gives the same refined bytes twice, and after being cancel
         },
       }), MergeError);
     assertEquals(interrupted.code, "cancelled");
-    assertEquals(readdirSync(folder), ["merged.refining"]);
+    assertEquals(readdirSync(folder), ["merged.unfinished"]);
     const done: number[] = [];
     const resumed = await runMerge(recipe(folder, REFINE), {
       device,
@@ -136,7 +136,7 @@ Deno.test("runMerge() starts anew, and says so, when a checkpoint belongs to ano
         onProgress: (event) =>
           event.type === "stage" && event.stage.startsWith("refinement, loss") && controller.abort(),
       }), MergeError);
-    assert(existsSync(checkpointPath(join(folder, "merged"))));
+    assert(existsSync(unfinishedPath(join(folder, "merged"))));
     const other = await runMerge(recipe(folder, { ...REFINE, steps: 2, learning_rate: 1e-3 }), { device });
     assert(other.warnings.some(({ code }) => code === "checkpoint_ignored"));
     assertEquals(other.refinement?.steps_done, 2);
@@ -165,7 +165,7 @@ Deno.test("runMerge() keeps the merge before refinement when that fails, and nam
       const { refinement } = JSON.parse(readFileSync(join(folder, "merged/loom.json"), "utf8"));
       assertEquals(refinement.failure.code, code);
       assertStringIncludes(readFileSync(join(folder, "merged/README.md"), "utf8"), "without any training");
-      assert(!existsSync(checkpointPath(join(folder, "merged"))));
+      assert(!existsSync(unfinishedPath(join(folder, "merged"))));
     }
   });
 });

@@ -1,8 +1,8 @@
-import { type Sequence, splice } from "@lora-loom/iteris";
+import type { Sequence } from "@lora-loom/iteris";
 import { type HeldOutTask, heldOutTask } from "../calibrated/agreement.ts";
 import { answeredSequences, calibrationSequences } from "../calibrated/answers.ts";
+import { checkRows, fittingSplices } from "../calibrated/check_rows.ts";
 import { readCalibration } from "../calibrated/rows.ts";
-import { seededRandom } from "../calibrated/seeded_random.ts";
 import type { Session } from "../calibrated/session.ts";
 import { MergeError } from "../errors.ts";
 import type { RefineSettings } from "./parameters.ts";
@@ -41,24 +41,27 @@ export async function prepareTasks(
   const tasks: TaskData[] = [];
   for (const [index, expert] of experts.entries()) {
     progress(`refinement, answers of ${expert.name}`, index, experts.length);
-    const { calibration, heldOut } = await readCalibration(
+    const { maxNewTokens } = settings;
+    const split = await readCalibration(
       expert.calibration,
       Math.max(settings.samples, calibrated),
       settings.agreementPrompts,
     );
+    checkRows(session, expert.calibration, split, maxNewTokens);
+    const { calibration, heldOut } = split;
     const rows = calibration.slice(0, settings.samples);
     const prompts = rows.flatMap(({ text, isPrompt }) => isPrompt ? [tokenizer.encode(text)] : []);
-    const spliced = splice(prompts, { count: settings.splices, random: seededRandom(seed) });
+    const spliced = fittingSplices(session, prompts, { count: settings.splices, seed, maxNewTokens });
     const sequences = [
-      ...await calibrationSequences(session, rows, expert.deltas, settings.maxNewTokens, signal),
-      ...await answeredSequences(session, spliced, expert.deltas, settings.maxNewTokens, signal),
+      ...await calibrationSequences(session, rows, expert.deltas, maxNewTokens, signal),
+      ...await answeredSequences(session, spliced, expert.deltas, maxNewTokens, signal),
     ];
     if (sequences.length < LEAST_SEQUENCES) throw tooFew(expert.calibration, sequences.length);
     tasks.push({
       name: expert.name,
       weight: expert.weight / meanWeight,
       sequences,
-      heldOut: await heldOutTask(session, expert, heldOut, settings.maxNewTokens, signal),
+      heldOut: await heldOutTask(session, expert, heldOut, maxNewTokens, signal),
     });
   }
   return tasks;

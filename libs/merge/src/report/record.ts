@@ -23,6 +23,8 @@ export interface MergeRecord {
   readonly warnings: readonly Warning[];
   /** What refining the merge did, where the recipe asks for it. */
   readonly refinement?: RefinementRecord | undefined;
+  /** How many steps an interrupted run had done, where this one went on from them. */
+  readonly resumed?: { readonly steps: number } | undefined;
   /** Where the merged adapter loads. */
   readonly serving: ServingReport;
   /** ISO 8601. */
@@ -83,6 +85,7 @@ export function recordText(record: MergeRecord, directory: string): string {
       serving: rest.serving,
       method: rest.method,
       ...(rest.refinement ? { refinement: rest.refinement } : {}),
+      ...(rest.resumed ? { resumed: rest.resumed } : {}),
       modules: modules.map((module) => ({
         name: module.name,
         shape: [module.outFeatures, module.inFeatures],

@@ -35,5 +35,7 @@ export interface MergeSummary {
     /** Mean agreement on prompts kept out, of the merge before refinement. */
     readonly agreement_before: number | null;
   };
+  /** Present where an interrupted run of the same merge had done steps that this one went on from. */
+  readonly resumed?: { readonly steps: number };
   readonly warnings: readonly Warning[];
 }

@@ -129,6 +129,10 @@ export class T5Model implements DifferentiableModel {
     return await generateT5(this.#layers, prompts, deltas, options);
   }
 
+  get maxPositions(): number {
+    return this.config.maxPositions;
+  }
+
   get layerReads(): readonly Stage["reads"][] {
     const { encoderLayers, decoderLayers } = this.config;
     return [...new Array(encoderLayers).fill("prompt"), ...new Array(decoderLayers).fill("answer")];
