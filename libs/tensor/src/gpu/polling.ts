@@ -4,8 +4,11 @@
  * behind stalls the process for up to a second at a time. So Dawn's calls, and only those, are spaced out.
  */
 
-/** Polls that follow each other at once, for work that takes microseconds. */
-const EAGER_POLLS = 20;
+/**
+ * Polls that follow each other at once: for work that takes microseconds on a software driver, which needs the processor itself, and
+ * for about two milliseconds where the work is a GPU's and every wait would cost one.
+ */
+export const EAGER_POLLS = { software: 20, hardware: 300 };
 
 type Immediate = (callback: (...args: unknown[]) => void, ...args: unknown[]) => unknown;
 
@@ -15,11 +18,11 @@ function isNative(callback: (...args: unknown[]) => void): boolean {
 }
 
 let installed = false;
-let polls = 0;
+let eagerPolls = 0;
 
 /** Says that a wait begins: its first polls follow each other at once. */
-export function beginWait(): void {
-  polls = 0;
+export function beginWait(eager = EAGER_POLLS.software): void {
+  eagerPolls = eager;
 }
 
 /** Replaces `setImmediate` by one that lets a millisecond pass between Dawn's polls; other callers notice nothing. */
@@ -30,7 +33,7 @@ export function spaceOutPolling(): void {
   const immediate = scope.setImmediate;
   const spaced: Immediate = (callback, ...args) => {
     if (args.length > 0 || !isNative(callback)) return immediate(callback, ...args);
-    return ++polls <= EAGER_POLLS ? immediate(callback) : setTimeout(callback, 1);
+    return eagerPolls-- > 0 ? immediate(callback) : setTimeout(callback, 1);
   };
   // Whatever else hangs on the function, such as Node's promisified form, stays.
   scope.setImmediate = Object.assign(spaced, immediate);

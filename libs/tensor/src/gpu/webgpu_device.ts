@@ -10,7 +10,7 @@ import type { GpuDevice, GpuLimits, TensorWindow } from "./gpu_device.ts";
 import type { Kernel } from "./kernel.ts";
 import { MAX_WORKGROUPS } from "./limits.ts";
 import type { KernelTime } from "./kernel_timer.ts";
-import { beginWait } from "./polling.ts";
+import { beginWait, EAGER_POLLS } from "./polling.ts";
 import { encodeParams, PipelineCache } from "./pipeline_cache.ts";
 import { Readback } from "./readback.ts";
 import { FILL } from "./fill.ts";
@@ -87,6 +87,8 @@ export interface WebGpuDeviceOptions {
   readonly maxBindingBytes?: number;
   /** Time every dispatch, where the adapter has timestamps. */
   readonly timeKernels?: boolean;
+  /** Variants of matrix products by bucket of shapes; the table decides about the others. */
+  readonly productChoices?: ReadonlyMap<string, string>;
 }
 
 /** A device on any adapter that Dawn offers. Opened by `openDevice`. */
@@ -94,6 +96,7 @@ export class WebGpuDevice implements GpuDevice {
   readonly info: DeviceInfo;
   readonly limits: GpuLimits;
   readonly features: ReadonlySet<string>;
+  readonly tuned: ReadonlyMap<string, string>;
   readonly #dawn: DawnObjects;
   readonly #pool: BufferPool;
   readonly #queue: CommandQueue;
@@ -103,6 +106,7 @@ export class WebGpuDevice implements GpuDevice {
   readonly #readback: Readback;
   readonly #failures: FailureLog;
   readonly #poison: boolean;
+  readonly #eagerPolls: number;
   #disposed = false;
 
   constructor(dawn: DawnObjects, info: DeviceInfo, options: WebGpuDeviceOptions = {}) {
@@ -110,6 +114,7 @@ export class WebGpuDevice implements GpuDevice {
     this.#dawn = dawn;
     this.info = info;
     this.features = new Set(device.features);
+    this.tuned = options.productChoices ?? new Map();
     this.limits = {
       maxBindingBytes: Math.floor(
         Math.min(device.limits.maxStorageBufferBindingSize, options.maxBindingBytes ?? Infinity) / 256,
@@ -125,7 +130,8 @@ export class WebGpuDevice implements GpuDevice {
       BUFFER,
       (options.timeKernels ?? false) && this.features.has("timestamp-query"),
     );
-    this.#uploader = new Uploader(device, this.#queue);
+    this.#eagerPolls = EAGER_POLLS[info.class === "software" ? "software" : "hardware"];
+    this.#uploader = new Uploader(device, this.#queue, this.#eagerPolls);
     this.#pipelines = new PipelineCache(device, this.limits);
     this.#bindGroups = new BindGroupCache(device);
     this.#readback = new Readback(device, BUFFER, MAP_READ_MODE);
@@ -309,7 +315,7 @@ export class WebGpuDevice implements GpuDevice {
   async #wait<T>(work: () => Promise<T>): Promise<T> {
     this.#checkOpen();
     this.#failures.throwIfAny();
-    beginWait();
+    beginWait(this.#eagerPolls);
     let result: T;
     try {
       result = await work();

@@ -1,6 +1,6 @@
 import type { Kernel } from "../gpu/kernel.ts";
 import { lines, range } from "./gemm_interface.ts";
-import { PACKED_K, PACKED_ROWS } from "./pack_halves.ts";
+import { PACKED_K, PACKED_ROWS, SCALE_OF_LARGEST } from "./pack_halves.ts";
 
 /** Rows, columns and inner length of what one matrix instruction multiplies. */
 const UNIT = 16;
@@ -174,7 +174,7 @@ function flush({ shape, unitsM, unitsN }: Plan): string {
   const fetchRow = (i: number) =>
     elements.flatMap((e) => [
       `let row${i}_${e} = rowC + ${i * UNIT + e * rowsApart}u + lane / ${perRow}u;`,
-      `let scale${i}_${e} = ${element}(scaleA[min(row${i}_${e}, params.m - 1u)]);`,
+      `let scale${i}_${e} = ${element}(scaleOf(largestA[min(row${i}_${e}, params.m - 1u)]));`,
       ...range(unitsN).map((j) =>
         `var old${i}_${j}_${e} = ${element}(0); if (reads) { old${i}_${j}_${e} = previous(row${i}_${e}, column${j}); }`
       ),
@@ -204,7 +204,7 @@ function flush({ shape, unitsM, unitsN }: Plan): string {
 
 function declarations({ shape, threads, pitch }: Plan): string {
   const [element, width] = shape.vec4 ? ["vec4f", 4] : ["f32", 1];
-  const scalesB = range(width).map((i) => `scaleB[min(column + ${i}u, params.n - 1u)]`).join(", ");
+  const scalesB = range(width).map((i) => `scaleOf(largestB[min(column + ${i}u, params.n - 1u)])`).join(", ");
   return /* wgsl */ `
 alias Left = subgroup_matrix_left<f16, ${UNIT}, ${UNIT}>;
 alias Right = subgroup_matrix_right<f16, ${UNIT}, ${UNIT}>;
@@ -213,6 +213,8 @@ alias Sum = subgroup_matrix_result<f32, ${UNIT}, ${UNIT}>;
 var<workgroup> stagedA: array<array<vec4u, ${UNIT * pitch}>, ${shape.parts * shape.rows / UNIT}>;
 var<workgroup> stagedB: array<array<vec4u, ${UNIT * pitch}>, ${shape.parts * shape.columns / UNIT}>;
 var<workgroup> epilogue: array<array<${element}, ${UNIT * UNIT / width}>, ${threads / SUBGROUP}>;
+
+${SCALE_OF_LARGEST}
 
 /** Where C starts for this workgroup's slice. */
 var<private> startC: u32;
@@ -240,7 +242,7 @@ fn tileOf(group: u32) -> vec2u {
 
 /**
  * Matrix product on matrix units (subgroup matrices, f16 inputs and f32 sums) of operands that `packHalves` brought into tiles.
- * C[i, j] = alpha · scaleA[i] · scaleB[j] · Σ_k a[i, k] b[j, k] + beta · C[i, j]. With two parts a = aₕ + aₗ, the sum takes
+ * C[i, j] = alpha · scale(largestA[i]) · scale(largestB[j]) · Σ_k a[i, k] b[j, k] + beta · C[i, j]. With two parts a = aₕ + aₗ, the sum takes
  * aₕbₕ + aₕbₗ + aₗbₕ: about 22 bits of each factor. Matrix units round sums towards zero, so after `run` chunks the sums are added
  * to C with proper rounding and start anew.
  *
@@ -301,8 +303,8 @@ fn main(
       buffers: [
         { name: "a", element: "vec4u", access: "read" },
         { name: "b", element: "vec4u", access: "read" },
-        { name: "scaleA", element: "f32", access: "read" },
-        { name: "scaleB", element: "f32", access: "read" },
+        { name: "largestA", element: "u32", access: "read" },
+        { name: "largestB", element: "u32", access: "read" },
         { name: "c", element: shape.vec4 ? "vec4f" : "f32", access: "read_write" },
       ],
       params: MATRIX_UNIT_PARAMS,

@@ -95,7 +95,7 @@ function put({ threads }: Plan, { operand, lineCount, perLine, pitch, loads }: S
     range(loads).map((load) => {
       const index = `(thread + ${load * threads}u)`;
       const write =
-        `staged${operand}[${index} / ${perLine}u * ${pitch}u + ${index} % ${perLine}u] = next${operand}${load};`;
+        `staged${operand}[${index} / ${perLine}u][${index} % ${perLine}u] = next${operand}${load};`;
       const partial = (load + 1) * threads > lineCount * perLine;
       return partial ? `if (${index} < ${lineCount * perLine}u) { ${write} }` : write;
     }),
@@ -110,26 +110,18 @@ function multiply({ shape, threadsX, threadsY, a, b }: Plan): string {
   const rows = range(shape.rowsEach);
   const columnGroups = range(shape.columnsEach / 4);
   const fourSteps = (quad: number) => [
-    ...a.alongInner
-      ? rows.map((r) => `let a${r} = stagedA[(ty + ${r * threadsY}u) * ${a.pitch}u + ${quad}u];`)
-      : [],
+    ...a.alongInner ? rows.map((r) => `let a${r} = stagedA[ty + ${r * threadsY}u][${quad}];`) : [],
     ...b.alongInner
-      ? range(shape.columnsEach).map((c) =>
-        `let b${c} = stagedB[(tx + ${c * threadsX}u) * ${b.pitch}u + ${quad}u];`
-      )
+      ? range(shape.columnsEach).map((c) => `let b${c} = stagedB[tx + ${c * threadsX}u][${quad}];`)
       : [],
   ];
   const oneStep = (step: number) => [
     ...a.alongInner
       ? []
-      : range(shape.rowsEach / 4).map((g) =>
-        `let rows${g} = stagedA[${step * a.pitch}u + ty + ${g * threadsY}u];`
-      ),
+      : range(shape.rowsEach / 4).map((g) => `let rows${g} = stagedA[${step}][ty + ${g * threadsY}u];`),
     ...columnGroups.map((g) => {
       const gathered = `vec4f(${range(4).map((c) => `b${4 * g + c}[${step % 4}]`).join(", ")})`;
-      return `let columns${g} = ${
-        b.alongInner ? gathered : `stagedB[${step * b.pitch}u + tx + ${g * threadsX}u]`
-      };`;
+      return `let columns${g} = ${b.alongInner ? gathered : `stagedB[${step}][tx + ${g * threadsX}u]`};`;
     }),
     ...rows.flatMap((r) => {
       const x = a.alongInner ? `a${r}[${step % 4}]` : `rows${Math.floor(r / 4)}[${r % 4}]`;
@@ -186,13 +178,14 @@ function store(plan: Plan): string {
  */
 export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const plan = planOf(form, shape);
-  const { a, b, threads, threadsX } = plan;
+  const { a, b, threads, threadsX, threadsY } = plan;
+  const [blockX, blockY] = [Math.min(8, threadsX), Math.min(4, threadsY)];
   const { rows, columns, depth } = shape;
   const element = form.vec4 ? "vec4f" : "f32";
   const elementC = storesVectors(plan) ? "vec4f" : "f32";
   const code = /* wgsl */ `
-var<workgroup> stagedA: array<vec4f, ${a.lineCount * a.pitch}>;
-var<workgroup> stagedB: array<vec4f, ${b.lineCount * b.pitch}>;
+var<workgroup> stagedA: array<array<vec4f, ${a.pitch}>, ${a.lineCount}>;
+var<workgroup> stagedB: array<array<vec4f, ${b.pitch}>, ${b.lineCount}>;
 var<private> rowStart: u32;
 var<private> columnStart: u32;
 var<private> kEnd: u32;
@@ -212,8 +205,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let kStart = group.z * params.kPerSlice;
   let kLimit = min(kStart + params.kPerSlice, params.k);
   kEnd = kLimit;
-  let tx = thread % ${threadsX}u;
-  let ty = thread / ${threadsX}u;
+  // Subgroups are blocks of 8 × 4 invocations, which read fewer different values at a time than rows of 16 or 32 would.
+  let tx = thread % ${blockX}u + thread / ${blockX * blockY}u % ${threadsX / blockX}u * ${blockX}u;
+  let ty = thread / ${blockX}u % ${blockY}u + thread / ${blockY * threadsX}u * ${blockY}u;
   ${lines(accumulators(plan).map((name) => `var ${name} = vec4f(0);`))}
   ${fetch(plan, a, true, "kStart")}
   ${fetch(plan, b, true, "kStart")}

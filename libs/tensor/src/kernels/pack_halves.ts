@@ -6,9 +6,12 @@ import { lines, range } from "./gemm_interface.ts";
 export const PACKED_ROWS = 128;
 /** Inner length of a packed tile. */
 export const PACKED_K = 16;
-/** Rows that a workgroup of {@linkcode largestOfRows} covers where they run along memory, and how far it goes along the inner index. */
-export const LARGEST_LINES = 64;
-export const LARGEST_RUN = { inner: 1024, outer: 128 };
+/**
+ * Invocations of {@linkcode largestOfRows}. Where rows run along memory, each takes one row as far as {@linkcode LARGEST_RUN}; where the
+ * inner index does, they go through one row together.
+ */
+export const LARGEST_LANES = 64;
+export const LARGEST_RUN = 128;
 
 /** vec4us of eight values in a row of a packed tile. */
 const VECTORS = PACKED_K / 8;
@@ -81,33 +84,46 @@ fn valueAt(row: u32, k: u32) -> f32 {
 }
 
 /**
- * Largest magnitude of each row of an operand, as bits, by atomic maximum: those of floats without sign are ordered like the
- * floats. `largest` starts as zeros.
+ * Largest magnitude of each row of an operand, as bits: those of floats without sign are ordered like the floats. Where rows run along
+ * memory, workgroups meet in an atomic maximum, and `largest` has to start as zeros.
  */
 export function largestOfRows(source: PackSource): Kernel {
+  const { alongInner } = source;
+  const rowByRow = /* wgsl */ `
+  let row = group.x + group.y * ${GRID_ROWS}u;
+  if (row >= params.rows) { return; }
+  var found = 0u;
+  for (var k = lane; k < params.inner; k += ${LARGEST_LANES}u) { found = max(found, magnitude(row, k)); }
+  shares[lane] = found;
+  workgroupBarrier();
+  for (var half = ${LARGEST_LANES / 2}u; half > 0u; half /= 2u) {
+    if (lane < half) { shares[lane] = max(shares[lane], shares[lane + half]); }
+    workgroupBarrier();
+  }
+  if (lane == 0u) { largest[row] = shares[0]; }`;
+  const sideBySide = /* wgsl */ `
+  let row = group.x * ${LARGEST_LANES}u + lane;
+  if (row >= params.rows) { return; }
+  let kStart = group.y * ${LARGEST_RUN}u;
+  let kEnd = min(kStart + ${LARGEST_RUN}u, params.inner);
+  var found = 0u;
+  for (var k = kStart; k < kEnd; k++) { found = max(found, magnitude(row, k)); }
+  atomicMax(&largest[row], found);`;
   return {
     name: `pack_largest_${packSourceName(source)}`,
-    buffers: buffersOf(source, [{ name: "largest", element: "atomic<u32>", access: "read_write" }]),
+    buffers: buffersOf(source, [
+      { name: "largest", element: alongInner ? "u32" : "atomic<u32>", access: "read_write" },
+    ]),
     params: PARAMS,
     code: /* wgsl */ `
+${alongInner ? `var<workgroup> shares: array<u32, ${LARGEST_LANES}>;` : ""}
 ${valueAt(source)}
-@compute @workgroup_size(${LARGEST_LINES})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let kStart = group.y * ${source.alongInner ? LARGEST_RUN.inner : LARGEST_RUN.outer}u;
-  let kEnd = min(kStart + ${source.alongInner ? LARGEST_RUN.inner : LARGEST_RUN.outer}u, params.inner);
-  var found = 0u;
-  ${
-      source.alongInner
-        ? `let row = group.x + group.z * ${GRID_ROWS}u;
-  if (row >= params.rows) { return; }
-  for (var k = kStart + lane; k < kEnd; k += ${LARGEST_LINES}u) {`
-        : `let row = group.x * ${LARGEST_LINES}u + lane;
-  if (row >= params.rows) { return; }
-  for (var k = kStart; k < kEnd; k++) {`
+fn magnitude(row: u32, k: u32) -> u32 { return bitcast<u32>(valueAt(row, k)) & 0x7fffffffu; }
+
+@compute @workgroup_size(${LARGEST_LANES})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {${
+      alongInner ? rowByRow : sideBySide
     }
-    found = max(found, bitcast<u32>(valueAt(row, k)) & 0x7fffffffu);
-  }
-  atomicMax(&largest[row], found);
 }`,
   };
 }
@@ -115,23 +131,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 /** Rows along the first axis of the dispatch of {@linkcode largestOfRows} where the inner index runs along memory. */
 export const GRID_ROWS = 32768;
 
-/** Powers of two by which rows are divided, so that their largest element lies between 2¹⁴ and 2¹⁵; 1 for rows of zeros. */
-export const PACK_SCALES: Kernel = {
-  name: "pack_scales",
-  buffers: [
-    { name: "largest", element: "u32", access: "read" },
-    { name: "scales", element: "f32", access: "read_write" },
-  ],
-  params: [["rows", "u32"]],
-  code: /* wgsl */ `
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= params.rows) { return; }
-  let bits = largest[id.x];
-  let exponent = clamp(bits >> 23u, 15u, 254u) - 14u;
-  scales[id.x] = select(bitcast<f32>(exponent << 23u), 1.0, bits == 0u);
-}`,
-};
+/** The power of two by which a row is divided, so that its largest element lies between 2¹⁴ and 2¹⁵; 1 for rows of zeros. */
+export const SCALE_OF_LARGEST = /* wgsl */ `
+fn scaleOf(largest: u32) -> f32 {
+  let exponent = clamp(largest >> 23u, 15u, 254u) - 14u;
+  return select(bitcast<f32>(exponent << 23u), 1.0, largest == 0u);
+}`;
 
 /**
  * Brings an operand into tiles of f16 for the matrix units, `[tile of 128 rows][chunk of 16][part][half of the chunk][row][8]`,
@@ -147,7 +152,7 @@ export function packHalves(form: PackForm): Kernel {
   return {
     name: `pack_halves_${packSourceName(form)}_${parts}`,
     buffers: buffersOf(form, [
-      { name: "scales", element: "f32", access: "read" },
+      { name: "largest", element: "u32", access: "read" },
       { name: "packed", element: "vec4u", access: "read_write" },
     ]),
     params: PARAMS,
@@ -155,6 +160,7 @@ export function packHalves(form: PackForm): Kernel {
     requires: { features: ["shader-f16"] },
     code: /* wgsl */ `
 ${valueAt(form)}
+${SCALE_OF_LARGEST}
 /** 1 / scale for a power of two; by bits, so that it is exact. */
 fn reciprocal(scale: f32) -> f32 { return bitcast<f32>((254u << 23u) - bitcast<u32>(scale)); }
 /** x to 11 significant bits. By bits, because compilers may take a conversion to f16 and back for the identity. */
@@ -166,7 +172,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
   let inside = row < params.rows;
   let line = min(row, params.rows - 1u);
   let last = params.inner - 1u;
-  let down = reciprocal(scales[line]);
+  let down = reciprocal(scaleOf(largest[line]));
   let k = group.x * ${PACKED_K}u + local.y * 8u;
   ${lines(values)}
   ${lines(range(8).map((i) => `let r${i} = rounded(v${i}); let high${i} = f16(r${i});`))}

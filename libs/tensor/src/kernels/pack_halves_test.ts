@@ -5,11 +5,10 @@ import type { Tensor } from "../tensor.ts";
 import { openTestGpu } from "../test_support/devices.ts";
 import { randomMatrix } from "../test_support/matrices.ts";
 import {
-  LARGEST_LINES,
+  LARGEST_LANES,
   LARGEST_RUN,
   largestOfRows,
   PACK_FORMS,
-  PACK_SCALES,
   PACKED_K,
   PACKED_ROWS,
   type PackForm,
@@ -58,20 +57,23 @@ async function upload(
 
 async function pack(device: GpuDevice, form: PackForm, x: Tensor, weights: Tensor) {
   using largest = device.zeros([ROWS], "u32");
-  using scales = device.empty([ROWS]);
   using packed = device.empty([TILES * CHUNKS * form.parts * PACKED_ROWS * PACKED_K / 2], "u32");
   const params = [ROWS, INNER, form.alongInner ? INNER : ROWS, 0, CHUNKS, 0];
   const weighted = form.weighted ? [weights] : [];
   const grid = form.alongInner
-    ? [ROWS, Math.ceil(INNER / LARGEST_RUN.inner)] as const
-    : [Math.ceil(ROWS / LARGEST_LINES), Math.ceil(INNER / LARGEST_RUN.outer)] as const;
+    ? [ROWS] as const
+    : [Math.ceil(ROWS / LARGEST_LANES), Math.ceil(INNER / LARGEST_RUN)] as const;
   device.dispatch(largestOfRows(form), [x, ...weighted, largest], params, grid);
-  device.dispatch(PACK_SCALES, [largest, scales], [ROWS], [Math.ceil(ROWS / 64)]);
-  device.dispatch(packHalves(form), [x, ...weighted, scales, packed], params, [CHUNKS, TILES]);
+  device.dispatch(packHalves(form), [x, ...weighted, largest, packed], params, [CHUNKS, TILES]);
   return {
-    scales: await device.download(scales),
+    scales: Array.from(await device.download(largest), scaleOf),
     halves: new Float16Array((await device.downloadBytes(packed)).buffer),
   };
+}
+
+/** The power of two that brings a magnitude, given as bits, to [2¹⁴, 2¹⁵). */
+function scaleOf(bits: number): number {
+  return bits === 0 ? 1 : 2 ** (Math.min(Math.max(bits >>> 23, 15), 254) - 14 - 127);
 }
 
 /** Place of a value in `[tile][chunk][part][half of the chunk][row][8]`. */

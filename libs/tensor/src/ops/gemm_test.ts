@@ -3,7 +3,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
-import { randomMatrix, wideMatrix } from "../test_support/matrices.ts";
+import { products, randomMatrix, transposed, wideMatrix } from "../test_support/matrices.ts";
 import { type ProductCase, runProduct } from "../test_support/product_cases.ts";
 import { cast } from "./cast.ts";
 import { gemm } from "./gemm.ts";
@@ -35,6 +35,25 @@ testOnEachDevice("gemm() is exact to rounding when the result is large", async (
   const [oddA, oddB] = [randomMatrix(259, 21, 17), randomMatrix(21, 130, 18)];
   await check(device, { a: oddA, b: oddB, transposeA: true, transposeB: false, beta: 1 });
 });
+
+testOnEachDevice(
+  "gemm() weights the inner index when asked, and refuses weights of another form",
+  async (device) => {
+    const [a, b] = [randomMatrix(63, 37, 3), randomMatrix(37, 65, 4)];
+    const weights = Float32Array.from({ length: 37 }, (_, i) => 0.25 + i / 8);
+    using left = device.upload(transposed(a).data, [37, 63]);
+    using right = device.upload(b.data, [37, 65]);
+    using innerWeights = device.upload(weights, [37]);
+    using product = gemm(left, right, { transposeA: true, innerWeights });
+    const { sum, magnitude } = products(a, b, weights);
+    assertDotProductsClose(await device.download(product), sum, magnitude, a.columns + 1);
+    for (const options of [{ transposeB: true }, { transposeA: true, transposeB: true }]) {
+      using square = device.zeros([37, 37]);
+      const error = assertThrows(() => gemm(square, square, { ...options, innerWeights }), TensorError);
+      assertEquals(error.code, "unsupported");
+    }
+  },
+);
 
 testOnEachDevice("gemm() applies alpha and beta when it writes into a tensor", async (device) => {
   const [a, b] = [randomMatrix(63, 12, 3), randomMatrix(12, 65, 4)];

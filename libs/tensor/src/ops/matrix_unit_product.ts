@@ -11,11 +11,10 @@ import {
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import {
   GRID_ROWS,
-  LARGEST_LINES,
+  LARGEST_LANES,
   LARGEST_RUN,
   largestOfRows,
   PACK_FORMS,
-  PACK_SCALES,
   PACK_SOURCES,
   PACKED_K,
   PACKED_ROWS,
@@ -75,7 +74,6 @@ export const MATRIX_UNIT_KERNELS: readonly Kernel[] = [
     Object.values(sizes).flatMap(({ vec4, scalar }) => [vec4.kernel, scalar.kernel])
   ),
   ...LARGEST.values(),
-  PACK_SCALES,
   ...PACK.values(),
 ];
 
@@ -140,8 +138,8 @@ export function queueMatrixUnitProduct(device: GpuDevice, product: Product, k: n
   const { c, precision = "f32", beta = 0 } = product;
   const { left, right } = operandsOf(product);
   const same = sameOperand(left, right);
-  using scalesA = scalesOf(device, left, k);
-  using scalesB = same ? undefined : scalesOf(device, right, k);
+  using largestA = largestOf(device, left, k);
+  using largestB = same ? undefined : largestOf(device, right, k);
   const { vec4, scalar } = KERNELS[precision][cheaperBlocks(product)];
   const { shape } = vec4;
   const bytesPerInner = 2 * shape.parts * (Math.max(left.rows, right.rows) + shape.rows + shape.columns);
@@ -152,13 +150,13 @@ export function queueMatrixUnitProduct(device: GpuDevice, product: Product, k: n
   for (let start = 0; start < k; start += most) {
     const inner = Math.min(most, k - start);
     const chunks = Math.ceil(inner / (PACKED_K * shape.chunks)) * shape.chunks;
-    using packedA = pack(device, left, scalesA, start, inner, chunks, shape);
-    using packedB = scalesB && pack(device, right, scalesB, start, inner, chunks, shape);
+    using packedA = pack(device, left, largestA, start, inner, chunks, shape);
+    using packedB = largestB && pack(device, right, largestB, start, inner, chunks, shape);
     multiply(device, { ...product, beta: start === 0 ? beta : 1 }, isVec4Aligned(c) ? vec4 : scalar, {
       a: packedA,
       b: packedB ?? packedA,
-      scalesA,
-      scalesB: scalesB ?? scalesA,
+      largestA,
+      largestB: largestB ?? largestA,
       chunks,
     });
   }
@@ -192,34 +190,32 @@ function packedTiles({ rows }: Operand, shape: Omit<MatrixUnitShape, "vec4">): n
   return Math.ceil(rows / (PACKED_ROWS * perBlock)) * perBlock;
 }
 
-function scalesOf(device: GpuDevice, operand: Operand, k: number): Tensor {
-  const { source, rows } = operand;
-  using largest = device.zeros([rows], "u32");
-  const scales = device.empty([rows]);
-  // What is in f16 already needs no other scale than 1, which is that of zeros.
-  if (source.dtype !== "f16") queueLargest(device, operand, k, largest);
-  device.dispatch(PACK_SCALES, [largest, scales], [rows], [Math.ceil(rows / 64)]);
-  return scales;
-}
-
-function queueLargest(device: GpuDevice, operand: Operand, k: number, largest: Tensor): void {
-  const { view, source, rows, weights, weightsStart } = operand;
+/** The largest magnitude of each row, as bits; zeros where the scale is to be 1. */
+function largestOf(
+  device: GpuDevice,
+  { view, source, rows, weights, weightsStart }: Operand,
+  k: number,
+): Tensor {
+  // What is in f16 already needs no scale.
+  if (source.dtype === "f16") return device.zeros([rows], "u32");
+  const largest = source.alongInner ? device.empty([rows], "u32") : device.zeros([rows], "u32");
   const { window, base } = windowOf(device, view);
   const grid = source.alongInner
-    ? [Math.min(rows, GRID_ROWS), Math.ceil(k / LARGEST_RUN.inner), Math.ceil(rows / GRID_ROWS)] as const
-    : [Math.ceil(rows / LARGEST_LINES), Math.ceil(k / LARGEST_RUN.outer)] as const;
+    ? [Math.min(rows, GRID_ROWS), Math.ceil(rows / GRID_ROWS)] as const
+    : [Math.ceil(rows / LARGEST_LANES), Math.ceil(k / LARGEST_RUN)] as const;
   device.dispatch(
     LARGEST.get(packSourceName(source))!,
     [window, ...weights ? [weights] : [], largest],
     [rows, k, view.stride, base, 0, weightsStart],
     grid,
   );
+  return largest;
 }
 
 function pack(
   device: GpuDevice,
   operand: Operand,
-  scales: Tensor,
+  largest: Tensor,
   start: number,
   inner: number,
   chunks: number,
@@ -231,7 +227,7 @@ function pack(
   const packed = device.empty([tiles * chunks * shape.parts * PACKED_ROWS * PACKED_K / 2], "u32");
   device.dispatch(
     PACK.get(packFormName({ ...source, parts: shape.parts }))!,
-    [window, ...weights ? [weights] : [], scales, packed],
+    [window, ...weights ? [weights] : [], largest, packed],
     [
       rows,
       inner,
@@ -248,8 +244,8 @@ function pack(
 interface Packed {
   readonly a: Tensor;
   readonly b: Tensor;
-  readonly scalesA: Tensor;
-  readonly scalesB: Tensor;
+  readonly largestA: Tensor;
+  readonly largestB: Tensor;
   readonly chunks: number;
 }
 
@@ -257,7 +253,7 @@ function multiply(
   device: GpuDevice,
   { c, alpha = 1, beta = 0, lowerOnly = false, precision = "f32" }: Product,
   { kernel, shape }: MatrixUnitKernel,
-  { a, b, scalesA, scalesB, chunks }: Packed,
+  { a, b, largestA, largestB, chunks }: Packed,
 ): void {
   const [m, n] = [c.rows, c.columns];
   const tileRows = Math.ceil(m / shape.rows);
@@ -269,7 +265,7 @@ function multiply(
   const perSlice = Math.ceil(chunks / slices / shape.chunks) * shape.chunks;
   using partial = slices > 1 ? device.empty([slices, m, n]) : undefined;
   const window = windowOf(device, c);
-  device.dispatch(kernel, [a, b, scalesA, scalesB, partial ?? window.window], [
+  device.dispatch(kernel, [a, b, largestA, largestB, partial ?? window.window], [
     m,
     n,
     tileRows,

@@ -102,6 +102,14 @@ export function isOffered(name: string, device: GpuDevice): boolean {
   );
 }
 
+/** The variants that are worth measuring on a device. */
+export function candidates(device: GpuDevice): ProductVariant[] {
+  const suits = device.info.class === "software" ? "software" : "hardware";
+  return [...PRODUCT_VARIANTS.values()].filter((variant) =>
+    variant.suits === suits && isOffered(variant.name, device)
+  );
+}
+
 /** The bucket of a shape in what was tuned: its form, and its sizes up to the next power of two. */
 export function bucketOf({ rows, columns, inner, transposeA, transposeB }: ProductShape): string {
   const form = `${transposeA ? "t" : "n"}${transposeB ? "t" : "n"}`;
@@ -132,6 +140,6 @@ export function chooseVariant(device: GpuDevice, shape: ProductShape, asked?: st
       "gemm",
     );
   }
-  const tuned = device.tuned?.get(bucketOf(shape));
+  const tuned = device.tuned.size > 0 ? device.tuned.get(bucketOf(shape)) : undefined;
   return tuned === undefined ? variantOfTable(device, shape) : PRODUCT_VARIANTS.get(tuned)!;
 }

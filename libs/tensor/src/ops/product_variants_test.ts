@@ -60,6 +60,7 @@ function pretend(kind: "tensor" | "gpu" | "software", subgroupSize: number, matr
   return {
     info: { class: kind },
     limits: { subgroupSize, workgroupStorageBytes: 49152, invocationsPerWorkgroup: 1024 },
+    tuned: new Map(),
     features: new Set(matrixUnits ? ["chromium-experimental-subgroup-matrix"] : []),
   } as unknown as GpuDevice;
 }
