@@ -18,20 +18,28 @@ export interface TuningProgress {
   readonly chosen: string;
 }
 
+/** Times variants, each given as what runs it once. */
+export type Measure = (
+  runs: Readonly<Record<string, () => void>>,
+) => Promise<Readonly<Record<string, number>>>;
+
 /** Options of {@linkcode tuneProducts}. */
 export interface TuneOptions {
   /** Several of one bucket count as one. */
   readonly shapes: readonly TuningShape[];
-  /** Seconds of one run of a variant. Default: the least of several measured ones. For tests. */
-  readonly measure?: (variant: string, run: () => void) => Promise<number>;
+  /** Seconds of one run of each variant. Default: the least of several that were measured. For tests. */
+  readonly measure?: Measure;
   readonly onProgress?: (progress: TuningProgress) => void;
 }
 
 /** A variant has to be this much faster than the table's to be chosen: less may be chance. */
-const WORTHWHILE = 0.95;
+const WORTHWHILE = 0.9;
 
-/** Seconds to spend on measuring one variant. */
-const PATIENCE = 0.25;
+/** Rounds of measuring: the variants take turns, so that what else the machine does meets all of them. */
+const ROUNDS = 8;
+
+/** Seconds that a variant runs in a round, where it is quick. */
+const TURN = 0.01;
 
 /**
  * Measures every variant that a device offers for products of the given shapes, and gives the fastest of each bucket where it is not the
@@ -61,13 +69,10 @@ export async function tuneProducts(
     using b = device.zeros(transposeB ? [columns, inner] : [inner, columns]);
     using into = device.zeros([rows, columns]);
     const table = variantOfTable(gpu, { ...shape, strideA: a.shape[1]! }).name;
-    const seconds: Record<string, number> = {};
-    for (const { name: kernel } of offered.filter((variant) => isDistinct(variant, shape))) {
-      seconds[kernel] = await measure(
-        kernel,
-        () => void gemm(a, b, { transposeA, transposeB, into, kernel }),
-      );
-    }
+    const runs = offered.filter((variant) => isDistinct(variant, shape)).map(({ name }) =>
+      [name, () => void gemm(a, b, { transposeA, transposeB, into, kernel: name })] as const
+    );
+    const seconds = await measure(Object.fromEntries(runs));
     const [fastest, least] = Object.entries(seconds).reduce((best, next) => next[1] < best[1] ? next : best);
     const chosen = least < WORTHWHILE * (seconds[table] ?? Infinity) ? fastest : table;
     if (chosen !== table) choices.set(bucket, chosen);
@@ -81,21 +86,26 @@ function isDistinct({ copies }: ProductVariant, { transposeA, transposeB }: Tuni
   return copies.every((operand) => operand === "a" ? !transposeA : transposeB);
 }
 
-/** Measures on a device: the least of several runs, after one that compiles, each long enough for the clock. */
-function measureOn(device: Device): (variant: string, run: () => void) => Promise<number> {
+/** Measures on a device: the least of several rounds, after one that compiles, with turns that are long enough for the clock. */
+function measureOn(device: Device): Measure {
   const time = async (run: () => void, repeats: number) => {
     const start = performance.now();
     for (let i = 0; i < repeats; i++) run();
     await device.finish();
     return (performance.now() - start) / 1000 / repeats;
   };
-  return async (_variant, run) => {
-    await time(run, 1);
-    const once = await time(run, 1);
-    const repeats = Math.max(1, Math.min(64, Math.floor(0.01 / once)));
-    let best = once;
-    const end = performance.now() + 1000 * PATIENCE;
-    do best = Math.min(best, await time(run, repeats)); while (performance.now() < end);
+  return async (runs) => {
+    const best: Record<string, number> = {};
+    for (const [name, run] of Object.entries(runs)) {
+      await time(run, 1);
+      best[name] = await time(run, 1);
+    }
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const [name, run] of Object.entries(runs)) {
+        const repeats = Math.max(1, Math.min(64, Math.floor(TURN / best[name]!)));
+        best[name] = Math.min(best[name]!, await time(run, repeats));
+      }
+    }
     return best;
   };
 }
@@ -115,7 +125,7 @@ export function usualShapes(largest: number): TuningShape[] {
     [largest, size, largest],
     [size, largest, largest],
     [largest, largest, size],
-    ...ranks.flatMap((rank) => [[size, rank, size], [rank, size, size], [size, size, rank]]),
+    ...ranks.flatMap((rank) => [[size, rank, size], [size, size, rank]]),
   ]) as [number, number, number][];
   // The middle of a bucket, a multiple of four: neither the size that is luckiest nor the one that is unluckiest.
   const middle = (size: number) => Math.max(4, Math.ceil(0.1875 * size) * 4);
