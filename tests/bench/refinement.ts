@@ -1,9 +1,11 @@
 /**
- * What gradients add on the tiny-llama example: the output metric of iteris+ and the refinement of finished merges, over several
+ * What gradients add on an example model: the output metric of iteris+ and the refinement of finished merges, over several
  * calibration draws and seeds. The tables of docs/methods/refinement.md are printed by
  *
- *     deno run -A tests/bench/refinement.ts [--device auto] [--seeds 3] [--ranks 8,16,32] [--only PATTERN] [--limit 400] [--json FILE]
+ *     deno run -A tests/bench/refinement.ts [--model tiny-llama] [--device auto] [--seeds 3] [--ranks 32,16,8] [--only PATTERN]
+ *       [--steps 100] [--limit 400] [--json FILE]
  *
+ * `--model tiny-t5` does it for the encoder-decoder; `--steps` shortens all refinements, to try the program out.
  * A draw shuffles the train rows of every task with its seed, calibrates on the first ones and measures agreement on the next; the seed
  * also decides splices, sampled gradients and minibatches. `agreement` is on unlabeled train prompts that nothing was fitted to, and is
  * what settings may be chosen by; the test rows are only reported. Cells are the mean over the draws ± half their range.
@@ -16,7 +18,9 @@ import { seeded } from "@lora-loom/testing";
 import { accuraciesOf } from "../support/accuracies.ts";
 import { fromFileUrl } from "../support/paths.ts";
 
-const EXAMPLE = fromFileUrl(new URL("../../examples/tiny-llama/", import.meta.url));
+const EXAMPLES = fromFileUrl(new URL("../../examples/", import.meta.url));
+/** The same for all models. */
+const TASKS = `${EXAMPLES}tiny-llama/tasks`;
 const FIRST_SEED = 42;
 
 type Values = Readonly<Record<string, string | number | boolean>>;
@@ -78,19 +82,29 @@ interface Measured {
 }
 
 const flags = parseArgs(Deno.args, {
-  string: ["device", "seeds", "ranks", "only", "limit", "json"],
-  default: { device: "auto", seeds: "3", ranks: "32,16,8", only: "", limit: "400", json: "" },
+  string: ["model", "device", "seeds", "ranks", "only", "steps", "limit", "json"],
+  default: {
+    model: "tiny-llama",
+    device: "auto",
+    seeds: "3",
+    ranks: "32,16,8",
+    only: "",
+    steps: "",
+    limit: "400",
+    json: "",
+  },
 });
 
 await using device = await openDevice({ device: flags.device as DeviceChoice });
-using model = await openModel(device, `${EXAMPLE}base`);
-const tokenizer = await openTokenizer(`${EXAMPLE}base`);
+const base = `${EXAMPLES}${flags.model}/base`;
+using model = await openModel(device, base);
+const tokenizer = await openTokenizer(base);
 const folder = await Deno.makeTempDir({ prefix: "loom-refinement-" });
 
 /** The train rows of a task in the order of one draw. */
 async function drawRows(task: string, seed: number): Promise<string> {
   const path = `${folder}/${task}-${seed}.jsonl`;
-  const rows = (await Deno.readTextFile(`${EXAMPLE}tasks/${task}.train.jsonl`)).trimEnd().split("\n");
+  const rows = (await Deno.readTextFile(`${TASKS}/${task}.train.jsonl`)).trimEnd().split("\n");
   const random = seeded(seed);
   for (let i = rows.length - 1; i > 0; i--) {
     const j = Math.floor(random() * (i + 1));
@@ -109,23 +123,23 @@ async function mergeWith(
   const adapters = [];
   for (const task of tasks) {
     // The first draw takes the rows as they come, which is what the other tables do.
-    const calibration = seed === FIRST_SEED ? `tasks/${task}.train.jsonl` : await drawRows(task, seed);
-    adapters.push({ path: `adapters/${task}`, calibration });
+    const calibration = seed === FIRST_SEED ? `${TASKS}/${task}.train.jsonl` : await drawRows(task, seed);
+    adapters.push({ path: `${EXAMPLES}${flags.model}/adapters/${task}`, calibration });
   }
   const recipe = recipeFromObject({
     method,
-    base_model: "base",
+    base_model: base,
     adapters,
     parameters: { ...parameters, rank },
-    ...(refine ? { refine } : {}),
+    ...(refine ? { refine: { ...refine, ...(flags.steps ? { steps: Number(flags.steps) } : {}) } } : {}),
     output: { path: `${folder}/merged` },
     seed,
-  }, EXAMPLE);
+  }, folder);
   return await runMerge(recipe, { device, force: true });
 }
 
 function accuracies(tasks: readonly string[]): Promise<number[]> {
-  const files = tasks.map((task) => `${EXAMPLE}tasks/${task}.test.jsonl`);
+  const files = tasks.map((task) => `${TASKS}/${task}.test.jsonl`);
   return accuraciesOf(`${folder}/merged`, files, { device, model, tokenizer, limit: Number(flags.limit) });
 }
 
@@ -151,7 +165,7 @@ function cells(measured: readonly Measured[], tasks: readonly string[]): string[
   ];
 }
 
-console.log(`Device: ${device.info.name}.`);
+console.log(`${flags.model}. Device: ${device.info.name}.`);
 const seeds = Array.from({ length: Number(flags.seeds) }, (_, index) => FIRST_SEED + index);
 const raw: unknown[] = [];
 try {

@@ -4,7 +4,14 @@ import { openAsBlob } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { openAdapter, sha256File, stageDirectory } from "@lora-loom/formats";
-import { MergeError, type MergeSummary, METHODS, type ProgressEvent, type Recipe } from "@lora-loom/merge";
+import {
+  memoryInRecipe,
+  MergeError,
+  type MergeSummary,
+  METHODS,
+  type ProgressEvent,
+  type Recipe,
+} from "@lora-loom/merge";
 
 /** How to run a recipe on a server. */
 export interface ServerRun {
@@ -182,7 +189,7 @@ async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun)
     const text = calibration === undefined ? {} : { calibration: await uploadText(calibration, connection) };
     adapters.push({ id, name, weight, ...text });
   }
-  const { method, parameters, refine, include, exclude, output, seed, device } = recipe;
+  const { method, parameters, refine, memory, include, exclude, output, seed, device } = recipe;
   const base = await modelOf(recipe, connection, run);
   return {
     name: basename(output.path),
@@ -191,6 +198,7 @@ async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun)
     adapters,
     parameters,
     ...(refine === undefined ? {} : { refine }),
+    memory: memoryInRecipe(memory),
     include,
     exclude,
     format: output.format,

@@ -52,6 +52,11 @@ export interface BaseModel {
   /** All stages in execution order. */
   readonly stages: readonly Stage[];
   /**
+   * Makes the weights of a stage, or the embeddings of sequences, usable until the result is disposed: for models that do not keep
+   * all weights in memory. Called before `begin`, and once a pass before whatever is asked of a stage.
+   */
+  hold?(part: Stage | readonly Uint32Array[]): Promise<Disposable>;
+  /**
    * Embeds `sequences` and leads them to the first stage.
    *
    * @param answerStarts where each one's answer begins, for models that read it apart from the prompt

@@ -14,6 +14,8 @@ export interface Moments {
   readonly own: Tensor;
   /** C_i − S_i, `[in, in]`. */
   readonly drift: Tensor | undefined;
+  /** A_i (C_i − S_i) by module, `[r, in]`: where the equations need no more of the drift, which is then summed for its norm only. */
+  readonly driftOfFactors: ReadonlyMap<string, Tensor>;
   /** (H_i − H̃ᵢ)ᵀ D_i X̃ᵢ, `[hidden, in]`. */
   readonly stream: Tensor | undefined;
   /** n_i = ‖S_i‖_F. */
@@ -82,7 +84,10 @@ export function rightHandSide(
   // With drift the expert's whole output is the target and the ridge pulls W0 + W towards W0 + W_i with weight n_i; the published
   // objective pulls with k_i.
   const pulls = moments.map(({ ownNorm, crossNorm }) => drift ? ownNorm : crossNorm);
-  const stackedTarget = stackPresent(deltas, ({ a }, task) => timesCross(a, moments[task]!, weights[task]!));
+  const stackedTarget = stackPresent(
+    deltas,
+    ({ a }, task) => timesCross(a, site, moments[task]!, weights[task]!),
+  );
   const stackedPull = stackPresent(deltas, ({ a }, task) => multiple(a, weights[task]! * pulls[task]!));
   if (!drift && !correctsStream) return new RightHandSide(stackedTarget, stackedPull, stackedB);
 
@@ -109,8 +114,18 @@ function addDrift(
 }
 
 /** c_i A_i C_i. */
-function timesCross(a: Tensor, { own, drift }: Moments, weight: number): Tensor {
+function timesCross(
+  a: Tensor,
+  { module }: Site,
+  { own, drift, driftOfFactors }: Moments,
+  weight: number,
+): Tensor {
   const product = gemm(a, own, { alpha: weight });
+  const known = driftOfFactors.get(module);
+  if (known) {
+    accumulate(product, known, weight);
+    return product;
+  }
   return drift ? gemm(a, drift, { alpha: weight, into: product, beta: 1 }) : product;
 }
 

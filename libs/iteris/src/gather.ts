@@ -75,11 +75,16 @@ function newStatistics(
   sites: readonly PlannedSite[],
   { task }: TaskStream,
 ): TaskStatistics {
-  const withStream = settings.stream && sites.some(({ site }) => site.writesStream);
+  const precision = precisionOf(settings);
+  const factors = sites.flatMap(({ site: { module } }) => {
+    const delta = task.deltas.get(module);
+    return delta ? [[module, delta.a] as const] : [];
+  });
   return new TaskStatistics({
-    withStream,
-    precision: precisionOf(settings),
+    withStream: settings.stream && sites.some(({ site }) => site.writesStream),
+    precision,
     factor: task.tokenWeights.get(reads)!.largest,
+    factors: new Map(settings.drift || precision === "double" ? [] : factors),
   });
 }
 

@@ -18,6 +18,7 @@ export * from "./output_metrics.ts";
 export * from "./report.ts";
 export * from "./request.ts";
 export type { Merged } from "./run.ts";
+export { defaultHostSolverLimit } from "./run_context.ts";
 export type { AlphaScore } from "./solver/alpha_search.ts";
 export type { MetricReport, RankReport } from "./solver/solve_site.ts";
 export * from "./splices.ts";

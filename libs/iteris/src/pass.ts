@@ -37,6 +37,7 @@ export async function runPass(run: Run, applied: Applied): Promise<PassResult> {
   const result: PassResult = { deltas: new Map(), sites: [] };
   try {
     for (const stage of model.stages) {
+      using _weights = await model.hold?.(stage);
       await runStage(run, stage, streams, applied, result);
       run.onStage(stage);
     }

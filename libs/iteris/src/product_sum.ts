@@ -10,8 +10,15 @@ export class ProductSum implements Disposable {
   #high: Tensor | undefined;
   #low: Tensor | undefined;
 
-  /** @param factor what the sum is multiplied by; apart from the weights, so that these can be 1, which rounds nothing */
-  constructor(readonly precision: Precision, readonly factor: number) {}
+  /**
+   * @param factor what the sum is multiplied by; apart from the weights, so that these can be 1, which rounds nothing
+   * @param products whether a GPU may round factors to 11 bits, for sums of which no more than the norm is used
+   */
+  constructor(
+    readonly precision: Precision,
+    readonly factor: number,
+    readonly products: "f32" | "f16" = "f32",
+  ) {}
 
   /** Adds one batch, `[tokens, m]` and `[tokens, n]` with weights `[tokens]`. The same tensor twice gives a symmetric sum. */
   add(x: Tensor, y: Tensor, weights: Tensor): void {
@@ -32,7 +39,8 @@ export class ProductSum implements Disposable {
       this.#high = gram(x, { of: "columns", rowWeights: weights, alpha: this.factor, ...into });
       return;
     }
-    this.#high = gemm(x, y, { transposeA: true, innerWeights: weights, alpha: this.factor, ...into });
+    const { factor: alpha, products: precision } = this;
+    this.#high = gemm(x, y, { transposeA: true, innerWeights: weights, alpha, precision, ...into });
   }
 
   /** The sum `[m, n]` on `device`, which is its own or the CPU; the caller's to dispose. Nothing where nothing was added. */

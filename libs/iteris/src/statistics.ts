@@ -1,4 +1,4 @@
-import type { Device, Tensor } from "@lora-loom/tensor";
+import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
 import { frobeniusNorm, frobeniusNorms, plus } from "./algebra.ts";
 import type { Activations } from "./base_model.ts";
 import type { Moments } from "./equations.ts";
@@ -21,6 +21,8 @@ export interface SummationOptions {
   readonly precision: Precision;
   /** What the weights of the batches have to be multiplied by to give D_i. */
   readonly factor: number;
+  /** A_i by module, where the equations need the drift only as A_i (C_i − S_i) and by its norm. */
+  readonly factors: ReadonlyMap<string, Tensor>;
 }
 
 /**
@@ -32,14 +34,19 @@ export class TaskStatistics implements Disposable {
   readonly #own: ProductSum;
   /** C_i − S_i = (X_i − X̃ᵢ)ᵀ D_i X̃ᵢ, `[in, in]`. Summed as a difference, so that nothing cancels. */
   readonly #drift: ProductSum;
+  /** A_i (C_i − S_i), `[r, in]`, with A_i. */
+  readonly #driftOfFactors: ReadonlyMap<string, { readonly a: Tensor; readonly sum: ProductSum }>;
   /** (H_i − H̃ᵢ)ᵀ D_i X̃ᵢ, `[hidden, in]`. */
   readonly #stream: ProductSum;
   readonly #withStream: boolean;
 
-  constructor({ withStream, precision, factor }: SummationOptions) {
+  constructor({ withStream, precision, factor, factors }: SummationOptions) {
     this.#withStream = withStream;
     this.#own = new ProductSum(precision, factor);
-    this.#drift = new ProductSum(precision, factor);
+    this.#drift = new ProductSum(precision, factor, factors.size > 0 ? "f16" : "f32");
+    this.#driftOfFactors = new Map(
+      [...factors].map(([module, a]) => [module, { a, sum: new ProductSum(precision, factor) }]),
+    );
     this.#stream = new ProductSum(precision, factor);
   }
 
@@ -47,8 +54,15 @@ export class TaskStatistics implements Disposable {
   add({ expert, merged, weights }: Pair): void {
     this.#own.add(merged.input, merged.input, weights);
     if (expert === merged) return;
-    addDifference(this.#drift, expert.input, merged.input, merged.input, weights);
-    if (this.#withStream) addDifference(this.#stream, expert.stream, merged.stream, merged.input, weights);
+    using drift = plus(expert.input, merged.input, -1);
+    this.#drift.add(drift, merged.input, weights);
+    for (const { a, sum } of this.#driftOfFactors.values()) {
+      using rows = gemm(drift, a, { transposeB: true });
+      sum.add(rows, merged.input, weights);
+    }
+    if (!this.#withStream) return;
+    using streamDrift = plus(expert.stream, merged.stream, -1);
+    this.#stream.add(streamDrift, merged.input, weights);
   }
 
   /**
@@ -68,14 +82,20 @@ export class TaskStatistics implements Disposable {
       drift: await taken(this.#drift),
       stream: await taken(this.#stream),
     };
-    const moments = { ...sums, ...await normsOf(sums.own, sums.drift) };
+    const driftOfFactors = new Map<string, Tensor>();
+    for (const [module, { sum }] of this.#driftOfFactors) {
+      const product = await taken(sum);
+      if (product) driftOfFactors.set(module, product);
+    }
+    const moments = { ...sums, driftOfFactors, ...await normsOf(sums.own, sums.drift) };
     if (!Number.isFinite(moments.ownNorm + moments.crossNorm)) throw notFinite(task, stage);
     owned.move();
     return moments;
   }
 
   [Symbol.dispose](): void {
-    for (const sum of [this.#own, this.#drift, this.#stream]) sum[Symbol.dispose]();
+    const ofFactors = [...this.#driftOfFactors.values()].map(({ sum }) => sum);
+    for (const sum of [this.#own, this.#drift, this.#stream, ...ofFactors]) sum[Symbol.dispose]();
   }
 }
 
@@ -84,18 +104,18 @@ export async function sumOfMoments(x: Moments, y: Moments): Promise<Moments> {
   const own = plus(x.own, y.own);
   const drift = x.drift && y.drift && plus(x.drift, y.drift);
   const stream = x.stream && y.stream && plus(x.stream, y.stream);
-  return { own, drift, stream, ...await normsOf(own, drift) };
+  const driftOfFactors = new Map(
+    [...x.driftOfFactors].flatMap(([module, product]) => {
+      const other = y.driftOfFactors.get(module);
+      return other ? [[module, plus(product, other)] as const] : [];
+    }),
+  );
+  return { own, drift, stream, driftOfFactors, ...await normsOf(own, drift) };
 }
 
 /** Releases the sums. */
-export function disposeMoments({ own, drift, stream }: Moments): void {
-  for (const tensor of [own, drift, stream]) tensor?.dispose();
-}
-
-/** sum += (x − y)ᵀ diag(weights) inputs. */
-function addDifference(sum: ProductSum, x: Tensor, y: Tensor, inputs: Tensor, weights: Tensor): void {
-  using difference = plus(x, y, -1);
-  sum.add(difference, inputs, weights);
+export function disposeMoments({ own, drift, stream, driftOfFactors }: Moments): void {
+  for (const tensor of [own, drift, stream, ...driftOfFactors.values()]) tensor?.dispose();
 }
 
 /** n_i = ‖S_i‖_F and k_i = ‖C_i‖_F. */

@@ -42,6 +42,20 @@ export interface Architecture {
   parseConfig(json: unknown, where: string): DecoderConfig;
 }
 
+/** The modules that write the residual stream. */
+export type WritingRole = "output" | "down";
+
+/** Norms of what is added to the stream, in families that have them. */
+export const POST_NORMS = { output: "attentionOut", down: "mlpOut" } as const satisfies Record<
+  WritingRole,
+  NormRole
+>;
+
+/** Whether a module's output reaches the stream as it is, not through a norm. */
+export function writesPlainly({ norms }: Architecture, role: WritingRole): boolean {
+  return norms[POST_NORMS[role]] === undefined;
+}
+
 /** The roles that a family has. */
 export function rolesOf({ linears }: Architecture): LinearRole[] {
   return LINEAR_ROLES.filter((role) => linears[role] !== undefined);

@@ -1,4 +1,5 @@
 import type { Tensor } from "@lora-loom/tensor";
+import type { Residency } from "./residency.ts";
 
 /** What an adapter adds to one module's weight: ΔW = B·A, its scale folded into B. */
 export interface Delta {
@@ -66,6 +67,8 @@ export interface GenerateOptions {
   readonly maxNewTokens: number;
   /** Token ids that end a completion. */
   readonly eos: number | readonly number[];
+  /** Ends decoding between two tokens. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -75,12 +78,21 @@ export interface GenerateOptions {
 export interface BaseModel extends Disposable {
   /** In the order of computation. */
   readonly stages: readonly Stage[];
+  /** Where the weights are while nobody holds them. */
+  readonly residency: Residency;
+  /**
+   * Brings weights to the device and keeps them there until the result is disposed: those of a stage, before `advance` or `weight`;
+   * the embeddings of sequences, before `begin`; or the head, before `logits`. A resident model has them there anyway.
+   *
+   * @throws {ModelError} `non_finite` naming a damaged weight; {FormatError} for a file that cannot be read
+   */
+  hold(part: Stage | readonly Uint32Array[] | "head"): Promise<Disposable>;
   /**
    * Embeds token sequences of any lengths, up to the input of the first stage. Positions restart in every sequence.
    *
    * @param answerStarts where the answer begins in each sequence, for models that read it apart from the prompt: an
    *   encoder-decoder encodes what stands before, and decodes its start token and what follows. Default: none has an answer.
-   * @throws {ModelError} `token_out_of_range`, `sequence_too_long`, `empty_sequence`
+   * @throws {ModelError} `token_out_of_range`, `sequence_too_long`, `empty_sequence`; `weights_not_held`
    */
   begin(sequences: readonly Uint32Array[], answerStarts?: readonly number[]): Activations;
   /**
@@ -89,7 +101,8 @@ export interface BaseModel extends Disposable {
    *
    * @param deltas of this stage and of those before it: an encoder-decoder shows the inputs of all cross-attentions' keys
    *   and values in one stage, and computes them where they are attended to
-   * @throws {ModelError} `adapter_mismatch` when a delta of this stage has another shape than its module; `wrong_stage`
+   * @throws {ModelError} `adapter_mismatch` when a delta of this stage has another shape than its module; `wrong_stage`;
+   *   `weights_not_held`
    */
   advance(stage: Stage, at: Activations, deltas: Deltas): Activations;
   /** Makes the state before `stage` from the tensors of an earlier one, which it takes over. */
@@ -103,11 +116,15 @@ export interface BaseModel extends Disposable {
   logits(at: Activations, rows?: Rows): Tensor;
   /** A module's base weight `[out, in]` in f32. It belongs to the model. */
   weight(module: string): Tensor;
-  /** A whole pass; the logits are the caller's to dispose. */
+  /**
+   * A whole pass of a resident model; the logits are the caller's to dispose. {@linkcode forwardHolding} runs any.
+   *
+   * @throws {ModelError} as `begin`, `advance` and `checkDeltas` do
+   */
   forward(sequences: readonly Uint32Array[], deltas: Deltas, options?: ForwardOptions): Tensor;
   /**
    * Greedy completions of all prompts at once. A completion includes the token that ended it, if one did before
-   * `maxNewTokens`.
+   * `maxNewTokens`. A streamed model reads all its weights once a token of the longest completion.
    *
    * @throws {ModelError} `non_finite` when weights and deltas give NaN or infinite logits; as `begin` and `checkDeltas` do
    */

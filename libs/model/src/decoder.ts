@@ -1,21 +1,29 @@
 import { add, type Device, gemm, multiply, sliceRows, type Tensor } from "@lora-loom/tensor";
-import { type Architecture, linearName, type LinearRole, type NormRole, outputsOf } from "./architecture.ts";
+import {
+  type Architecture,
+  linearName,
+  type LinearRole,
+  type NormRole,
+  outputsOf,
+  POST_NORMS,
+  writesPlainly,
+  type WritingRole,
+} from "./architecture.ts";
 import type { Deltas } from "./base_model.ts";
 import type { DecoderConfig } from "./config.ts";
 import { applyLinear } from "./linear.ts";
 import { activate } from "./ops/activation.ts";
 import { attention } from "./ops/attention.ts";
 import { layerNorm } from "./ops/layer_norm.ts";
+import { layerNormBackward } from "./ops/layer_norm_backward.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
+import { rmsNormBackward } from "./ops/rms_norm_backward.ts";
 import { rotary, type RotaryOptions } from "./ops/rotary.ts";
 import { gatherRows } from "./ops/rows.ts";
 import { siluMul } from "./ops/silu_mul.ts";
 import { softCap } from "./ops/soft_cap.ts";
 import { RotaryAngles } from "./rotary_angles.ts";
 import type { DecoderWeights } from "./weights.ts";
-
-/** The modules that write the residual stream. */
-export type WritingRole = "output" | "down";
 
 /** The parts of a decoder's forward pass, from which whole and stage-by-stage passes are put together. */
 export class Decoder implements Disposable {
@@ -40,8 +48,7 @@ export class Decoder implements Disposable {
    * @param positions of each token in its sequence
    */
   embed(tokens: Uint32Array, positions: Uint32Array): Tensor {
-    using ids = this.device.upload(tokens, [tokens.length], "u32");
-    const stream = gatherRows(this.weights.embeddings, ids);
+    const stream = this.weights.embed(tokens);
     const { embeddingScale } = this.config;
     if (embeddingScale !== undefined) add(stream, stream, { alpha: embeddingScale, beta: 0, into: stream });
     if (!this.weights.positions) return stream;
@@ -61,6 +68,16 @@ export class Decoder implements Disposable {
     return this.#normalised(x, this.weights.finalNorm, this.weights.finalNormBias);
   }
 
+  /** Adds to `into` the gradient at what a layer's norm read, from the one at what it gave. */
+  normBackward(layer: number, role: NormRole, read: Tensor, gradient: Tensor, into: Tensor): void {
+    this.#backThroughNorm(read, this.weights.layer(layer).norms[role]!, gradient, into);
+  }
+
+  /** The same of the final norm. */
+  finalNormBackward(read: Tensor, gradient: Tensor, into: Tensor): void {
+    this.#backThroughNorm(read, this.weights.finalNorm, gradient, into);
+  }
+
   /** x Wᵀ of a layer's module with its bias and delta, `[rows, in] → [rows, out]`; added to `into` if that is given. */
   linear(layer: number, role: LinearRole, x: Tensor, deltas: Deltas, into?: Tensor): Tensor {
     const module = this.weights.layer(layer).linears[role]!;
@@ -71,14 +88,9 @@ export class Decoder implements Disposable {
     return applyLinear(x, module, { a: delta.a, b }, into);
   }
 
-  /** Whether a module's output reaches the stream as it is, not through a norm. */
-  writesPlainly(role: WritingRole): boolean {
-    return this.architecture.norms[POST_NORMS[role]] === undefined;
-  }
-
   /** Adds what a module makes of `x` to the stream, in place. */
   write(layer: number, role: WritingRole, x: Tensor, deltas: Deltas, stream: Tensor): void {
-    if (this.writesPlainly(role)) {
+    if (writesPlainly(this.architecture, role)) {
       this.linear(layer, role, x, deltas, stream);
       return;
     }
@@ -102,9 +114,15 @@ export class Decoder implements Disposable {
     return this.#rotated(layer, "key", x, positions, deltas);
   }
 
-  /** Rotates the heads of `x` as a layer does, to the given position of each row (u32 `[rows]`), or back. */
+  /**
+   * The heads of `x`, which it takes over, rotated as a layer does to the given position of each row (u32 `[rows]`), or back; as they are
+   * where positions are learned.
+   */
   rotate(layer: number, x: Tensor, positions: Tensor, options: RotaryOptions = {}): Tensor {
-    return rotary(x, positions, this.#anglesOf(layer)!.table, options);
+    const angles = this.#anglesOf(layer);
+    if (!angles) return x;
+    using straight = x;
+    return rotary(straight, positions, angles.table, options);
   }
 
   /** Attention of query rows to the spans of key and value rows they see (u32 `[rows, 2]`). */
@@ -152,6 +170,11 @@ export class Decoder implements Disposable {
     return bias ? layerNorm(x, gain, bias, normEpsilon) : rmsNorm(x, gain, normEpsilon);
   }
 
+  #backThroughNorm(read: Tensor, gain: Tensor, gradient: Tensor, into: Tensor): void {
+    const backward = this.architecture.normKind === "layer" ? layerNormBackward : rmsNormBackward;
+    backward(read, gain, gradient, this.config.normEpsilon, into);
+  }
+
   /** Nothing where positions are learned. */
   #anglesOf(layer: number): RotaryAngles | undefined {
     return this.config.slidingLayers?.[layer] ? this.#slidingAngles ?? this.#angles : this.#angles;
@@ -168,9 +191,3 @@ export class Decoder implements Disposable {
     return rotary(normed ?? before, positions, angles.table);
   }
 }
-
-/** Norms of what is added to the stream, in families that have them. */
-const POST_NORMS = { output: "attentionOut", down: "mlpOut" } as const satisfies Record<
-  WritingRole,
-  NormRole
->;

@@ -12,3 +12,13 @@ export class ModelError extends Error {
     super(message);
   }
 }
+
+/** The refusal to compute with weights that are not on the device. */
+export function notHeld(weight: string): ModelError {
+  return new ModelError(
+    "weights_not_held",
+    `${weight} is not on the device: this model's weights are streamed from its files`,
+    "await model.hold(…) for what is to be computed, or open the model with residency: resident",
+    weight,
+  );
+}

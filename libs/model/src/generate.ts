@@ -1,4 +1,5 @@
 import type { Tensor } from "@lora-loom/tensor";
+import { rolesOf } from "./architecture.ts";
 import type { Deltas, GenerateOptions } from "./base_model.ts";
 import { checkSequences, windowed } from "./batch.ts";
 import { type DecoderConfig, windowOf } from "./config.ts";
@@ -9,7 +10,7 @@ import { foldDeltas } from "./folded_weights.ts";
 import { KeyValueCache } from "./key_value_cache.ts";
 import { argmax } from "./ops/argmax.ts";
 import { gatherRows } from "./ops/rows.ts";
-import { promptGroups, rowLimits } from "./prompt_groups.ts";
+import { promptGroups, rowLimits, withKeyValueBytes } from "./prompt_groups.ts";
 
 const NO_DELTAS: Deltas = new Map();
 export const BAD_LOGITS =
@@ -29,13 +30,14 @@ interface Completion {
 /**
  * Greedy decoding of all prompts together: one pass over the prompts, then one pass per new token over those that have not
  * ended, with cached keys and values and one read-back per pass. Prompts are split into groups only where a device could
- * not bind the activations of all.
+ * not bind the activations of all, or where their keys and values would take more than `keyValueBytes`.
  */
 export async function generateGreedily(
   decoder: Decoder,
   prompts: readonly Uint32Array[],
   deltas: Deltas,
   options: GenerateOptions,
+  keyValueBytes: number,
 ): Promise<Uint32Array[]> {
   const { maxNewTokens } = options;
   checkSequences(prompts, decoder.config, maxNewTokens);
@@ -43,7 +45,8 @@ export async function generateGreedily(
   using folded = foldDeltas(decoder, deltas);
   folded.reservePositions(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens);
   const completions: Uint32Array[] = [];
-  for (const group of promptGroups(prompts, maxNewTokens, rowLimits(decoder))) {
+  const limits = withKeyValueBytes(rowLimits(decoder), decoder, keyValueBytes);
+  for (const group of promptGroups(prompts, maxNewTokens, limits)) {
     completions.push(...await completeGroup(folded, group, options));
   }
   return completions;
@@ -77,13 +80,14 @@ function checkRotaryLengths(
 async function completeGroup(
   decoder: Decoder,
   prompts: readonly Uint32Array[],
-  { maxNewTokens, eos }: GenerateOptions,
+  { maxNewTokens, eos, signal }: GenerateOptions,
 ): Promise<Uint32Array[]> {
   const ends = new Set([eos].flat());
   const completions = startCompletions(prompts, maxNewTokens);
   using cache = new KeyValueCache(decoder.device, decoder.config, cacheRows(prompts, maxNewTokens));
   let active = maxNewTokens > 0 ? completions : [];
   while (active.length > 0) {
+    signal?.throwIfAborted();
     const next = await nextTokens(decoder, active, cache);
     active.forEach((completion, index) => {
       completion.cached += completion.pending.length;
@@ -116,7 +120,8 @@ async function nextTokens(
   cache: KeyValueCache,
 ): Promise<Uint32Array> {
   using pass = new Pass(decoder, active, cache);
-  using last = pass.run();
+  using last = await pass.run();
+  using _head = await decoder.weights.holdHead();
   using logits = decoder.logits(last);
   // What is not finite after the prompts comes from weights or deltas, and shows at once.
   if (active[0]!.cached === 0) await assertFinite(new Map([["logits", logits]]), BAD_LOGITS);
@@ -176,16 +181,27 @@ class Pass implements Disposable {
   }
 
   /** `[completions, hidden]` */
-  run(): Tensor {
+  async run(): Promise<Tensor> {
     const { decoder } = this;
-    let stream = decoder.embed(this.#tokens, this.#places);
-    for (let layer = 0; layer < decoder.config.layers; layer++) {
-      stream = layer < decoder.config.layers - 1
-        ? this.#layer(layer, stream)
-        : this.#lastLayer(layer, stream);
+    const roles = rolesOf(decoder.architecture);
+    const last = decoder.config.layers - 1;
+    let stream = await this.#embedded();
+    try {
+      for (let layer = 0; layer <= last; layer++) {
+        using _weights = await decoder.weights.holdLinears(layer, roles);
+        // After the last layer comes the first one again, for the next token.
+        decoder.weights.expect(layer < last ? layer + 1 : 0, roles);
+        stream = layer < last ? this.#layer(layer, stream) : this.#lastLayer(layer, stream);
+      }
+      return decoder.finalNorm(stream);
+    } finally {
+      stream.dispose();
     }
-    using output = stream;
-    return decoder.finalNorm(output);
+  }
+
+  async #embedded(): Promise<Tensor> {
+    using _embeddings = await this.decoder.weights.holdEmbeddings(this.#tokens);
+    return this.decoder.embed(this.#tokens, this.#places);
   }
 
   [Symbol.dispose](): void {

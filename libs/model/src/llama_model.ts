@@ -1,5 +1,5 @@
 import { concatRows, copy, gemm, type Tensor } from "@lora-loom/tensor";
-import { linearName, type LinearRole, moduleShape, rolesOf, sharersOf } from "./architecture.ts";
+import { type LinearRole, rolesOf, sharersOf, type WritingRole } from "./architecture.ts";
 import type {
   Activations,
   Deltas,
@@ -11,43 +11,58 @@ import type {
 } from "./base_model.ts";
 import { causalSpans, checkSequences, concatenated, positionsOf, tokenCount } from "./batch.ts";
 import { type DecoderConfig, windowOf } from "./config.ts";
-import type { Decoder, WritingRole } from "./decoder.ts";
+import type { Decoder } from "./decoder.ts";
+import { decoderStages, firstRoles, LAYER_STAGES } from "./decoder_stages.ts";
 import { checkDelta, checkDeltas } from "./deltas.ts";
 import { DecoderTrace } from "./backward/decoder_trace.ts";
 import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
-import { missingBackward } from "./backward/missing_backward.ts";
 import { generateGreedily } from "./generate.ts";
+import { disposableOnce, Holds } from "./holds.ts";
+import { NO_HOLD, type Residency } from "./residency.ts";
+import { softCapBackward } from "./ops/soft_cap.ts";
 import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
-
-/** The four stages of every decoder layer: which modules run, and what the stage is called after the layer's prefix. */
-const LAYER_STAGES = [
-  { kind: "attention_in", name: "self_attn.qkv", roles: ["query", "key", "value"] },
-  { kind: "attention_out", name: "self_attn.o", roles: ["output"] },
-  { kind: "mlp_in", name: "mlp.gate_up", roles: ["gate", "up"] },
-  { kind: "mlp_out", name: "mlp.down", roles: ["down"] },
-] as const satisfies readonly { kind: string; name: string; roles: readonly LinearRole[] }[];
 
 /** A Llama-like decoder: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
 export class LlamaModel implements DifferentiableModel {
   readonly stages: readonly Stage[];
   readonly #decoder: Decoder;
+  readonly #keyValueBytes: number;
   readonly #sites: ReadonlyMap<
     string,
     { readonly site: Site; readonly layer: number; readonly role: LinearRole }
   >;
   /** Of modules with several roles. */
   readonly #wholeWeights = new Map<string, Tensor>();
+  /** Weights of stages, where they are streamed. */
+  readonly #held = new Holds<Disposable>();
 
-  constructor(decoder: Decoder) {
+  /** @param keyValueBytes most that keys and values of prompts that are decoded together may take */
+  constructor(decoder: Decoder, keyValueBytes: number) {
     this.#decoder = decoder;
-    this.stages = makeStages(decoder);
+    this.#keyValueBytes = keyValueBytes;
+    this.stages = decoderStages(decoder.architecture, decoder.config);
     this.#sites = indexSites(decoder, this.stages);
   }
 
   get config(): DecoderConfig {
     return this.#decoder.config;
+  }
+
+  get residency(): Residency {
+    return this.#decoder.weights.residency;
+  }
+
+  async hold(part: Stage | readonly Uint32Array[] | "head"): Promise<Disposable> {
+    const { weights } = this.#decoder;
+    if (part === "head") return await weights.holdHead();
+    if (!("index" in part)) {
+      checkSequences(part, this.config);
+      return await weights.holdEmbeddings(concatenated(part));
+    }
+    if (weights.residency === "resident") return NO_HOLD;
+    return await this.#held.hold(part.name, () => this.#holdStage(part));
   }
 
   begin(sequences: readonly Uint32Array[]): Activations {
@@ -107,19 +122,11 @@ export class LlamaModel implements DifferentiableModel {
     options: GenerateOptions,
   ): Promise<Uint32Array[]> {
     this.checkDeltas(deltas);
-    return await generateGreedily(this.#decoder, prompts, deltas, options);
+    return await generateGreedily(this.#decoder, prompts, deltas, options, this.#keyValueBytes);
   }
 
-  get family(): string {
-    return this.#decoder.architecture.className;
-  }
-
-  get missingBackward(): string | undefined {
-    return missingBackward(this.#decoder.architecture, this.config);
-  }
-
-  get layerCount(): number {
-    return this.config.layers;
+  get layerReads(): readonly undefined[] {
+    return new Array(this.config.layers).fill(undefined);
   }
 
   trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {
@@ -143,8 +150,10 @@ export class LlamaModel implements DifferentiableModel {
     return this.#decoder.logits(output);
   }
 
-  readOutBackward(gradient: Tensor): Tensor {
-    return gemm(gradient, this.#decoder.weights.head);
+  readOutBackward(gradient: Tensor, logits: Tensor): Tensor {
+    const { outputSoftCap } = this.config;
+    using before = outputSoftCap === undefined ? undefined : softCapBackward(gradient, logits, outputSoftCap);
+    return gemm(before ?? gradient, this.#decoder.weights.head);
   }
 
   checkDeltas(deltas: Deltas): void {
@@ -152,6 +161,7 @@ export class LlamaModel implements DifferentiableModel {
   }
 
   dispose(): void {
+    this.#held.clear();
     for (const weight of this.#wholeWeights.values()) weight.dispose();
     this.#wholeWeights.clear();
     this.#decoder[Symbol.dispose]();
@@ -159,6 +169,32 @@ export class LlamaModel implements DifferentiableModel {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  async #holdStage(stage: Stage): Promise<Disposable> {
+    const { weights } = this.#decoder;
+    const held = await weights.holdLinears(...this.#linearsOf(stage));
+    const next = this.stages[stage.index + 1];
+    if (next) weights.expect(...this.#linearsOf(next));
+    return disposableOnce(() => {
+      for (const { module } of stage.sites) this.#forgetWhole(module);
+      held[Symbol.dispose]();
+    });
+  }
+
+  /** The layer of a stage and the roles that it computes with. */
+  #linearsOf({ index }: Stage): [layer: number, roles: readonly LinearRole[]] {
+    const { roles } = LAYER_STAGES[index % LAYER_STAGES.length]!;
+    const existing = rolesOf(this.#decoder.architecture);
+    return [
+      Math.floor(index / LAYER_STAGES.length),
+      existing.filter((role) => roles.some((r) => r === role)),
+    ];
+  }
+
+  #forgetWhole(module: string): void {
+    this.#wholeWeights.get(module)?.dispose();
+    this.#wholeWeights.delete(module);
   }
 
   /** Causal self-attention within each sequence, `[tokens, queryHeads·headDim]`. */
@@ -214,41 +250,12 @@ export class LlamaModel implements DifferentiableModel {
   }
 }
 
-function makeStages(decoder: Decoder): Stage[] {
-  return Array.from(
-    { length: decoder.config.layers },
-    (_, layer) =>
-      LAYER_STAGES.map(({ name, roles }, place): Stage => ({
-        index: layer * LAYER_STAGES.length + place,
-        name: decoder.architecture.layerPrefix(layer) + name,
-        sites: firstRoles(decoder, roles).map((role) => makeSite(decoder, layer, role)),
-      })),
-  ).flat();
-}
-
-/** One role of each module. */
-function firstRoles({ architecture }: Decoder, roles: readonly LinearRole[]): LinearRole[] {
-  const existing = new Set(rolesOf(architecture));
-  return roles.filter((role) => existing.has(role) && sharersOf(architecture, role)[0] === role);
-}
-
-function makeSite(decoder: Decoder, layer: number, role: LinearRole): Site {
-  const { architecture, config } = decoder;
-  const [outFeatures, inFeatures] = moduleShape(architecture, config, role);
-  return {
-    module: linearName(architecture, layer, role),
-    inFeatures,
-    outFeatures,
-    writesStream: (role === "output" || role === "down") && decoder.writesPlainly(role),
-  };
-}
-
 function indexSites(decoder: Decoder, stages: readonly Stage[]) {
   const sites = new Map<string, { site: Site; layer: number; role: LinearRole }>();
   for (let layer = 0; layer < decoder.config.layers; layer++) {
     LAYER_STAGES.forEach(({ roles }, place) => {
       const stage = stages[layer * LAYER_STAGES.length + place]!;
-      firstRoles(decoder, roles).forEach((role, index) =>
+      firstRoles(decoder.architecture, roles).forEach((role, index) =>
         sites.set(stage.sites[index]!.module, { site: stage.sites[index]!, layer, role })
       );
     });

@@ -8,7 +8,7 @@ import type { OpenModelOptions } from "./model_family.ts";
 
 /**
  * Opens a Hugging Face model folder (`config.json` and safetensors, in one file or shards) and puts its weights on a
- * device.
+ * device: all of them, or with `residency: streamed` those of the stage that runs, whenever it does.
  *
  * @throws {ModelError} `unsupported_architecture`; `unsupported_…` for a setting that would change the mathematics;
  *   `missing_weight`, `wrong_weight_shape`, `non_finite`; `missing_file`
@@ -22,6 +22,13 @@ export async function openModel(
   const path = join(directory, "config.json");
   const json = await readJsonFile(path);
   const family = familyOf(json, path);
-  using stored = await openModelWeights(directory);
-  return await family.open(device, json, path, stored, options);
+  const stored = await openModelWeights(directory);
+  try {
+    const model = await family.open(device, json, path, stored, options);
+    if (model.residency === "resident") stored.close();
+    return model;
+  } catch (error) {
+    stored.close();
+    throw error;
+  }
 }

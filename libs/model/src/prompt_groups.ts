@@ -1,5 +1,6 @@
 import type { Device, GpuDevice } from "@lora-loom/tensor";
 import type { DecoderConfig } from "./config.ts";
+import { bytesPerParameter } from "./residency.ts";
 
 /** How much of a batch a device can bind at once. */
 export interface RowLimits {
@@ -7,6 +8,19 @@ export interface RowLimits {
   readonly tokens: number;
   /** Rows of logits. */
   readonly prompts: number;
+}
+
+/** Within limits, as many token rows as have keys and values of so many bytes. */
+export function withKeyValueBytes(
+  limits: RowLimits,
+  { device, config }: {
+    readonly device: Device;
+    readonly config: Pick<DecoderConfig, "layers" | "keyValueHeads" | "headDim">;
+  },
+  bytes: number,
+): RowLimits {
+  const perRow = bytesPerParameter(device) * config.layers * 2 * config.keyValueHeads * config.headDim;
+  return { ...limits, tokens: Math.min(limits.tokens, Math.floor(bytes / perRow)) };
 }
 
 /** What a model's device can bind of its activations. */

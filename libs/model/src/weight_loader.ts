@@ -12,51 +12,81 @@ import {
 } from "@lora-loom/tensor";
 import { ModelError } from "./errors.ts";
 import { assertFinite } from "./finite.ts";
+import { putRows } from "./ops/rows.ts";
+import { readScattered, type RowRange, WeightReader } from "./weight_reader.ts";
 
 const DTYPES: Readonly<Record<string, DType>> = { BF16: "bf16", F16: "f16", F32: "f32" };
+
+/** A matrix of more stored bytes crosses in runs of rows of at most so many, which bounds what the host holds of it. */
+const BYTES_AT_ONCE = 256 * 2 ** 20;
 
 /** How a weight is stored. */
 export interface LoadOptions {
   /** Whether its axes are swapped. */
   readonly transposed?: boolean;
   /** The rows to take, of a tensor that several weights share. Default all. */
-  readonly rows?: readonly [start: number, end: number];
+  readonly rows?: RowRange;
   /** What is added to every element. */
   readonly offset?: number;
 }
 
-/** Loads weights by name, one at a time. They cross in their stored 16-bit form and are widened on the device. Owns what it loaded. */
+/** A weight in the model's files. */
+export interface WeightRequest extends LoadOptions {
+  readonly name: string;
+  /** Its shape, before `rows` picks some. */
+  readonly shape: readonly number[];
+}
+
+/**
+ * Loads weights, one at a time. They cross in their stored 16-bit form and are widened on the device. Owns what it loaded.
+ */
 export class WeightLoader implements Disposable {
   readonly #loaded = new Map<string, Tensor>();
 
-  constructor(readonly device: Device, readonly stored: ModelWeights) {}
+  constructor(
+    readonly device: Device,
+    readonly stored: ModelWeights,
+    readonly reader: WeightReader = new WeightReader(),
+  ) {}
 
   has(name: string): boolean {
     return this.stored.tensors.has(name);
   }
 
+  /** {@linkcode WeightLoader.take} by name. */
+  load(name: string, shape: readonly number[], options: LoadOptions = {}): Promise<Tensor> {
+    return this.take({ name, shape, ...options });
+  }
+
   /**
    * Loads a tensor as f32.
    *
-   * @param shape its shape, before `rows` picks some
    * @throws {ModelError} `missing_weight`, `wrong_weight_shape`, `unsupported_dtype`
    */
-  async load(name: string, shape: readonly number[], options: LoadOptions = {}): Promise<Tensor> {
-    const { transposed = false, rows: [start, end] = [0, shape[0]!], offset = 0 } = options;
-    const storedShape = transposed ? shape.toReversed() : shape;
-    const tensor = this.#find(name, storedShape);
-    const raw = await this.device.uploadStreamed(await tensor.read(), storedShape, this.#dtypeOf(tensor));
+  async take(request: WeightRequest): Promise<Tensor> {
+    const { name, shape, transposed = false, rows = [0, shape[0]!], offset = 0 } = request;
+    const tensor = findWeight(this.stored, request);
+    // Rows of a transposed tensor lie scattered, so that it is read whole.
+    const whole: RowRange = [0, tensor.shape[0]!];
+    let result = await this.#upload(tensor, transposed ? whole : rows);
     const steps: ((x: Tensor) => Tensor)[] = [];
-    if (raw.dtype !== "f32") steps.push((x) => cast(x, "f32"));
     if (transposed) steps.push(transpose);
-    if (end - start < shape[0]!) steps.push((x) => rowsOf(x, start, end));
+    if (transposed && rows[1] - rows[0] < shape[0]!) steps.push((x) => rowsOf(x, ...rows));
     if (offset !== 0) steps.push((x) => shifted(x, offset));
-    let result = raw;
     for (const step of steps) {
       using before = result;
       result = step(before);
     }
-    this.#loaded.set(end - start < shape[0]! ? `${name} from ${start}` : name, result);
+    this.#loaded.set(rows[1] - rows[0] < shape[0]! ? `${name} from ${rows[0]}` : name, result);
+    return result;
+  }
+
+  /** Loads some rows of a matrix as f32, in ascending order, `[rows, width]`. */
+  async takeRows(request: WeightRequest, rows: readonly number[]): Promise<Tensor> {
+    const tensor = findWeight(this.stored, request);
+    const bytes = await readScattered(tensor, rows);
+    const result = await this.#widened(tensor, bytes, rows.length);
+    this.#loaded.set(request.name, result);
     return result;
   }
 
@@ -69,38 +99,75 @@ export class WeightLoader implements Disposable {
     for (const tensor of this.#loaded.values()) tensor.dispose();
   }
 
-  #find(name: string, shape: readonly number[]): StoredTensor {
-    const tensor = this.stored.tensors.get(name);
-    const where = `${this.stored.path} ${name}`;
-    if (!tensor) {
-      throw new ModelError(
-        "missing_weight",
-        `the model's files hold no ${name} of shape [${shape}]`,
-        "fetch all files of the model, and see that config.json belongs to them",
-        where,
-      );
+  /** Some rows, widened. */
+  async #upload(tensor: StoredTensor, [start, end]: RowRange): Promise<Tensor> {
+    const rowBytes = tensor.byteLength / tensor.shape[0]!;
+    const perRun = Math.max(1, Math.floor(BYTES_AT_ONCE / rowBytes));
+    if (end - start <= perRun) return await this.#uploadRun(tensor, [start, end]);
+    const whole = this.device.zeros([end - start, ...tensor.shape.slice(1)]);
+    try {
+      for (let row = start; row < end; row += perRun) {
+        using run = await this.#uploadRun(tensor, [row, Math.min(end, row + perRun)]);
+        putRows(run, whole, row - start);
+      }
+      return whole;
+    } catch (error) {
+      whole.dispose();
+      throw error;
     }
-    if (tensor.shape.length === shape.length && shape.every((size, axis) => tensor.shape[axis] === size)) {
-      return tensor;
-    }
+  }
+
+  async #uploadRun(tensor: StoredTensor, rows: RowRange): Promise<Tensor> {
+    return await this.#widened(tensor, await this.reader.read(tensor, rows), rows[1] - rows[0]);
+  }
+
+  async #widened(tensor: StoredTensor, bytes: Uint8Array<ArrayBuffer>, rows: number): Promise<Tensor> {
+    const shape = [rows, ...tensor.shape.slice(1)];
+    const raw = await this.device.uploadStreamed(bytes, shape, dtypeOf(this.stored, tensor));
+    if (raw.dtype === "f32") return raw;
+    using narrow = raw;
+    return cast(narrow, "f32");
+  }
+}
+
+/**
+ * The stored tensor of a weight, seen to have the right shape and a type that can be run.
+ *
+ * @throws {ModelError} `missing_weight`, `wrong_weight_shape`, `unsupported_dtype`
+ */
+export function findWeight(stored: ModelWeights, { name, shape, transposed }: WeightRequest): StoredTensor {
+  const tensor = stored.tensors.get(name);
+  const expected = transposed ? shape.toReversed() : shape;
+  const where = `${stored.path} ${name}`;
+  if (!tensor) {
+    throw new ModelError(
+      "missing_weight",
+      `the model's files hold no ${name} of shape [${expected}]`,
+      "fetch all files of the model, and see that config.json belongs to them",
+      where,
+    );
+  }
+  if (tensor.shape.length !== expected.length || expected.some((size, axis) => tensor.shape[axis] !== size)) {
     throw new ModelError(
       "wrong_weight_shape",
-      `${name} has shape [${tensor.shape}], config.json asks for [${shape}]`,
+      `${name} has shape [${tensor.shape}], config.json asks for [${expected}]`,
       "see that config.json belongs to these weights",
       where,
     );
   }
+  dtypeOf(stored, tensor);
+  return tensor;
+}
 
-  #dtypeOf(tensor: StoredTensor): DType {
-    const dtype = DTYPES[tensor.dtype];
-    if (dtype) return dtype;
-    throw new ModelError(
-      "unsupported_dtype",
-      `${tensor.name} is stored as ${tensor.dtype}; expected BF16, F16 or F32`,
-      "use the unquantised base model",
-      `${this.stored.path} ${tensor.name}`,
-    );
-  }
+function dtypeOf(stored: ModelWeights, tensor: StoredTensor): DType {
+  const dtype = DTYPES[tensor.dtype];
+  if (dtype) return dtype;
+  throw new ModelError(
+    "unsupported_dtype",
+    `${tensor.name} is stored as ${tensor.dtype}; expected BF16, F16 or F32`,
+    "use the unquantised base model",
+    `${stored.path} ${tensor.name}`,
+  );
 }
 
 /** Rows of a matrix, or elements of a vector. */

@@ -3,6 +3,7 @@ import {
   DEVICE_CHOICES,
   type DeviceChoice,
   loadRecipe,
+  type MemoryNeeds,
   type MergeSummary,
   type ProgressEvent,
   runMerge,
@@ -27,6 +28,10 @@ function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
       for (const warning of event.warnings) terminal.note(`warning: ${warning.message} (${warning.where})`);
       return;
     }
+    if (event.type === "needs") {
+      terminal.note(needsText(event.needs, event.weights));
+      return;
+    }
     if (event.type === "finish") {
       terminal.status("writing reports");
       return;
@@ -40,6 +45,15 @@ function progressPrinter(terminal: Terminal): (event: ProgressEvent) => void {
       nextLine = event.elapsed + LINE_INTERVAL;
     }
   };
+}
+
+/** What a merge is going to need, for people. */
+function needsText(needs: MemoryNeeds, weights: string): string {
+  const scratch = needs.scratch_bytes > 0 ? `, ${bytesText(needs.scratch_bytes)} of temporary files` : "";
+  return `needs about ${bytesText(needs.device_bytes)} in device buffers and ${
+    bytesText(needs.host_bytes)
+  } resident${scratch}; ` +
+    `weights are ${weights}, ${bytesText(needs.read_bytes)} of them to read`;
 }
 
 function memoryText({ peak_rss_bytes, peak_gpu_bytes }: MergeSummary | RemoteSummary): string {

@@ -119,6 +119,10 @@ export const SCHEMAS = {
       type: "object",
       description: 'refine the merge on the calibration prompts, such as {"steps": 100}',
     },
+    "memory?": {
+      type: "object",
+      description: 'what the merge may take of memory, such as {"weights": "streamed", "device_gib": 14}',
+    },
     "include?": { ...list(string), description: 'module filters such as "*.q_proj"' },
     "exclude?": list(string),
     "format?": { enum: [...OUTPUT_FORMATS], default: "peft" },
@@ -128,11 +132,13 @@ export const SCHEMAS = {
   }),
   Progress: {
     ...object({
-      type: { enum: ["start", "stage", "module", "finish"] },
+      type: { enum: ["start", "needs", "stage", "module", "finish"] },
       "modules?": integer,
       "rank?": integer,
       "device?": string,
       "warnings?": list(warning),
+      "needs?": { type: "object", description: "bytes of memory, by kind, that the merge is to need" },
+      "weights?": { enum: ["resident", "streamed"] },
       "stage?": string,
       "name?": string,
       "done?": integer,

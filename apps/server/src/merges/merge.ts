@@ -23,6 +23,8 @@ export interface MergeRequest {
   readonly base_model?: string;
   readonly adapters: readonly RequestedAdapter[];
   readonly parameters?: Readonly<Record<string, ParameterValue>>;
+  /** What the merge may take of memory, in the recipe's keys. */
+  readonly memory?: Readonly<Record<string, number | string>>;
   /** Settings of a refinement after the merge. */
   readonly refine?: Readonly<Record<string, ParameterValue>>;
   readonly include?: readonly string[];

@@ -34,6 +34,7 @@ const requestSchema = v.strictObject({
   refine: v.exactOptional(
     v.pipe(map, v.record(v.string(), v.union([v.number(), v.string(), v.boolean()]))),
   ),
+  memory: v.exactOptional(v.pipe(map, v.record(v.string(), v.union([v.number(), v.string()])))),
   include: v.exactOptional(patterns),
   exclude: v.exactOptional(patterns),
   format: v.exactOptional(v.string()),

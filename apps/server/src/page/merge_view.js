@@ -102,6 +102,11 @@ function progressView() {
       if (event.type === "start") {
         line.textContent = `${plural(event.modules, "module")} at rank ${event.rank} on ${event.device}`;
         weave(0, event.modules);
+      } else if (event.type === "needs") {
+        const { device_bytes, host_bytes } = event.needs;
+        left.textContent = `Needs about ${bytesText(device_bytes)} on the device, ${
+          bytesText(host_bytes)
+        } of memory`;
       } else if (event.type === "stage") {
         bar.value = event.total > 0 ? event.done / event.total : 0;
         line.textContent = `${event.stage}: ${event.done} of ${event.total}`;

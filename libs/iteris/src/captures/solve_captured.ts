@@ -68,7 +68,14 @@ export async function solveCaptured(
     const ownNorm = await frobeniusNorm(own);
     const where = `${task.name}, ${site.module}`;
     if (!Number.isFinite(ownNorm)) throw notFiniteCapture(where, "the sum of its squares is NaN or infinite");
-    moments.push({ own, drift: undefined, stream: undefined, ownNorm, crossNorm: ownNorm });
+    moments.push({
+      own,
+      drift: undefined,
+      driftOfFactors: new Map(),
+      stream: undefined,
+      ownNorm,
+      crossNorm: ownNorm,
+    });
     lambdas.push(await adaptiveWeightFromGram(settings.adaptiveWeights, own, deltas[index], baseWeight));
   }
   const stacked = stackDeltas(deltas.filter((delta) => delta !== undefined));

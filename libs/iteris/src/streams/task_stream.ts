@@ -38,6 +38,7 @@ export class TaskStream {
   ): Promise<TaskStream> {
     const stream = new TaskStream(task, model, store);
     for (const chunk of chunksOf(task.sequences, tokensPerChunk, holdOut)) {
+      using _embeddings = await model.hold?.(chunk.sequences);
       using activations = model.begin(chunk.sequences, chunk.answerStarts);
       stream.#chunks.push({ chunk, expert: await store.save(activations), merged: undefined });
     }

@@ -1,11 +1,16 @@
 import type { Sequence } from "@lora-loom/iteris";
-import type { Deltas } from "@lora-loom/model";
+import type { Deltas, Residency } from "@lora-loom/model";
 import { throwIfCancelled } from "../errors.ts";
 import type { CalibrationRow } from "./rows.ts";
 import type { Session } from "./session.ts";
 
 /** Prompts decoded together: bounds the memory of cached keys and values. */
 const BATCH = 64;
+
+/** How many of so many prompts are decoded together. A streamed model reads all its weights for every token, whatever their number. */
+export function answerBatch(residency: Residency, prompts: number): number {
+  return residency === "streamed" ? Math.max(prompts, 1) : BATCH;
+}
 
 /** Token ids of each prompt's greedy completion, the end token included where it came in time. */
 export async function answer(
@@ -15,10 +20,12 @@ export async function answer(
   maxNewTokens: number,
   signal?: AbortSignal,
 ): Promise<Uint32Array[]> {
+  const batch = answerBatch(model.residency, prompts.length);
   const answers: Uint32Array[] = [];
-  for (let first = 0; first < prompts.length; first += BATCH) {
+  for (let first = 0; first < prompts.length; first += batch) {
     throwIfCancelled(signal);
-    answers.push(...await model.generate(prompts.slice(first, first + BATCH), deltas, { maxNewTokens, eos }));
+    const some = prompts.slice(first, first + batch);
+    answers.push(...await model.generate(some, deltas, { maxNewTokens, eos, signal }));
   }
   return answers;
 }

@@ -8,6 +8,7 @@ import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts"
 import { answeredSequences, calibrationSequences } from "./answers.ts";
 import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
+import { prepareMemory } from "./prepare_memory.ts";
 import { type Expert, openSession, type Session } from "./session.ts";
 import { siteFigures } from "./site_figures.ts";
 import { summedDeltas } from "./summed_deltas.ts";
@@ -40,13 +41,16 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
   const { parameters, signal } = job;
   const splits = await readSplits(job);
   throwIfCancelled(signal);
-  using session = await openSession(job);
+  const memory = await prepareMemory(job, splits);
+  const { keyValueBytes } = memory.budgets;
+  using session = await openSession(job, { residency: memory.residency, keyValueBytes });
   const { tasks, heldOut } = await prepare(job, session, splits);
+  const solveWithin: Solve = (request, ...rest) => solve({ ...request, memory: memory.budgets }, ...rest);
   const best = parameters.tune === "agreement"
-    ? await tune(job, session, tasks, heldOut, solve)
-    : await attempt(job, session, tasks, heldOut, solve, givenCandidate(parameters));
+    ? await tune(job, session, tasks, heldOut, solveWithin)
+    : await attempt(job, session, tasks, heldOut, solveWithin, givenCandidate(parameters));
   try {
-    const outcome = await outcomeOf(job, session, heldOut, best);
+    const outcome = { ...await outcomeOf(job, session, heldOut, best), predicted: memory.needs };
     for (const site of best.merged.report.sites) {
       const { a, b } = best.merged.deltas.get(site.module)!;
       await job.write(site.module, { a, b, figures: siteFigures(site) });

@@ -9,7 +9,8 @@ import {
 } from "@lora-loom/model";
 import { type Device, gram, sliceColumns, type Tensor } from "@lora-loom/tensor";
 import { throwIfCancelled } from "../errors.ts";
-import { answerCount, cuts } from "../refine/minibatch.ts";
+import { cuts } from "../refine/minibatch.ts";
+import { answerRows } from "./answer_rows.ts";
 import { seededRandom } from "./seeded_random.ts";
 
 /** How metrics are measured. */
@@ -116,19 +117,16 @@ function addBatch(
   random: () => number,
   sums: BlockSums,
 ): void {
-  let row = 0;
-  const answerRows = sequences.flatMap((sequence) => {
-    const first = row + Math.max(sequence.answerStart - 1, 0);
-    row += sequence.tokens.length;
-    return Array.from({ length: answerCount(sequence) }, (_, t) => first + t);
+  const predicting = answerRows(sequences, model.layerReads.at(-1));
+  if (predicting.length === 0) return;
+  using trace = model.trace(sequences.map(({ tokens }) => tokens), deltas, {
+    answerStarts: sequences.map(({ answerStart }) => answerStart),
   });
-  if (answerRows.length === 0) return;
-  using trace = model.trace(sequences.map(({ tokens }) => tokens), deltas);
-  using rows = device.upload(Uint32Array.from(answerRows), [answerRows.length], "u32");
+  using rows = device.upload(predicting, [predicting.length], "u32");
   using outputs = gatherRows(trace.output, rows);
   using logits = model.readOut(outputs);
   for (let draw = 0; draw < draws; draw++) {
-    const numbers = Float64Array.from(answerRows, random);
+    const numbers = Float64Array.from(predicting, random);
     using output = scoreGradient(model, trace, logits, rows, numbers, temperature);
     trace.backward({ output }, ({ module }, _input, gradient) => sums.add(module, gradient));
   }
@@ -146,7 +144,7 @@ function scoreGradient(
   const { device } = output;
   using draws = device.upload(numbers, [numbers.length]);
   using scores = drawnScores(logits, draws, temperature);
-  using atRows = model.readOutBackward(scores);
+  using atRows = model.readOutBackward(scores, logits);
   const gradient = device.zeros(output.shape);
   scatterRows(atRows, rows, gradient);
   return gradient;

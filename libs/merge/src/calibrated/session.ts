@@ -5,6 +5,7 @@ import {
   disposeDeltas,
   loadDeltas,
   openModel,
+  type OpenModelOptions,
   openTokenizer,
   type Tokenizer,
 } from "@lora-loom/model";
@@ -40,14 +41,16 @@ function planned(adapter: Adapter, modules: ReadonlySet<string>): Adapter {
 /**
  * Opens the base model and its tokenizer, and puts every adapter on the device.
  *
+ * @param options how to open the model
  * @throws {MergeError} `weight_not_positive`, `no_end_token`; {ModelError} for a model that cannot be run, and
  *   `adapter_mismatch` for adapters of another base
  */
 export async function openSession(
   job: Pick<ModelJob, "device" | "baseModel" | "plan" | "adapters">,
+  options: OpenModelOptions,
 ): Promise<Session> {
   using owned = new DisposableStack();
-  const model = owned.use(await openModel(job.device, job.baseModel!));
+  const model = owned.use(await openModel(job.device, job.baseModel!, options));
   const tokenizer = await openTokenizer(job.baseModel!);
   if (tokenizer.eosId === undefined) {
     throw new MergeError(

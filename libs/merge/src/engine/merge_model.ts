@@ -1,6 +1,7 @@
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { MergedFactors, ModelMethod } from "../methods/method.ts";
 import type { PlannedModule } from "../plan/plan.ts";
+import { asksForRefinement } from "../recipe/recipe.ts";
 import type { DeltaFigures, ModuleFigures } from "../report/figures.ts";
 import { measureDeltas } from "./measure_deltas.ts";
 import { disposeFactors, readModule, uploadModule } from "./module_reader.ts";
@@ -20,12 +21,15 @@ export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<Me
       adapters: run.adapters.map((adapter, index) => ({ adapter, recipe: recipe.adapters[index]! })),
       baseModel: recipe.baseModel,
       parameters: recipe.parameters,
+      memory: recipe.memory,
+      refines: asksForRefinement(recipe),
       seed: recipe.seed,
       signal,
       progress(step) {
         throwIfCancelled(signal, step.stage);
         run.meter.stage(step);
       },
+      announce: (needs, weights) => run.meter.needs(needs, weights),
       async write(name, merged) {
         throwIfCancelled(signal, name);
         figures.set(name, await takeModule(expected(name, planned, figures), merged, run));

@@ -1,4 +1,6 @@
 import type { Warning } from "@lora-loom/formats";
+import type { Residency } from "@lora-loom/model";
+import type { MemoryNeeds } from "../memory/needs.ts";
 
 /** What a running merge tells its caller. */
 export type ProgressEvent =
@@ -10,6 +12,8 @@ export type ProgressEvent =
     readonly device: string;
     readonly warnings: readonly Warning[];
   }
+  /** Once, where the base model is run: what the merge is to need, and where the weights will be. */
+  | { readonly type: "needs"; readonly needs: MemoryNeeds; readonly weights: Residency }
   /**
    * A stage of a method that looks at the whole model: `done` of `total` such stages are over. Times in seconds;
    * `remaining` is an estimate for these stages alone, null until one of them has been timed.
@@ -93,6 +97,10 @@ export class ProgressMeter {
       remaining,
     });
     return seconds;
+  }
+
+  needs(needs: MemoryNeeds, weights: Residency): void {
+    this.listener?.({ type: "needs", needs, weights });
   }
 
   stage(step: { readonly stage: string; readonly done: number; readonly total: number }): void {

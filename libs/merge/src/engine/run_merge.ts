@@ -10,12 +10,12 @@ import {
   servingReport,
   stageDirectory,
 } from "@lora-loom/formats";
-import { type Device, openDevice } from "@lora-loom/tensor";
+import { type Device, openDevice, type OpenDeviceOptions } from "@lora-loom/tensor";
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { Method, MethodOutcome } from "../methods/method.ts";
 import { METHODS } from "../methods/registry.ts";
 import { type Plan, planMerge } from "../plan/plan.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import { asksForRefinement, type Recipe } from "../recipe/recipe.ts";
 import { type ModuleFigures, qualityOf } from "../report/figures.ts";
 import { writeReports } from "../report/write_reports.ts";
 import { CollectingWriter } from "../refine/collecting_writer.ts";
@@ -79,7 +79,7 @@ export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Prom
   const adapters = await openAdapters(recipe);
   try {
     const planned = planMerge(recipe, adapters, method);
-    const device = options.device ?? await openDevice({ device: recipe.device });
+    const device = options.device ?? await openDevice(deviceOptions(recipe));
     try {
       const plan = await planWithChosenRanks(planned, method, recipe, device, options.signal);
       return await mergeInto(recipe, method, plan, adapters, device, options);
@@ -89,6 +89,11 @@ export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Prom
   } finally {
     closeAdapters(adapters);
   }
+}
+
+/** A limit holds for buffers in use and for those kept for their next use, together. */
+function deviceOptions({ device, memory: { deviceGib } }: Recipe): OpenDeviceOptions {
+  return { device, ...(deviceGib === undefined ? {} : { memoryBudgetBytes: deviceGib * 2 ** 30 }) };
 }
 
 function refuseExisting(path: string): void {
@@ -154,10 +159,6 @@ async function mergeInto(
 function mergeWith(run: MergeRun): Promise<MergedModules> {
   const { method } = run;
   return method.kind === "module" ? mergeModules(method, run) : mergeModel(method, run);
-}
-
-function asksForRefinement({ refine }: Recipe): boolean {
-  return refine !== undefined && Number(refine.steps) > 0;
 }
 
 /** Merges into memory, refines, and writes what comes out. */
@@ -254,6 +255,7 @@ function summarise(
     seconds: secondsOf(watch),
     peak_rss_bytes: peakResidentBytes(),
     peak_gpu_bytes: device.info.backend === "cpu" ? 0 : device.memory.peakBytes,
+    ...(merged.outcome.predicted ? { predicted: merged.outcome.predicted } : {}),
     quality: {
       ...qualityOf(merged.modules.map(({ deltas }) => deltas), recipe.adapters.map(({ name }) => name)),
       ...merged.outcome.quality,

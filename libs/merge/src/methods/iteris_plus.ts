@@ -117,7 +117,11 @@ const solveIterisPlus: Solve = async (request, { alpha, tokenWeight }, job, sess
     ...rankOptions(parameters),
   };
   if (parameters.metric !== "output") return await solve({ ...request, options });
-  const model = differentiable(session.model, "metric: output", "set parameters.metric to none");
+  const model = differentiable(
+    session.model,
+    "metric: output",
+    "set parameters.metric to none, or memory.weights to resident where the device has room",
+  );
   const measure = (merged: Deltas | undefined, stage: string) =>
     measureOutputMetrics(
       job.device,

@@ -1,9 +1,11 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
 import type { Adapter, Warning } from "@lora-loom/formats";
-import type { ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
+import type { Residency } from "@lora-loom/model";
+import type { MemoryChoice, ParameterValue, RecipeAdapter } from "../recipe/recipe.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { DecisionPool } from "../decisions/decision_pool.ts";
 import type { DeltaFigures, MeasuredQuality } from "../report/figures.ts";
+import type { MemoryNeeds } from "../memory/needs.ts";
 import type { ParameterSpec } from "./parameters.ts";
 
 /** Values of a method's parameters, as the recipe gave them or as they default. */
@@ -108,10 +110,15 @@ export interface ModelJob {
   /** Absolute path of the base model's folder; present when the method needs it. */
   readonly baseModel: string | undefined;
   readonly parameters: Parameters;
+  readonly memory: MemoryChoice;
+  /** Whether the merge is refined afterwards. */
+  readonly refines: boolean;
   readonly seed: number;
   readonly signal: AbortSignal | undefined;
   /** Tells the user what is going on, such as `{ stage: "capture", done: 3, total: 12 }`. */
   progress(step: { readonly stage: string; readonly done: number; readonly total: number }): void;
+  /** Tells the user what the merge is going to need. */
+  announce(needs: MemoryNeeds, weights: Residency): void;
   /** Takes a finished module and disposes its tensors. Order does not matter; each module of the plan exactly once. */
   write(module: string, merged: MergedFactors): Promise<void>;
 }
@@ -122,6 +129,8 @@ export interface MethodOutcome {
   /** How well the merge does what the adapters do, as far as the method can know. */
   readonly quality?: MeasuredQuality;
   readonly warnings?: readonly Warning[];
+  /** What it was to need, where that was known before. */
+  readonly predicted?: MemoryNeeds;
 }
 
 /** A method that looks at the whole model at once, such as one that runs its forward pass. */

@@ -2,7 +2,7 @@ import { OUTPUT_FORMATS } from "@lora-loom/formats";
 import type { Method } from "../methods/method.ts";
 import { parameterJsonSchema } from "../methods/parameters.ts";
 import { REFINE_PARAMETERS } from "../refine/parameters.ts";
-import { DEVICE_CHOICES, OUTPUT_DTYPES } from "./recipe.ts";
+import { DEVICE_CHOICES, OUTPUT_DTYPES, WEIGHT_CHOICES } from "./recipe.ts";
 
 type Schema = Record<string, unknown>;
 
@@ -63,6 +63,14 @@ export function recipeJsonSchema(methods: Iterable<Method>): Schema {
       include: patterns,
       exclude: patterns,
       output,
+      memory: {
+        ...object({
+          weights: { enum: [...WEIGHT_CHOICES], default: "auto" },
+          device_gib: { type: "number", exclusiveMinimum: 0 },
+          host_gib: { type: "number", exclusiveMinimum: 0 },
+        }),
+        description: "what a merge that runs the base model may take of memory",
+      },
       seed: { type: "integer", minimum: 0, default: 42 },
       device: { enum: [...DEVICE_CHOICES], default: "auto" },
     }, ["method", "adapters", "output"]),

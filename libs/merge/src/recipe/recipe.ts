@@ -11,6 +11,19 @@ export type OutputDType = (typeof OUTPUT_DTYPES)[number];
 export const DEVICE_CHOICES = ["auto", "gpu", "software", "cpu"] as const;
 export type DeviceChoice = (typeof DEVICE_CHOICES)[number];
 
+/** Where the base model's weights are while nothing computes with them. */
+export const WEIGHT_CHOICES = ["auto", "resident", "streamed"] as const;
+
+/** What a merge that runs the base model may take of memory. */
+export interface MemoryChoice {
+  /** `resident` on the device, `streamed` from the model's files whenever a stage needs them; `auto`: by their size. */
+  readonly weights: (typeof WEIGHT_CHOICES)[number];
+  /** Most memory on the device, in GiB. */
+  readonly deviceGib?: number;
+  /** Most memory of the process, in GiB. */
+  readonly hostGib?: number;
+}
+
 /** One adapter to merge. */
 export interface RecipeAdapter {
   /** Absolute path of a PEFT folder or a single adapter file. */
@@ -43,6 +56,23 @@ export interface Recipe {
   readonly include: readonly string[];
   readonly exclude: readonly string[];
   readonly output: { readonly path: string; readonly format: OutputFormat; readonly dtype: OutputDType };
+  readonly memory: MemoryChoice;
   readonly seed: number;
   readonly device: DeviceChoice;
+}
+
+/** The keys of `memory` as a recipe has them. */
+export function memoryInRecipe(
+  { weights, deviceGib, hostGib }: MemoryChoice,
+): Record<string, ParameterValue> {
+  return {
+    weights,
+    ...(deviceGib === undefined ? {} : { device_gib: deviceGib }),
+    ...(hostGib === undefined ? {} : { host_gib: hostGib }),
+  };
+}
+
+/** Whether a recipe wants its merge refined. */
+export function asksForRefinement({ refine }: Pick<Recipe, "refine">): boolean {
+  return refine !== undefined && Number(refine.steps) > 0;
 }

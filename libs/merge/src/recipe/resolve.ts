@@ -7,7 +7,14 @@ import { parameterSchema, type ParameterSpec } from "../methods/parameters.ts";
 import { REFINE_PARAMETERS } from "../refine/parameters.ts";
 import { didYouMean, nearest } from "./nearest.ts";
 import { keyName, type KeyPath, type RecipeDocument } from "./document.ts";
-import { DEVICE_CHOICES, OUTPUT_DTYPES, type ParameterValue, type Recipe } from "./recipe.ts";
+import {
+  DEVICE_CHOICES,
+  type MemoryChoice,
+  OUTPUT_DTYPES,
+  type ParameterValue,
+  type Recipe,
+  WEIGHT_CHOICES,
+} from "./recipe.ts";
 
 /** What {@linkcode resolveRecipe} needs besides the recipe itself. */
 export interface ResolveContext {
@@ -43,6 +50,17 @@ const outputSchema = v.strictObject({
   dtype: v.optional(v.picklist(OUTPUT_DTYPES, `expected ${OUTPUT_DTYPES.join(", ")}`), "float32"),
 }, "expected a map with a path");
 
+const gibibytes = v.pipe(
+  v.number("expected a number of GiB"),
+  v.gtValue(0, "expected a number of GiB above 0"),
+);
+
+const memorySchema = v.strictObject({
+  weights: v.optional(v.picklist(WEIGHT_CHOICES, `expected ${WEIGHT_CHOICES.join(", ")}`), "auto"),
+  device_gib: v.optional(gibibytes),
+  host_gib: v.optional(gibibytes),
+}, "expected a map such as {device_gib: 14}");
+
 const recipeEntries = {
   method: text("the name of a method"),
   base_model: v.optional(text("the path of a model folder")),
@@ -55,6 +73,7 @@ const recipeEntries = {
   include: v.optional(globs, []),
   exclude: v.optional(globs, []),
   output: outputSchema,
+  memory: v.optional(memorySchema, {}),
   seed: v.optional(
     v.pipe(
       v.number("expected a whole number ≥ 0"),
@@ -71,6 +90,7 @@ const recipeSchema = v.strictObject(recipeEntries, "expected a map with method, 
 function knownKeys(parent: KeyPath): readonly string[] {
   if (parent[0] === "adapters") return Object.keys(adapterSchema.entries);
   if (parent[0] === "output") return Object.keys(outputSchema.entries);
+  if (parent[0] === "memory") return Object.keys(memorySchema.entries);
   return Object.keys(recipeEntries);
 }
 
@@ -279,6 +299,14 @@ function checkCaptures(method: Method, { adapters }: RecipeInput, document: Reci
   });
 }
 
+function resolveMemory({ weights, device_gib, host_gib }: RecipeInput["memory"]): MemoryChoice {
+  return {
+    weights,
+    ...(device_gib === undefined ? {} : { deviceGib: device_gib }),
+    ...(host_gib === undefined ? {} : { hostGib: host_gib }),
+  };
+}
+
 /**
  * Turns a parsed recipe into the one that a merge runs on: every key checked, defaults filled in, paths made absolute.
  *
@@ -317,6 +345,7 @@ export function resolveRecipe(document: RecipeDocument, context: ResolveContext)
     include: input.include,
     exclude: input.exclude,
     output: { ...input.output, path: absolute(input.output.path) },
+    memory: resolveMemory(input.memory),
     seed: input.seed,
     device: input.device,
   };

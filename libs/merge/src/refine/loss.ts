@@ -44,10 +44,17 @@ export function lossOfBatch(
   gradients: FactorGradients,
 ): PendingLoss {
   using owned = new DisposableStack();
-  const trace = owned.use(model.trace(batch.members.map(({ sequence }) => sequence.tokens), deltas));
+  const sequences = batch.members.map(({ sequence }) => sequence);
+  const trace = owned.use(
+    model.trace(sequences.map(({ tokens }) => tokens), deltas, {
+      answerStarts: sequences.map(({ answerStart }) => answerStart),
+    }),
+  );
   const parts: Tensor[] = [];
   const streams = trace.streams.map((stream, layer) => {
-    const matched = owned.use(matchRows(stream, teachers[layer]!, batch.weights, sizes[layer]!));
+    const matched = owned.use(
+      matchRows(stream, teachers[layer]!, batch.weights.get(model.layerReads[layer])!, sizes[layer]!),
+    );
     parts.push(owned.use(matched.loss));
     return matched.gradient;
   });
@@ -116,7 +123,7 @@ function compareAnswers(
   const compared = divergence(logits, targets, factors, temperature);
   using losses = compared.losses;
   using atLogits = compared.gradient;
-  using atRows = model.readOutBackward(atLogits);
+  using atRows = model.readOutBackward(atLogits, logits);
   const gradient = device.zeros(output.shape);
   scatterRows(atRows, rows, gradient);
   return { losses: reshape(losses, [count, 1]), gradient };

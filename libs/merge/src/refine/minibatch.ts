@@ -1,4 +1,5 @@
 import { type Sequence, tokenWeights } from "@lora-loom/iteris";
+import { answerCount, answerRows, type Reads } from "../calibrated/answer_rows.ts";
 import { seededRandom } from "../calibrated/seeded_random.ts";
 import type { RefineSettings } from "./parameters.ts";
 import type { TaskData } from "./task_data.ts";
@@ -14,9 +15,9 @@ export interface Member {
 /** Sequences that go through the model together, one after the other without padding. */
 export interface PackedBatch {
   readonly members: readonly Member[];
-  /** w_t of each token row; their sum over the whole minibatch is 1. */
-  readonly weights: Float64Array<ArrayBuffer>;
-  /** Rows that predict a token of an answer. */
+  /** w_t of each row, by what a layer reads; their sum over the whole minibatch is 1. */
+  readonly weights: ReadonlyMap<Reads, Float64Array<ArrayBuffer>>;
+  /** Rows of the model's output that predict a token of an answer. */
   readonly answerRows: Uint32Array<ArrayBuffer>;
   /** How much each of them counts; their sum over the whole minibatch is 1. */
   readonly answerShares: Float64Array<ArrayBuffer>;
@@ -58,47 +59,55 @@ function shuffled(n: number, seed: number): Uint32Array {
   return order;
 }
 
-/** Weighs the tokens of a minibatch and cuts it into batches of at most `tokensPerPass` tokens, or of one longer sequence. */
+/**
+ * Weighs the tokens of a minibatch and cuts it into batches of at most `tokensPerPass` tokens, or of one longer sequence.
+ *
+ * @param layerReads what the model's layers read, the last one's being what its output is of
+ */
 export function pack(
   members: readonly Member[],
   tasks: readonly TaskData[],
   tokenWeight: number,
   tokensPerPass: number,
+  layerReads: readonly Reads[],
 ): PackedBatch[] {
-  const plain = tokenWeights(members.map(({ sequence }) => sequence), tokenWeight, "refine.token_weight");
+  const sequences = members.map(({ sequence }) => sequence);
   const ofTask = members.map(({ task }) => tasks[task]!.weight);
-  const weighed = plain.map((weights, i) => weights.map((weight) => weight * ofTask[i]!));
-  const total = sum(weighed.map(sum));
-  const answers = sum(members.map(({ sequence }, i) => ofTask[i]! * answerCount(sequence)));
-  const batches: PackedBatch[] = [];
-  for (const [first, end] of cuts(members.map(({ sequence }) => sequence.tokens.length), tokensPerPass)) {
-    const own = members.slice(first, end);
-    let row = 0;
-    const rows: number[] = [], shares: number[] = [];
-    own.forEach(({ sequence }, i) => {
-      const firstRow = row + Math.max(sequence.answerStart - 1, 0);
-      for (let t = 0; t < answerCount(sequence); t++) {
-        rows.push(firstRow + t);
-        shares.push(ofTask[first + i]! / answers);
-      }
-      row += sequence.tokens.length;
-    });
-    batches.push({
-      members: own,
-      weights: Float64Array.from(
-        weighed.slice(first, end).flatMap((weights) => [...weights]),
-        (w) => w / total,
+  const weighed = new Map(
+    [...new Set(layerReads)].map((reads) => [reads, rowWeights(sequences, ofTask, tokenWeight, reads)]),
+  );
+  const outputs = layerReads.at(-1);
+  const answers = sum(sequences.map((sequence, i) => ofTask[i]! * answerCount(sequence, outputs)));
+  return cuts(sequences.map(({ tokens }) => tokens.length), tokensPerPass).map(([first, end]) => {
+    const own = sequences.slice(first, end);
+    return {
+      members: members.slice(first, end),
+      weights: new Map([...weighed].map(([reads, rows]) => [reads, joined(rows.slice(first, end))])),
+      answerRows: answerRows(own, outputs),
+      answerShares: joined(
+        own.map((sequence, i) =>
+          new Float64Array(answerCount(sequence, outputs)).fill(ofTask[first + i]! / answers)
+        ),
       ),
-      answerRows: Uint32Array.from(rows),
-      answerShares: Float64Array.from(shares),
-    });
-  }
-  return batches;
+    };
+  });
 }
 
-/** Positions whose next token belongs to the answer. */
-export function answerCount({ tokens, answerStart }: Sequence): number {
-  return Math.max(tokens.length - 1 - Math.max(answerStart - 1, 0), 0);
+/** The weights of each sequence's rows in what a layer reads, which add up to 1. */
+function rowWeights(
+  sequences: readonly Sequence[],
+  ofTask: readonly number[],
+  tokenWeight: number,
+  reads: Reads,
+): Float64Array<ArrayBuffer>[] {
+  const plain = tokenWeights(sequences, tokenWeight, "refine.token_weight", reads);
+  const weighed = plain.map((weights, i) => weights.map((weight) => weight * ofTask[i]!));
+  const total = sum(weighed.map(sum));
+  return weighed.map((weights) => weights.map((weight) => weight / total));
+}
+
+function joined(parts: readonly Float64Array[]): Float64Array<ArrayBuffer> {
+  return Float64Array.from(parts.flatMap((part) => [...part]));
 }
 
 function sum(values: ArrayLike<number>): number {

@@ -234,25 +234,30 @@ class Run implements AsyncDisposable {
   }
 }
 
-function batchesOf({ tasks, settings, seed }: RefineRequest, step: number): PackedBatch[] {
-  return pack(minibatch(tasks, settings, seed, step), tasks, settings.tokenWeight, TOKENS_PER_PASS);
+function batchesOf({ model, tasks, settings, seed }: RefineRequest, step: number): PackedBatch[] {
+  const members = minibatch(tasks, settings, seed, step);
+  return pack(members, tasks, settings.tokenWeight, TOKENS_PER_PASS, model.layerReads);
 }
 
-/** ν_l: the mean ‖h_l‖² over the answers of the first minibatch, or over all of its rows where none has an answer. */
+/**
+ * ν_l: the mean ‖h_l‖² over the answers of the first minibatch, or over all of its rows where none has an answer and in an encoder's
+ * layers, which read none.
+ */
 async function streamSizes(request: RefineRequest, teachers: Teachers): Promise<number[]> {
-  const sums: number[] = new Array(request.model.layerCount).fill(0);
-  let rows = 0;
+  const { layerReads } = request.model;
+  const sums = layerReads.map(() => 0), rows = layerReads.map(() => 0);
   const batches = batchesOf(request, 1);
   const hasAnswers = batches.some(({ answerRows }) => answerRows.length > 0);
   for (const { members, answerRows } of batches) {
     const streams = teachers.streams(members);
-    rows += hasAnswers ? answerRows.length : streams[0]!.shape[0]!;
     for (const [layer, stream] of streams.entries()) {
-      sums[layer]! += await squares(stream, hasAnswers ? answerRows : undefined);
+      const chosen = hasAnswers && layerReads[layer] === layerReads.at(-1) ? answerRows : undefined;
+      rows[layer]! += chosen?.length ?? stream.shape[0]!;
+      sums[layer]! += await squares(stream, chosen);
       stream.dispose();
     }
   }
-  return sums.map((sum) => sum / rows);
+  return sums.map((sum, layer) => sum / rows[layer]!);
 }
 
 /** Σ ‖row‖² over the given rows. */
@@ -268,7 +273,7 @@ async function squares(stream: Tensor, rows: Uint32Array | undefined): Promise<n
 function fingerprintOf({ start, tasks, settings, seed, device, model }: RefineRequest): string {
   const hash = createHash("sha256");
   const { checkpointEvery: _, ...deciding } = settings;
-  hash.update(JSON.stringify([deciding, seed, device.info, VERSIONS, model.layerCount]));
+  hash.update(JSON.stringify([deciding, seed, device.info, VERSIONS, model.layerReads]));
   for (const [module, { a, b }] of start) {
     hash.update(JSON.stringify([module, a.shape, b.shape]));
     for (const { values } of [a, b]) {

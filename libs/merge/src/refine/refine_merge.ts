@@ -74,8 +74,12 @@ async function refined(
     plan,
     baseModel: recipe.baseModel,
     adapters: run.adapters.map((adapter, index) => ({ adapter, recipe: recipe.adapters[index]! })),
-  });
-  const model = differentiable(session.model, "refine", "leave refine out of the recipe");
+  }, { residency: recipe.memory.weights });
+  const model = differentiable(
+    session.model,
+    "refine",
+    "leave refine out of the recipe, or set memory.weights to resident where the device has room",
+  );
   const calibrated = Number(recipe.parameters.samples ?? 0);
   const tasks = await prepareTasks(session, settings, { calibrated, seed: recipe.seed, signal, progress });
   const warnings = keptOutWarnings(tasks, settings.agreementPrompts);

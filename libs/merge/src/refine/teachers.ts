@@ -1,5 +1,7 @@
-import type { DifferentiableModel } from "@lora-loom/model";
+import type { Sequence } from "@lora-loom/iteris";
+import type { DifferentiableModel, Trace } from "@lora-loom/model";
 import { concatRows, type Tensor } from "@lora-loom/tensor";
+import { rowCount } from "../calibrated/answer_rows.ts";
 import type { Expert } from "../calibrated/session.ts";
 import { cuts, type Member } from "./minibatch.ts";
 import type { TaskData } from "./task_data.ts";
@@ -26,12 +28,12 @@ export async function openTeachers(
   tokensPerPass: number,
   onTask: (done: number) => void,
 ): Promise<Teachers> {
-  const tokens = tasks.flatMap(({ sequences }) => sequences).reduce(
-    (sum, { tokens }) => sum + tokens.length,
+  const rows = tasks.flatMap(({ sequences }) => sequences).reduce(
+    (sum, sequence) => sum + model.layerReads.reduce((all, reads) => all + rowCount(sequence, reads), 0),
     0,
   );
   const hiddenSize = model.stages[0]!.sites[0]!.inFeatures;
-  if (4 * tokens * hiddenSize * model.layerCount > HOST_BYTES) return new ComputedTeachers(model, experts);
+  if (4 * rows * hiddenSize > HOST_BYTES) return new ComputedTeachers(model, experts);
   const kept: HostArray[][][] = [];
   for (const [task, { sequences }] of tasks.entries()) {
     onTask(task);
@@ -39,7 +41,7 @@ export async function openTeachers(
       await streamsOfTask(
         model,
         experts[task]!,
-        sequences.map(({ tokens }) => tokens),
+        sequences,
         hiddenSize,
         tokensPerPass,
       ),
@@ -52,23 +54,33 @@ export async function openTeachers(
 async function streamsOfTask(
   model: DifferentiableModel,
   expert: Expert,
-  sequences: readonly Uint32Array[],
+  sequences: readonly Sequence[],
   hiddenSize: number,
   tokensPerPass: number,
 ): Promise<HostArray[][]> {
   const result: HostArray[][] = [];
-  for (const [first, end] of cuts(sequences.map(({ length }) => length), tokensPerPass)) {
+  for (const [first, end] of cuts(sequences.map(({ tokens }) => tokens.length), tokensPerPass)) {
     const batch = sequences.slice(first, end);
-    using trace = model.trace(batch, expert.deltas, { keepBytes: 0 });
+    using trace = runExpert(model, expert, batch);
     const layers: HostArray[] = [];
     for (const stream of trace.streams) layers.push(await stream.device.download(stream) as HostArray);
-    let row = 0;
-    for (const { length } of batch) {
-      const range = [row * hiddenSize, (row += length) * hiddenSize] as const;
-      result.push(layers.map((values) => values.slice(...range)));
+    const starts = layers.map(() => 0);
+    for (const sequence of batch) {
+      result.push(layers.map((values, layer) => {
+        const start = starts[layer]!;
+        starts[layer] = start + rowCount(sequence, model.layerReads[layer]) * hiddenSize;
+        return values.slice(start, starts[layer]);
+      }));
     }
   }
   return result;
+}
+
+function runExpert(model: DifferentiableModel, { deltas }: Expert, sequences: readonly Sequence[]): Trace {
+  return model.trace(sequences.map(({ tokens }) => tokens), deltas, {
+    keepBytes: 0,
+    answerStarts: sequences.map(({ answerStart }) => answerStart),
+  });
 }
 
 class KeptTeachers implements Teachers {
@@ -81,7 +93,7 @@ class KeptTeachers implements Teachers {
 
   streams(members: readonly Member[]): Tensor[] {
     const { device } = this.model.weight(this.model.stages[0]!.sites[0]!.module);
-    return Array.from({ length: this.model.layerCount }, (_, layer) => {
+    return this.model.layerReads.map((_, layer) => {
       const parts = members.map(({ task, index }) => this.kept[task]![index]![layer]!);
       const values = new (parts[0]!.constructor as Float32ArrayConstructor)(
         parts.reduce((sum, { length }) => sum + length, 0),
@@ -103,12 +115,9 @@ class ComputedTeachers implements Teachers {
   streams(members: readonly Member[]): Tensor[] {
     using owned = new DisposableStack();
     const runs = this.experts.flatMap((expert, task) => {
-      const own = members.filter((member) => member.task === task).map(({ sequence }) => sequence.tokens);
-      return own.length === 0 ? [] : [owned.use(this.model.trace(own, expert.deltas, { keepBytes: 0 }))];
+      const own = members.filter((member) => member.task === task).map(({ sequence }) => sequence);
+      return own.length === 0 ? [] : [owned.use(runExpert(this.model, expert, own))];
     });
-    return Array.from(
-      { length: this.model.layerCount },
-      (_, layer) => concatRows(runs.map(({ streams }) => streams[layer]!)),
-    );
+    return this.model.layerReads.map((_, layer) => concatRows(runs.map(({ streams }) => streams[layer]!)));
   }
 }

@@ -1,7 +1,7 @@
 import { isAbsolute, relative } from "node:path";
 import type { ServingReport, Warning } from "@lora-loom/formats";
 import type { DeviceInfo } from "@lora-loom/tensor";
-import type { Recipe } from "../recipe/recipe.ts";
+import { memoryInRecipe, type Recipe } from "../recipe/recipe.ts";
 import type { RefinementRecord } from "../refine/report.ts";
 import type { MethodFigures } from "../methods/method.ts";
 import { type ModuleFigures, type Quality, qualityOf } from "./figures.ts";
@@ -53,6 +53,7 @@ export function recipeInFile(recipe: Recipe, directory: string): Record<string, 
     include: recipe.include,
     exclude: recipe.exclude,
     output: { ...recipe.output, path: local(recipe.output.path) },
+    memory: memoryInRecipe(recipe.memory),
     seed: recipe.seed,
     device: recipe.device,
   };

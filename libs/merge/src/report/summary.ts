@@ -1,4 +1,5 @@
 import type { Warning } from "@lora-loom/formats";
+import type { MemoryNeeds } from "../memory/needs.ts";
 import type { Quality } from "./figures.ts";
 
 /** What a merge did: the object that `merge --json` prints. */
@@ -21,6 +22,8 @@ export interface MergeSummary {
   };
   readonly peak_rss_bytes: number;
   readonly peak_gpu_bytes: number;
+  /** Present where the base model was run: what was to be expected before the work began. */
+  readonly predicted?: MemoryNeeds;
   readonly quality: Quality;
   /** Present where the recipe asks for a refinement. */
   readonly refinement?: {

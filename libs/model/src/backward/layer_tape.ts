@@ -1,16 +1,22 @@
-import { add, gemm, type Tensor } from "@lora-loom/tensor";
-import { linearName, type LinearRole } from "../architecture.ts";
+import { add, type Tensor } from "@lora-loom/tensor";
+import {
+  type Architecture,
+  linearName,
+  type LinearRole,
+  type NormRole,
+  outputsOf,
+  rolesOf,
+} from "../architecture.ts";
 import type { Deltas } from "../base_model.ts";
 import type { Decoder } from "../decoder.ts";
-import { addBias } from "../ops/add_bias.ts";
 import { attentionBackward } from "../ops/attention_backward.ts";
-import { rmsNormBackward } from "../ops/rms_norm_backward.ts";
-import { siluMul } from "../ops/silu_mul.ts";
-import { siluMulBackward } from "../ops/silu_mul_backward.ts";
+import { FoldedModules } from "./folded_modules.ts";
+import type { Tape } from "./layer_run.ts";
+import { type MlpModules, MlpTape, type ModuleObserver } from "./mlp_tape.ts";
 
 /** Where the rows of a batch stand, on the device. */
 export interface Places {
-  /** u32 `[tokens]`: position of each row in its sequence. */
+  /** u32 `[tokens]`: what each row is rotated to. */
   readonly positions: Tensor;
   /** u32 `[tokens, 2]`: what each row sees. */
   readonly spans: Tensor;
@@ -18,50 +24,17 @@ export interface Places {
   readonly viewers: Tensor;
 }
 
-/** Receives a module's input and the gradient at its output. */
-export type RoleObserver = (role: LinearRole, input: Tensor, gradient: Tensor) => void;
-
-/** Weights of one layer's modules with their deltas added, made when first asked for. */
-class FoldedLayer implements Disposable {
-  readonly #owned = new DisposableStack();
-  readonly #folded = new Map<LinearRole, Tensor>();
-
-  constructor(readonly decoder: Decoder, readonly layer: number, readonly deltas: Deltas) {}
-
-  /** W0 + B·A, `[out, in]` */
-  weight(role: LinearRole): Tensor {
-    const base = this.decoder.weights.layer(this.layer).linears[role]!.weight;
-    const delta = this.deltas.get(linearName(this.decoder.architecture, this.layer, role));
-    if (!delta) return base;
-    const known = this.#folded.get(role);
-    if (known) return known;
-    const change = this.#owned.use(gemm(delta.b, delta.a));
-    const folded = add(base, change, { into: change });
-    this.#folded.set(role, folded);
-    return folded;
-  }
-
-  apply(role: LinearRole, x: Tensor): Tensor {
-    const y = gemm(x, this.weight(role), { transposeB: true });
-    const { bias } = this.decoder.weights.layer(this.layer).linears[role]!;
-    if (bias) addBias(bias, y);
-    return y;
-  }
-
-  /** The gradient at what a module read, from the one at what it gave; added to `into` if that is given. */
-  back(role: LinearRole, gradient: Tensor, into?: Tensor): Tensor {
-    return gemm(gradient, this.weight(role), into ? { into, beta: 1 } : {});
-  }
-
-  [Symbol.dispose](): void {
-    this.#owned.dispose();
-  }
+/** A layer's MLP; without a gate its activation acts on `up`. */
+function mlpRoles({ linears }: Architecture): MlpModules<LinearRole> {
+  return linears.gate === undefined
+    ? { activated: "up", factor: undefined, down: "down" }
+    : { activated: "gate", factor: "up", down: "down" };
 }
 
 /** Everything that the way back through one decoder layer needs, from the layer's input. */
-export class LayerTape implements Disposable {
+export class LayerTape implements Tape {
   readonly #owned = new DisposableStack();
-  readonly #folded: FoldedLayer;
+  readonly #folded: FoldedModules<LinearRole>;
   readonly #attentionInput: Tensor;
   /** Queries and keys before the norm of their heads; only in families that have one. */
   readonly #rawQueries: Tensor | undefined;
@@ -70,66 +43,62 @@ export class LayerTape implements Disposable {
   readonly #keys: Tensor;
   readonly #values: Tensor;
   readonly #context: Tensor;
+  /** What attention and MLP give before the norm of it; only in families that have one. */
+  readonly #rawAttended: Tensor | undefined;
+  readonly #rawMlp: Tensor | undefined;
   /** The stream between attention and MLP. */
   readonly #middle: Tensor;
-  readonly #mlpInput: Tensor;
-  readonly #gate: Tensor;
-  readonly #up: Tensor;
-  readonly #activated: Tensor;
+  readonly #mlp: MlpTape<LinearRole>;
 
-  /** @param stream what enters the layer, `[tokens, hidden]`; it must outlive the tape */
+  /**
+   * @param places where the rows stand; asked for whenever they are needed, because tables of angles grow
+   * @param stream what enters the layer, `[tokens, hidden]`; it must outlive the tape
+   */
   constructor(
     readonly decoder: Decoder,
     readonly layer: number,
-    readonly deltas: Deltas,
-    readonly places: Places,
+    deltas: Deltas,
+    readonly places: () => Places,
     readonly stream: Tensor,
   ) {
     const own = this.#owned;
-    const { norms } = decoder.weights.layer(layer);
-    const folded = own.use(new FoldedLayer(decoder, layer, deltas));
+    const { architecture, config } = decoder;
+    const folded = own.use(
+      new FoldedModules<LinearRole>({
+        linearOf: (role) => decoder.weights.layer(layer).linears[role]!,
+        deltaOf: (role) => deltas.get(linearName(architecture, layer, role)),
+        outputsOf: (role) => outputsOf(architecture, config, role),
+      }),
+    );
     this.#folded = folded;
     this.#attentionInput = own.use(decoder.norm(layer, "attention", stream));
-    const rotated = (role: "query" | "key") => {
-      const gain = norms[role];
-      const raw = folded.apply(role, this.#attentionInput);
-      using normed = gain ? decoder.norm(layer, role, raw) : undefined;
-      const turned = own.use(decoder.rotate(layer, normed ?? raw, places.positions));
-      if (gain) own.use(raw);
-      else raw.dispose();
-      return { raw: gain ? raw : undefined, turned };
-    };
-    const queries = rotated("query"), keys = rotated("key");
-    this.#rawQueries = queries.raw;
-    this.#rawKeys = keys.raw;
-    this.#queries = queries.turned;
-    this.#keys = keys.turned;
+    [this.#queries, this.#rawQueries] = this.#rotated("query");
+    [this.#keys, this.#rawKeys] = this.#rotated("key");
     this.#values = own.use(folded.apply("value", this.#attentionInput));
-    this.#context = own.use(decoder.attend(this.#queries, this.#keys, this.#values, places.spans));
-    const attended = own.use(folded.apply("output", this.#context));
-    this.#middle = add(stream, attended, { into: attended });
-    this.#mlpInput = own.use(decoder.norm(layer, "mlp", this.#middle));
-    this.#gate = own.use(folded.apply("gate", this.#mlpInput));
-    this.#up = own.use(folded.apply("up", this.#mlpInput));
-    this.#activated = own.use(siluMul(this.#gate, this.#up));
+    this.#context = own.use(decoder.attend(this.#queries, this.#keys, this.#values, places().spans));
+    const attended = folded.apply("output", this.#context);
+    this.#rawAttended = architecture.norms.attentionOut ? own.use(attended) : undefined;
+    this.#middle = own.use(this.#written("attentionOut", attended, stream));
+    const mlpInput = own.use(decoder.norm(layer, "mlp", this.#middle));
+    this.#mlp = own.use(new MlpTape(folded, mlpRoles(architecture), config.activation, mlpInput));
+    this.#rawMlp = architecture.norms.mlpOut ? own.use(this.#mlp.output()) : undefined;
   }
 
   /** Numbers that a tape keeps: for each token, and for the layer's weights with deltas. */
   static size({ config, architecture }: Decoder, layer: number, deltas: Deltas, tokens: number): number {
     const { hiddenSize, mlpSize, queryHeads, keyValueHeads, headDim } = config;
-    const heads = (2 * queryHeads + 2 * keyValueHeads) * headDim * (architecture.norms.query ? 2 : 1);
-    const names = new Set(
-      Object.keys(architecture.linears).map((role) => linearName(architecture, layer, role as LinearRole)),
-    );
+    const { norms, linears } = architecture;
+    const heads = (2 * queryHeads + 2 * keyValueHeads) * headDim * (norms.query ? 2 : 1);
+    const streams = (3 + (norms.attentionOut ? 1 : 0) + (norms.mlpOut ? 1 : 0)) * hiddenSize;
+    const names = new Set(rolesOf(architecture).map((role) => linearName(architecture, layer, role)));
     const weights = [...deltas].filter(([module]) => names.has(module))
       .reduce((sum, [, { a, b }]) => sum + a.shape[1]! * b.shape[0]!, 0);
-    return tokens * (3 * hiddenSize + heads + 3 * mlpSize) + weights;
+    return tokens * (streams + heads + MlpTape.size(mlpSize, linears.gate !== undefined)) + weights;
   }
 
   /** The stream after the layer, `[tokens, hidden]`; the caller's to dispose. */
   output(): Tensor {
-    const down = this.#folded.apply("down", this.#activated);
-    return add(this.#middle, down, { into: down });
+    return this.#written("mlpOut", this.#rawMlp ?? this.#mlp.output(), this.#middle);
   }
 
   /**
@@ -138,52 +107,69 @@ export class LayerTape implements Disposable {
    * @param gradient at the stream after the layer; becomes the gradient at the stream before it
    * @param toInput false: stop once every module was shown, and leave `gradient` half done
    */
-  backward(gradient: Tensor, observe: RoleObserver, toInput: boolean): void {
-    const { decoder } = this;
-    const { norms } = decoder.weights.layer(this.layer);
+  backward(gradient: Tensor, observe: ModuleObserver<LinearRole>, toInput: boolean): void {
+    const { decoder, layer } = this;
     {
-      using atMlpInput = this.#backThroughMlp(gradient, observe);
-      rmsNormBackward(this.#middle, norms.mlp, atMlpInput, decoder.config.normEpsilon, gradient);
+      using atMlp = this.#beforeNorm("mlpOut", this.#rawMlp, gradient);
+      using atMlpInput = this.#mlp.backward(atMlp ?? gradient, observe);
+      decoder.normBackward(layer, "mlp", this.#middle, atMlpInput, gradient);
     }
-    using atAttentionInput = this.#backThroughAttention(gradient, observe, toInput);
-    if (!atAttentionInput) return;
-    rmsNormBackward(this.stream, norms.attention, atAttentionInput, decoder.config.normEpsilon, gradient);
+    using atAttended = this.#beforeNorm("attentionOut", this.#rawAttended, gradient);
+    using atAttentionInput = this.#backThroughAttention(atAttended ?? gradient, observe, toInput);
+    if (atAttentionInput) decoder.normBackward(layer, "attention", this.stream, atAttentionInput, gradient);
   }
 
   [Symbol.dispose](): void {
     this.#owned.dispose();
   }
 
-  #backThroughMlp(gradient: Tensor, observe: RoleObserver): Tensor {
-    observe("down", this.#activated, gradient);
-    using atActivated = this.#folded.back("down", gradient);
-    const { gate, up } = siluMulBackward(this.#gate, this.#up, atActivated);
-    using atGate = gate;
-    using atUp = up;
-    observe("gate", this.#mlpInput, atGate);
-    observe("up", this.#mlpInput, atUp);
-    return this.#folded.back("up", atUp, this.#folded.back("gate", atGate));
+  /** Queries or keys at their positions and, where their heads are normed, as they were before. */
+  #rotated(role: "query" | "key"): [turned: Tensor, raw: Tensor | undefined] {
+    const { decoder, layer } = this;
+    const hasNorm = decoder.architecture.norms[role] !== undefined;
+    const raw = this.#folded.apply(role, this.#attentionInput);
+    const normed = hasNorm ? decoder.norm(layer, role, this.#owned.use(raw)) : raw;
+    const turned = this.#owned.use(decoder.rotate(layer, normed, this.places().positions));
+    return [turned, hasNorm ? raw : undefined];
   }
 
-  #backThroughAttention(gradient: Tensor, observe: RoleObserver, toInput: boolean): Tensor | undefined {
-    observe("output", this.#context, gradient);
+  /** A new stream: the one before plus what a part gives, normed where the family does so. Without a norm it takes `added` over. */
+  #written(norm: "attentionOut" | "mlpOut", added: Tensor, before: Tensor): Tensor {
+    const { decoder, layer } = this;
+    const normed = decoder.architecture.norms[norm] ? decoder.norm(layer, norm, added) : added;
+    return add(before, normed, { into: normed });
+  }
+
+  /** The gradient at what a norm read, where there is one; the caller's to dispose. */
+  #beforeNorm(role: NormRole, read: Tensor | undefined, at: Tensor): Tensor | undefined {
+    if (!read) return undefined;
+    const result = read.device.zeros(read.shape);
+    this.decoder.normBackward(this.layer, role, read, at, result);
+    return result;
+  }
+
+  #backThroughAttention(
+    gradient: Tensor,
+    observe: ModuleObserver<LinearRole>,
+    toInput: boolean,
+  ): Tensor | undefined {
+    observe(["output"], this.#context, [gradient]);
     using atContext = this.#folded.back("output", gradient);
+    const { spans, viewers } = this.places();
     const heads = attentionBackward(
       this.#queries,
       this.#keys,
       this.#values,
       this.#context,
       atContext,
-      this.places.spans,
-      this.places.viewers,
+      spans,
+      viewers,
       this.decoder.config,
     );
     using atQueries = this.#backThroughRotation("query", heads.queries, this.#rawQueries);
     using atKeys = this.#backThroughRotation("key", heads.keys, this.#rawKeys);
     using atValues = heads.values;
-    observe("query", this.#attentionInput, atQueries);
-    observe("key", this.#attentionInput, atKeys);
-    observe("value", this.#attentionInput, atValues);
+    observe(["query", "key", "value"], this.#attentionInput, [atQueries, atKeys, atValues]);
     if (!toInput) return undefined;
     const atInput = this.#folded.back("query", atQueries);
     this.#folded.back("key", atKeys, atInput);
@@ -192,13 +178,10 @@ export class LayerTape implements Disposable {
 
   /** Takes over `turned`, the gradient at rotated heads; returns the one at what the module gave. */
   #backThroughRotation(role: "query" | "key", turned: Tensor, raw: Tensor | undefined): Tensor {
-    using atTurned = turned;
-    const straight = this.decoder.rotate(this.layer, atTurned, this.places.positions, { inverse: true });
-    if (!raw) return straight;
-    using atNormed = straight;
-    const atRaw = raw.device.zeros(raw.shape);
-    const gain = this.decoder.weights.layer(this.layer).norms[role]!;
-    rmsNormBackward(raw, gain, atNormed, this.decoder.config.normEpsilon, atRaw);
+    const straight = this.decoder.rotate(this.layer, turned, this.places().positions, { inverse: true });
+    const atRaw = this.#beforeNorm(role, raw, straight);
+    if (!atRaw) return straight;
+    straight.dispose();
     return atRaw;
   }
 }

@@ -180,7 +180,8 @@ function groupKernelFor(headDim: number, withBias = false): Kernel {
   return kernel;
 }
 
-function scaleOf({ attentionScale, headDim }: AttentionHeads): number {
+/** The factor of scores. */
+export function scaleOf({ attentionScale, headDim }: AttentionHeads): number {
   return attentionScale ?? 1 / Math.sqrt(headDim);
 }
 
@@ -266,7 +267,14 @@ function attentionFloat64(
   return result;
 }
 
-function biasOf(bias: DistanceBias | undefined, row: number, j: number, head: number, heads: number): number {
+/** What is added to a query row's score for key `j` of its span; on the CPU. */
+export function biasOf(
+  bias: DistanceBias | undefined,
+  row: number,
+  j: number,
+  head: number,
+  heads: number,
+): number {
   if (!bias) return 0;
   const distance = (bias.origins as CpuTensor).data[row]! + j;
   return (bias.table as CpuTensor).floats[distance * heads + head]!;

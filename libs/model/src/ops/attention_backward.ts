@@ -6,9 +6,10 @@ import {
   type Kernel,
   matrixShape,
   requireShape,
+  sliceColumns,
   type Tensor,
 } from "@lora-loom/tensor";
-import type { AttentionHeads } from "./attention.ts";
+import { type AttentionHeads, biasOf, type DistanceBias, scaleOf } from "./attention.ts";
 import { FOR_EACH_ELEMENT, grid, LANES } from "./grid.ts";
 
 /** Gradients at the inputs of `attention`, in their shapes. */
@@ -23,52 +24,93 @@ const params: Kernel["params"] = [
   ["query_heads", "u32"],
   ["key_value_heads", "u32"],
   ["scale", "f32"],
+  ["soft_cap", "f32"],
   ["quads", "u32"],
 ];
 
+const read = (...names: readonly string[]): Kernel["buffers"] =>
+  names.map((name) => ({ name, element: "vec4f", access: "read" }));
+const biasTable: Kernel["buffers"] = [{ name: "bias", element: "f32", access: "read" }];
+
 /**
- * One invocation per query row and head. With p the softmax of a query's scores and δ_j = p_j (v_j·g − o·g), the gradient at the
- * query is Σ_j δ_j k_j / √d (arXiv 2205.14135, algorithm 4). The largest score's exponent and o·g are kept for the other kernel.
+ * WGSL: from the products in `dots` of a query and the key row `key` to the score that the softmax takes, and to `slope`, its derivative by
+ * the unscaled product. `first_bias` is the bias table's row for key row 0.
  */
-const queryKernel: Kernel = {
-  name: "attention_backward_queries",
-  buffers: [
-    { name: "queries", element: "vec4f", access: "read" },
-    { name: "keys", element: "vec4f", access: "read" },
-    { name: "values", element: "vec4f", access: "read" },
-    { name: "spans", element: "u32", access: "read" },
-    { name: "output", element: "vec4f", access: "read" },
-    { name: "gradient", element: "vec4f", access: "read" },
-    { name: "at_queries", element: "vec4f", access: "read_write" },
-    { name: "statistics", element: "vec2f", access: "read_write" },
-  ],
-  params,
-  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+function scoreOf(withBias: boolean, key: string): string {
+  return /* wgsl */ `
+    var score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
+    var slope = params.scale;
+    if (params.soft_cap > 0.0) {
+      let bent = tanh(clamp(score / params.soft_cap, -20.0, 20.0));
+      score = params.soft_cap * bent;
+      slope *= 1.0 - bent * bent;
+    }
+    ${withBias ? `score += bias[u32(first_bias + i32(${key})) * params.query_heads + head];` : ""}`;
+}
+
+/** WGSL: from the unit of work `i` to its query row and what that sees. */
+const LOCATE_QUERY = /* wgsl */ `
   let row = i / params.query_heads;
   let head = i - row * params.query_heads;
   let key_value_head = head / (params.query_heads / params.key_value_heads);
   let first_key = spans[2u * row];
   let key_count = spans[2u * row + 1u];
-  let mine = i * params.quads;
+  let mine = i * params.quads;`;
+
+/**
+ * One invocation per query row and head: what the other kernels need of a softmax, which is the logarithm of its sum and o·g, of the
+ * attention's output and the gradient there. The third number leads from key rows to rows of the bias table; it is exact below 2²⁴.
+ */
+const statisticsKernel = (withBias: boolean): Kernel => ({
+  name: `attention_backward_statistics${withBias ? "_biased" : ""}`,
+  buffers: [
+    ...read("queries", "keys"),
+    { name: "spans", element: "u32", access: "read" },
+    ...read("output", "gradient"),
+    { name: "statistics", element: "vec4f", access: "read_write" },
+    ...(withBias ? [...biasTable, { name: "origins", element: "u32", access: "read" } as const] : []),
+  ],
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  ${LOCATE_QUERY}
+  let first_bias = ${withBias ? "i32(origins[row]) - i32(first_key)" : "0"};
   var highest = -3e38;
   var sum = 0.0;
   for (var j = 0u; j < key_count; j++) {
     let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.quads;
     var dots = vec4f();
     for (var d = 0u; d < params.quads; d++) { dots = fma(queries[mine + d], keys[at + d], dots); }
-    let score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
+    ${scoreOf(withBias, "first_key + j")}
     let above = max(highest, score);
     sum = sum * exp(highest - above) + exp(score - above);
     highest = above;
   }
-  let log_sum = highest + log(sum);
   var through = vec4f();
-  for (var d = 0u; d < params.quads; d++) {
-    through = fma(output[mine + d], gradient[mine + d], through);
-    at_queries[mine + d] = vec4f();
-  }
+  for (var d = 0u; d < params.quads; d++) { through = fma(output[mine + d], gradient[mine + d], through); }
   let along = through.x + through.y + through.z + through.w;
-  statistics[i] = vec2f(log_sum, along);
+  statistics[i] = vec4f(highest + log(sum), along, f32(first_bias), 0.0);
+}`,
+});
+
+/**
+ * One invocation per query row and head. With p the softmax of a query's scores and δ_j = p_j (v_j·g − o·g), the gradient at the
+ * query is Σ_j δ_j k_j, times the slope of the scores (arXiv 2205.14135, algorithm 4).
+ */
+const queryKernel = (withBias: boolean): Kernel => ({
+  name: `attention_backward_queries${withBias ? "_biased" : ""}`,
+  buffers: [
+    ...read("queries", "keys", "values"),
+    { name: "spans", element: "u32", access: "read" },
+    ...read("gradient", "statistics"),
+    { name: "at_queries", element: "vec4f", access: "read_write" },
+    ...(withBias ? biasTable : []),
+  ],
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  ${LOCATE_QUERY}
+  let known = statistics[i];
+  let first_bias = i32(known.z);
+  for (var d = 0u; d < params.quads; d++) { at_queries[mine + d] = vec4f(); }
   for (var j = 0u; j < key_count; j++) {
     let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.quads;
     var dots = vec4f();
@@ -77,27 +119,27 @@ const queryKernel: Kernel = {
       dots = fma(queries[mine + d], keys[at + d], dots);
       pulls = fma(gradient[mine + d], values[at + d], pulls);
     }
-    let weight = exp((dots.x + dots.y + dots.z + dots.w) * params.scale - log_sum);
-    let delta = weight * (pulls.x + pulls.y + pulls.z + pulls.w - along) * params.scale;
+    ${scoreOf(withBias, "first_key + j")}
+    let delta = exp(score - known.x) * (pulls.x + pulls.y + pulls.z + pulls.w - known.y) * slope;
     for (var d = 0u; d < params.quads; d++) {
       at_queries[mine + d] = fma(keys[at + d], vec4f(delta), at_queries[mine + d]);
     }
   }
 }`,
-};
+});
 
-/** One invocation per key row and key/value head: gathers from every query that sees the key, so that nothing is added twice. */
-const keyKernel: Kernel = {
-  name: "attention_backward_keys",
+/**
+ * One invocation per key row and key/value head: gathers from every query that sees the key, so that nothing is added twice. Both results
+ * go into one buffer, a row's keys before its values, because adapters need not offer more than eight.
+ */
+const keyKernel = (withBias: boolean): Kernel => ({
+  name: `attention_backward_keys${withBias ? "_biased" : ""}`,
   buffers: [
-    { name: "queries", element: "vec4f", access: "read" },
-    { name: "keys", element: "vec4f", access: "read" },
-    { name: "values", element: "vec4f", access: "read" },
+    ...read("queries", "keys", "values"),
     { name: "viewers", element: "u32", access: "read" },
-    { name: "gradient", element: "vec4f", access: "read" },
-    { name: "statistics", element: "vec2f", access: "read" },
-    { name: "at_keys", element: "vec4f", access: "read_write" },
-    { name: "at_values", element: "vec4f", access: "read_write" },
+    ...read("gradient", "statistics"),
+    { name: "result", element: "vec4f", access: "read_write" },
+    ...(withBias ? biasTable : []),
   ],
   params,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
@@ -107,13 +149,16 @@ const keyKernel: Kernel = {
   let first_query = viewers[2u * row];
   let query_count = viewers[2u * row + 1u];
   let mine = i * params.quads;
+  let at_key = (row * params.key_value_heads + i) * params.quads;
+  let at_value = at_key + params.key_value_heads * params.quads;
   for (var d = 0u; d < params.quads; d++) {
-    at_keys[mine + d] = vec4f();
-    at_values[mine + d] = vec4f();
+    result[at_key + d] = vec4f();
+    result[at_value + d] = vec4f();
   }
   for (var j = 0u; j < query_count; j++) {
     for (var h = 0u; h < shared_by; h++) {
-      let unit = (first_query + j) * params.query_heads + key_value_head * shared_by + h;
+      let head = key_value_head * shared_by + h;
+      let unit = (first_query + j) * params.query_heads + head;
       let at = unit * params.quads;
       var dots = vec4f();
       var pulls = vec4f();
@@ -122,16 +167,25 @@ const keyKernel: Kernel = {
         pulls = fma(gradient[at + d], values[mine + d], pulls);
       }
       let known = statistics[unit];
-      let weight = exp((dots.x + dots.y + dots.z + dots.w) * params.scale - known.x);
-      let delta = weight * (pulls.x + pulls.y + pulls.z + pulls.w - known.y) * params.scale;
+      let first_bias = i32(known.z);
+      ${scoreOf(withBias, "row")}
+      let weight = exp(score - known.x);
+      let delta = weight * (pulls.x + pulls.y + pulls.z + pulls.w - known.y) * slope;
       for (var d = 0u; d < params.quads; d++) {
-        at_keys[mine + d] = fma(queries[at + d], vec4f(delta), at_keys[mine + d]);
-        at_values[mine + d] = fma(gradient[at + d], vec4f(weight), at_values[mine + d]);
+        result[at_key + d] = fma(queries[at + d], vec4f(delta), result[at_key + d]);
+        result[at_value + d] = fma(gradient[at + d], vec4f(weight), result[at_value + d]);
       }
     }
   }
 }`,
-};
+});
+
+const kernelsOf = (withBias: boolean) => ({
+  statistics: statisticsKernel(withBias),
+  queries: queryKernel(withBias),
+  keys: keyKernel(withBias),
+});
+const kernels = { plain: kernelsOf(false), biased: kernelsOf(true) };
 
 type Operands = readonly [
   queries: Tensor,
@@ -143,7 +197,11 @@ type Operands = readonly [
   viewers: Tensor,
 ];
 
-function check([queries, keys, values, output, gradient, spans, viewers]: Operands, heads: AttentionHeads) {
+function check(
+  [queries, keys, values, output, gradient, spans, viewers]: Operands,
+  heads: AttentionHeads,
+  bias: DistanceBias | undefined,
+) {
   const where = "attention_backward";
   const [rows] = matrixShape(queries, where), [keyRows] = matrixShape(keys, where);
   requireShape(queries, [rows, heads.queryHeads * heads.headDim], "queries", where);
@@ -153,40 +211,82 @@ function check([queries, keys, values, output, gradient, spans, viewers]: Operan
   requireShape(gradient, queries.shape, "gradient", where);
   requireShape(spans, [rows, 2], "spans", where);
   requireShape(viewers, [keyRows, 2], "viewers", where);
+  if (bias) {
+    requireShape(bias.table, [bias.table.shape[0]!, heads.queryHeads], "bias", where);
+    requireShape(bias.origins, [rows], "origins", where);
+  }
   return { rows, keyRows };
 }
 
-function onGpu(device: GpuDevice, operands: Operands, heads: AttentionHeads): AttentionGradients {
-  const { rows, keyRows } = check(operands, heads);
+function onGpu(
+  device: GpuDevice,
+  operands: Operands,
+  heads: AttentionHeads,
+  bias: DistanceBias | undefined,
+): AttentionGradients {
+  const { rows, keyRows } = check(operands, heads, bias);
   const [queries, keys, values, output, gradient, spans, viewers] = operands;
-  const { queryHeads, keyValueHeads, headDim } = heads;
-  const result = {
-    queries: device.empty(queries.shape),
-    keys: device.empty(keys.shape),
-    values: device.empty(values.shape),
+  const { queryHeads, keyValueHeads, headDim, attentionSoftCap = 0 } = heads;
+  const table = bias ? [bias.table] : [];
+  const run = (kernel: Kernel, count: number, tensors: readonly Tensor[]) =>
+    device.dispatch(
+      kernel,
+      tensors,
+      [count, queryHeads, keyValueHeads, scaleOf(heads), attentionSoftCap, headDim / 4],
+      grid(count, LANES),
+    );
+  const chosen = bias ? kernels.biased : kernels.plain;
+  using statistics = device.empty([rows, queryHeads, 4]);
+  run(chosen.statistics, rows * queryHeads, [
+    queries,
+    keys,
+    spans,
+    output,
+    gradient,
+    statistics,
+    ...(bias ? [bias.table, bias.origins] : []),
+  ]);
+  const atQueries = device.empty(queries.shape);
+  run(chosen.queries, rows * queryHeads, [
+    queries,
+    keys,
+    values,
+    spans,
+    gradient,
+    statistics,
+    atQueries,
+    ...table,
+  ]);
+  const width = keyValueHeads * headDim;
+  using both = device.empty([keyRows, 2 * width]);
+  run(chosen.keys, keyRows * keyValueHeads, [
+    queries,
+    keys,
+    values,
+    viewers,
+    gradient,
+    statistics,
+    both,
+    ...table,
+  ]);
+  return {
+    queries: atQueries,
+    keys: sliceColumns(both, 0, width),
+    values: sliceColumns(both, width, 2 * width),
   };
-  using statistics = device.empty([rows, queryHeads, 2]);
-  const common = [queryHeads, keyValueHeads, 1 / Math.sqrt(headDim), headDim / 4];
-  device.dispatch(
-    queryKernel,
-    [queries, keys, values, spans, output, gradient, result.queries, statistics],
-    [rows * queryHeads, ...common],
-    grid(rows * queryHeads, LANES),
-  );
-  device.dispatch(
-    keyKernel,
-    [queries, keys, values, viewers, gradient, statistics, result.keys, result.values],
-    [keyRows * keyValueHeads, ...common],
-    grid(keyRows * keyValueHeads, LANES),
-  );
-  return result;
 }
 
 /** Straight from the definition: the softmax of each query's scores, then the chain rule through it. */
-function inFloat64(device: CpuDevice, operands: Operands, heads: AttentionHeads): AttentionGradients {
-  const { rows } = check(operands, heads);
+function inFloat64(
+  device: CpuDevice,
+  operands: Operands,
+  heads: AttentionHeads,
+  bias: DistanceBias | undefined,
+): AttentionGradients {
+  const { rows } = check(operands, heads, bias);
   const [queries, keys, values, , gradient, spans] = operands as readonly Tensor[] as readonly CpuTensor[];
-  const { queryHeads, keyValueHeads, headDim } = heads;
+  const { queryHeads, keyValueHeads, headDim, attentionSoftCap: cap } = heads;
+  const scale = scaleOf(heads);
   const result = {
     queries: device.zeros(queries!.shape),
     keys: device.zeros(keys!.shape),
@@ -196,13 +296,16 @@ function inFloat64(device: CpuDevice, operands: Operands, heads: AttentionHeads)
   const run = (matrix: CpuTensor, at: number) => matrix.floats.subarray(at, at + headDim);
   const dot = (u: Float64Array, v: Float64Array) => u.reduce((sum, value, d) => sum + value * v[d]!, 0);
   for (let i = 0; i < rows * queryHeads; i++) {
-    const row = Math.floor(i / queryHeads);
-    const column = Math.floor((i % queryHeads) * keyValueHeads / queryHeads) * headDim;
+    const row = Math.floor(i / queryHeads), head = i % queryHeads;
+    const column = Math.floor(head * keyValueHeads / queryHeads) * headDim;
     const first = spans!.data[2 * row]!, count = spans!.data[2 * row + 1]!;
     const places = Array.from({ length: count }, (_, j) => (first + j) * keyWidth + column);
     const query = run(queries!, i * headDim), at = run(gradient!, i * headDim);
     const atQuery = run(result.queries, i * headDim);
-    const scores = places.map((place) => dot(query, run(keys!, place)) / Math.sqrt(headDim));
+    const scaled = places.map((place) => dot(query, run(keys!, place)) * scale);
+    const scores = scaled.map((score, j) =>
+      (cap ? cap * Math.tanh(score / cap) : score) + biasOf(bias, row, j, head, queryHeads)
+    );
     const highest = scores.reduce((above, score) => Math.max(above, score));
     const raised = scores.map((score) => Math.exp(score - highest));
     const total = raised.reduce((sum, value) => sum + value, 0);
@@ -210,7 +313,8 @@ function inFloat64(device: CpuDevice, operands: Operands, heads: AttentionHeads)
     const along = pulls.reduce((sum, pull, j) => sum + pull * raised[j]! / total, 0);
     places.forEach((place, j) => {
       const weight = raised[j]! / total;
-      const delta = weight * (pulls[j]! - along) / Math.sqrt(headDim);
+      const slope = scale * (cap ? 1 - Math.tanh(scaled[j]! / cap) ** 2 : 1);
+      const delta = weight * (pulls[j]! - along) * slope;
       const key = run(keys!, place), atKey = run(result.keys, place), atValue = run(result.values, place);
       for (let d = 0; d < headDim; d++) {
         atQuery[d]! += delta * key[d]!;
@@ -223,10 +327,11 @@ function inFloat64(device: CpuDevice, operands: Operands, heads: AttentionHeads)
 }
 
 /**
- * Gradients at the inputs of `attention` from the one at its output, both `[rows, queryHeads·headDim]`.
+ * Gradients at the inputs of `attention` from the one at its output, both `[rows, queryHeads·headDim]`. Biases by distance are constants.
  *
  * @param spans as `attention` takes them
  * @param viewers u32 `[keyRows, 2]`: of each key row, the first query row that sees it and how many do; the spans seen the other way
+ * @param bias as `attention` took it
  */
 export const attentionBackward: (
   queries: Tensor,
@@ -237,14 +342,15 @@ export const attentionBackward: (
   spans: Tensor,
   viewers: Tensor,
   heads: AttentionHeads,
+  bias?: DistanceBias,
 ) => AttentionGradients = defineOperation<
-  [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, AttentionHeads],
+  [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, AttentionHeads, DistanceBias?],
   AttentionGradients
 >({
   name: "attention_backward",
-  kernels: [queryKernel, keyKernel],
-  gpu: (device, queries, keys, values, output, gradient, spans, viewers, heads) =>
-    onGpu(device, [queries, keys, values, output, gradient, spans, viewers], heads),
-  cpu: (device, queries, keys, values, output, gradient, spans, viewers, heads) =>
-    inFloat64(device, [queries, keys, values, output, gradient, spans, viewers], heads),
+  kernels: [...Object.values(kernels.plain), ...Object.values(kernels.biased)],
+  gpu: (device, queries, keys, values, output, gradient, spans, viewers, heads, bias) =>
+    onGpu(device, [queries, keys, values, output, gradient, spans, viewers], heads, bias),
+  cpu: (device, queries, keys, values, output, gradient, spans, viewers, heads, bias) =>
+    inFloat64(device, [queries, keys, values, output, gradient, spans, viewers], heads, bias),
 });

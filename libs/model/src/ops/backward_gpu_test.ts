@@ -1,18 +1,22 @@
 /** Every kernel of the backward operations on the software driver against its float64 twin, and the twins against finite differences. */
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { assertRelativelyClose, gaussians, seeded } from "@lora-loom/testing";
-import { CpuDevice, type Device, type GpuDevice, type Tensor } from "@lora-loom/tensor";
-import { causalSpans, causalViewers } from "../batch.ts";
+import { CpuDevice, type Device, type GpuDevice, multiply, type Tensor } from "@lora-loom/tensor";
+import { causalSpans, causalViewers, positionsOf, tokenCount } from "../batch.ts";
+import { fullSpans } from "../t5/batch.ts";
 import { openSoftwareDevice } from "../test_support/software_device.ts";
+import { activate, type Activation } from "./activation.ts";
+import { activationBackward, gatedBackward } from "./activation_backward.ts";
 import { adam } from "./adam.ts";
-import { attention } from "./attention.ts";
+import { attention, type DistanceBias } from "./attention.ts";
 import { attentionBackward } from "./attention_backward.ts";
 import { dispatchDivergence, divergence } from "./divergence.ts";
 import { dispatchDrawnScores, drawnScores } from "./drawn_scores.ts";
+import { layerNorm } from "./layer_norm.ts";
+import { layerNormBackward } from "./layer_norm_backward.ts";
+import { softCap, softCapBackward } from "./soft_cap.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { dispatchRmsNormBackward, rmsNormBackward } from "./rms_norm_backward.ts";
-import { siluMul } from "./silu_mul.ts";
-import { siluMulBackward } from "./silu_mul_backward.ts";
 
 const cpu = new CpuDevice();
 const VARIANTS = ["invocation", "workgroup"] as const;
@@ -94,85 +98,211 @@ gpuTest(
   },
 );
 
-gpuTest("siluMulBackward() gives both gradients, and stays finite far from zero", async (gpu) => {
+const ACTIVATIONS: readonly Activation[] = ["silu", "gelu_tanh", "relu"];
+/** Far from zero on both sides, where exponentials overflow, and zero itself. */
+const FAR = Float32Array.of(-1e30, -100, 100, 1e4, 1e30);
+
+/** To whole numbers, without negative zeros. */
+function rounded(values: ArrayLike<number>): number[] {
+  return Array.from(values, (value) => Math.round(value) + 0);
+}
+
+gpuTest("gatedBackward() gives both gradients, and stays finite far from zero", async (gpu) => {
   const shape = [63, 65];
   const gates = noise(shape, 3, 4), ups = noise(shape, 4), at = noise(shape, 5);
-  const on = (device: Device) =>
-    siluMulBackward(device.upload(gates, shape), device.upload(ups, shape), device.upload(at, shape));
-  const [actual, expected] = [on(gpu), on(cpu)];
-  for (const side of ["gate", "up"] as const) {
-    assertRelativelyClose(await read(actual[side]), await read(expected[side]), 1e-6, side);
+  for (const activation of ACTIVATIONS) {
+    const on = (device: Device) =>
+      gatedBackward(
+        activation,
+        device.upload(gates, shape),
+        device.upload(ups, shape),
+        device.upload(at, shape),
+      );
+    const [actual, expected] = [on(gpu), on(cpu)];
+    for (const side of ["gate", "up"] as const) {
+      assertRelativelyClose(await read(actual[side]), await read(expected[side]), 1e-6, activation);
+    }
+    const forward = (gate: Float64Array<ArrayBuffer>, up: Float64Array<ArrayBuffer>) => {
+      const result = cpu.upload(gate, shape);
+      activate(activation, result);
+      return multiply(result, cpu.upload(up, shape), { into: result });
+    };
+    await assertDerivative(gates, await read(expected.gate), at, (moved) => forward(moved, ups));
+    await assertDerivative(ups, await read(expected.up), at, (moved) => forward(gates, moved));
+    const ones = () => gpu.upload(new Float32Array(5).fill(1), [5]);
+    const far = gatedBackward(activation, gpu.upload(FAR, [5]), ones(), ones());
+    assertEquals(rounded(await read(far.gate)), [0, 0, 1, 1, 1], activation);
+    assert([...await read(far.up) as Float32Array].every(Number.isFinite));
   }
-  await assertDerivative(
-    gates,
-    await read(expected.gate),
-    at,
-    (moved) => siluMul(cpu.upload(moved, shape), cpu.upload(ups, shape)),
-  );
-  await assertDerivative(
-    ups,
-    await read(expected.up),
-    at,
-    (moved) => siluMul(cpu.upload(gates, shape), cpu.upload(moved, shape)),
-  );
-  const ones = () => gpu.upload(new Float32Array(5).fill(1), [5]);
-  const far = siluMulBackward(gpu.upload(Float32Array.of(-1e30, -100, 0, 100, 1e4), [5]), ones(), ones());
-  assertEquals([...await read(far.gate) as Float32Array].map((value) => Math.round(2 * value) + 0), [
-    0,
-    0,
-    1,
-    2,
-    2,
-  ]);
-  assert([...await read(far.up) as Float32Array].every(Number.isFinite));
 });
 
-gpuTest("attentionBackward() agrees with its twin, and that with finite differences", async (gpu) => {
-  for (
-    const [lengths, queryHeads, keyValueHeads, headDim, window] of [
-      [[1], 1, 1, 4, undefined],
-      [[5, 1, 9], 6, 2, 12, undefined],
-      [[7, 2, 9], 2, 1, 8, 3],
-      [[70], 2, 2, 64, undefined],
-    ] as const
-  ) {
-    const heads = { queryHeads, keyValueHeads, headDim };
-    const rows = lengths.reduce((sum: number, length) => sum + length, 0);
-    const shapes = [queryHeads, keyValueHeads, keyValueHeads].map((count) => [rows, count * headDim]);
-    const values = shapes.map((shape, i) => noise(shape, 20 + i));
-    const at = noise(shapes[0]!, 23);
-    const forward = (device: Device, [q, k, v]: readonly Float64Array[]) => {
-      const tensors = [q, k, v].map((data, i) => device.upload(data!, shapes[i]!)) as [
-        Tensor,
-        Tensor,
-        Tensor,
-      ];
-      const spans = device.upload(causalSpans(lengths, window), [rows, 2]);
-      return { tensors, spans, output: attention(...tensors, spans, heads) };
-    };
-    const on = (device: Device) => {
-      const { tensors, spans, output } = forward(device, values);
-      const viewers = device.upload(causalViewers(lengths, window), [rows, 2]);
-      return attentionBackward(...tensors, output, device.upload(at, shapes[0]!), spans, viewers, heads);
-    };
-    const [actual, expected] = [on(gpu), on(cpu)];
-    for (const [index, side] of (["queries", "keys", "values"] as const).entries()) {
-      const wanted = await read(expected[side]);
-      assertRelativelyClose(
-        await read(actual[side]),
-        wanted,
-        rows === 1 && side !== "values" ? 1e-5 : 3e-6,
-        side,
+gpuTest("layerNormBackward() adds the norm's gradient, also far from a mean of zero", async (gpu) => {
+  for (const [rows, width, offset] of [[1, 4, 0], [65, 129, 0], [3, 70, 50]] as const) {
+    const shape = [rows, width];
+    const values = noise(shape, width, 3).map((value) => Math.fround(value + offset));
+    const gains = noise([width], 5), at = noise(shape, 6), held = noise(shape, 7);
+    const on = (device: Device): Tensor => {
+      const into = device.upload(held, shape);
+      layerNormBackward(
+        device.upload(values, shape),
+        device.upload(gains, [width]),
+        device.upload(at, shape),
+        1e-5,
+        into,
       );
-      await assertDerivative(
-        values[index]!,
-        wanted,
-        at,
-        (moved) => forward(cpu, values.map((data, i) => i === index ? moved : data)).output,
-      );
-    }
+      return into;
+    };
+    const expected = await read(on(cpu));
+    assertRelativelyClose(await read(on(gpu)), expected, 3e-6);
+    const gradient = Float64Array.from(expected, (value, i) => value - held[i]!);
+    await assertDerivative(
+      values,
+      gradient,
+      at,
+      (moved) =>
+        layerNorm(cpu.upload(moved, shape), cpu.upload(gains, [width]), cpu.upload(gains, [width]), 1e-5),
+    );
   }
 });
+
+gpuTest("softCapBackward() gives the bound's gradient from what it gave", async (gpu) => {
+  const shape = [63, 65];
+  const values = noise(shape, 3, 40), at = noise(shape, 5);
+  const capped = (device: Device, x: Float64Array<ArrayBuffer> = values) => {
+    const result = device.upload(x, shape);
+    softCap(result, 30);
+    return result;
+  };
+  const on = (device: Device) => softCapBackward(device.upload(at, shape), capped(device), 30);
+  const expected = await read(on(cpu));
+  assertRelativelyClose(await read(on(gpu)), expected, 1e-6);
+  await assertDerivative(values, expected, at, (moved) => capped(cpu, moved));
+});
+
+gpuTest("activationBackward() multiplies by the slope, and stays finite far from zero", async (gpu) => {
+  const shape = [63, 65];
+  const values = noise(shape, 3, 4), at = noise(shape, 5);
+  for (const activation of ACTIVATIONS) {
+    const on = (device: Device, x: ArrayLike<number> = values, gradient: ArrayLike<number> = at) => {
+      const size = x.length === values.length ? shape : [x.length];
+      const result = device.upload(Float64Array.from(gradient), size);
+      activationBackward(activation, device.upload(Float64Array.from(x), size), result);
+      return result;
+    };
+    const expected = await read(on(cpu));
+    assertRelativelyClose(await read(on(gpu)), expected, 1e-6, activation);
+    await assertDerivative(values, expected, at, (moved) => {
+      const result = cpu.upload(moved, shape);
+      activate(activation, result);
+      return result;
+    });
+    const far = await read(on(gpu, FAR, [1, 1, 1, 1, 1]));
+    assertEquals(rounded(far), [0, 0, 1, 1, 1], activation);
+  }
+});
+
+/** Which rows see which, over a ragged batch. */
+interface View {
+  readonly rows: number;
+  readonly keyRows: number;
+  readonly spans: Uint32Array<ArrayBuffer>;
+  readonly viewers: Uint32Array<ArrayBuffer>;
+  /** Of each query row in its sequence. */
+  readonly positions: Uint32Array<ArrayBuffer>;
+}
+
+function causal(lengths: readonly number[], window?: number): View {
+  const rows = tokenCount(lengths);
+  return {
+    rows,
+    keyRows: rows,
+    spans: causalSpans(lengths, window),
+    viewers: causalViewers(lengths, window),
+    positions: positionsOf(lengths),
+  };
+}
+
+function full(rows: readonly number[], seen: readonly number[]): View {
+  return {
+    rows: tokenCount(rows),
+    keyRows: tokenCount(seen),
+    spans: fullSpans(rows, seen),
+    viewers: fullSpans(seen, rows),
+    positions: positionsOf(rows),
+  };
+}
+
+/** Query heads, heads of keys and values, size of a head, then what changes scores. */
+type Case = readonly [
+  view: View,
+  sizes: readonly [number, number, number],
+  options?: { readonly attentionScale?: number; readonly attentionSoftCap?: number },
+  biased?: boolean,
+];
+
+const LENGTHS = [5, 1, 9];
+const CASES: Readonly<Record<string, Case>> = {
+  "one row": [causal([1]), [1, 1, 4]],
+  "grouped heads": [causal(LENGTHS), [6, 2, 12]],
+  "a window": [causal([7, 2, 9], 3), [2, 1, 8]],
+  "a long sequence": [causal([70]), [2, 2, 64]],
+  "scaled and bounded scores": [causal(LENGTHS), [4, 2, 8], { attentionScale: 0.9, attentionSoftCap: 1.5 }],
+  "an encoder": [full(LENGTHS, LENGTHS), [2, 2, 12], { attentionScale: 1 }, true],
+  "a decoder with biases": [causal([3, 6, 66]), [4, 4, 4], { attentionScale: 1 }, true],
+  "attention to other rows": [full([1, 4, 2], [7, 1, 12]), [3, 3, 8], { attentionScale: 1 }],
+};
+
+for (const [name, [view, [queryHeads, keyValueHeads, headDim], options, biased]] of Object.entries(CASES)) {
+  gpuTest(
+    `attentionBackward() agrees with its twin, and that with finite differences: ${name}`,
+    async (gpu) => {
+      const heads = { queryHeads, keyValueHeads, headDim, ...options };
+      const shapes = [view.rows, view.keyRows, view.keyRows].map((rows, i) => [
+        rows,
+        (i === 0 ? queryHeads : keyValueHeads) * headDim,
+      ]);
+      const values = shapes.map((shape, i) => noise(shape, 20 + i));
+      const at = noise(shapes[0]!, 23);
+      const longest = 1 + view.positions.reduce((most, position) => Math.max(most, position), 0);
+      const table = noise([2 * longest - 1, queryHeads], 24, 2);
+      const biasOn = (device: Device): DistanceBias | undefined =>
+        biased
+          ? {
+            table: device.upload(table, [2 * longest - 1, queryHeads]),
+            origins: device.upload(view.positions.map((position) => longest - 1 - position), [view.rows]),
+          }
+          : undefined;
+      const forward = (device: Device, [q, k, v]: readonly Float64Array[]) => {
+        const tensors = [q, k, v].map((data, i) => device.upload(data!, shapes[i]!)) as [
+          Tensor,
+          Tensor,
+          Tensor,
+        ];
+        const spans = device.upload(view.spans, [view.rows, 2]);
+        return { tensors, spans, output: attention(...tensors, spans, heads, biasOn(device)) };
+      };
+      const on = (device: Device) => {
+        const { tensors, spans, output } = forward(device, values);
+        const viewers = device.upload(view.viewers, [view.keyRows, 2]);
+        const gradient = device.upload(at, shapes[0]!);
+        return attentionBackward(...tensors, output, gradient, spans, viewers, heads, biasOn(device));
+      };
+      const [actual, expected] = [on(gpu), on(cpu)];
+      for (const [index, side] of (["queries", "keys", "values"] as const).entries()) {
+        const wanted = await read(expected[side]);
+        // A single row's scores have no gradient: what is found is roundoff.
+        const tolerance = view.rows === 1 && side !== "values" ? 1e-5 : 3e-6;
+        assertRelativelyClose(await read(actual[side]), wanted, tolerance, side);
+        await assertDerivative(
+          values[index]!,
+          wanted,
+          at,
+          (moved) => forward(cpu, values.map((data, i) => i === index ? moved : data)).output,
+        );
+      }
+    },
+  );
+}
 
 gpuTest("divergence() gives loss and gradient in both variants", async (gpu) => {
   for (const [rows, width] of [[1, 1], [3, 300], [65, 37]] as const) {

@@ -123,3 +123,20 @@ export const scatterRows: (source: Tensor, rows: Tensor, into: Tensor) => void =
     });
   },
 });
+
+/** Writes the rows of `source` `[m, width]` to those of `into` `[n, width]` from row `first` on; the others keep what they hold. */
+export const putRows: (source: Tensor, into: Tensor, first: number) => void = defineOperation<
+  [Tensor, Tensor, number],
+  void
+>({
+  name: "put_rows",
+  kernels: [],
+  gpu(device, source, into, first) {
+    const [count, width] = matrixShape(source, "put_rows");
+    device.copyElements(source, 0, into, first * width, count * width);
+  },
+  cpu(_device, source, into, first) {
+    const [, width] = matrixShape(source, "put_rows");
+    (into as CpuTensor).floats.set((source as CpuTensor).floats, first * width);
+  },
+});

@@ -8,7 +8,7 @@ import { argmax } from "../ops/argmax.ts";
 import { promptGroups, rowLimits } from "../prompt_groups.ts";
 import { selfSpans, t5Batch } from "./batch.ts";
 import { T5Layers } from "./layers.ts";
-import { crossAttention, mlpOf, selfAttention } from "./modules.ts";
+import { crossAttention, finalNorm, mlpOf, selfAttention } from "./modules.ts";
 import { foldT5Deltas } from "./weights.ts";
 
 const NO_DELTAS: Deltas = new Map();
@@ -46,7 +46,7 @@ interface Completion {
 async function completeGroup(
   layers: T5Layers,
   prompts: readonly Uint32Array[],
-  { maxNewTokens, eos }: GenerateOptions,
+  { maxNewTokens, eos, signal }: GenerateOptions,
 ): Promise<Uint32Array[]> {
   const ends = new Set([eos].flat());
   let firstPromptRow = 0;
@@ -62,6 +62,7 @@ async function completeGroup(
   using cache = new KeyValueCache(layers.device, cacheSizes, prompts.length * maxNewTokens);
   let active = completions;
   while (active.length > 0) {
+    signal?.throwIfAborted();
     const next = await nextTokens(layers, active, maxNewTokens, encoded, cache);
     active.forEach(({ tokens }, index) => tokens.push(next[index]!));
     active = active.filter(({ tokens }) => tokens.length < maxNewTokens && !ends.has(tokens.at(-1)!));
@@ -104,7 +105,7 @@ function encode(layers: T5Layers, prompts: readonly Uint32Array[]): Tensor {
     layers.linear(names.output, context, NO_DELTAS, stream);
     addMlp(layers, "encoder", block, stream);
   }
-  return layers.norm(stream, "encoder.final_layer_norm");
+  return layers.norm(stream, finalNorm("encoder"));
 }
 
 /** Adds a block's MLP to the stream, in place. */
@@ -155,7 +156,7 @@ async function nextTokens(
     }
     addMlp(layers, "decoder", block, stream);
   }
-  using last = layers.norm(stream, "decoder.final_layer_norm");
+  using last = layers.norm(stream, finalNorm("decoder"));
   using logits = layers.logits(last);
   // What is not finite after the prompts comes from weights or deltas, and shows at once.
   if (position === 0) await assertFinite(new Map([["logits", logits]]), BAD_LOGITS);

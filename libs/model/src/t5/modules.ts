@@ -52,6 +52,11 @@ export function mlpOf(stack: Stack, block: number, { gated }: Pick<T5Config, "ga
   };
 }
 
+/** The norm after a stack's last block. */
+export function finalNorm(stack: Stack): string {
+  return `${stack}.final_layer_norm`;
+}
+
 /** Biases by distance, which all blocks of a stack share. */
 export function distanceBiasName(stack: Stack): string {
   return `${stack}.block.0.layer.0.SelfAttention.relative_attention_bias`;

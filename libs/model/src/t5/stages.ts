@@ -3,6 +3,7 @@ import type { T5Config } from "./config.ts";
 import {
   type AttentionNames,
   crossAttention,
+  finalNorm,
   type MlpNames,
   mlpOf,
   selfAttention,
@@ -28,7 +29,7 @@ export interface T5Stage extends Stage {
 /** The norm before a block's self-attention; past the last block, the stack's final one. */
 export function blockNorm(stack: Stack, block: number, config: T5Config): string {
   const blocks = stack === "encoder" ? config.encoderLayers : config.decoderLayers;
-  return block < blocks ? selfAttention(stack, block).norm : `${stack}.final_layer_norm`;
+  return block < blocks ? selfAttention(stack, block).norm : finalNorm(stack);
 }
 
 /**

@@ -1,7 +1,7 @@
-import type { Tensor } from "@lora-loom/tensor";
+import { gemm, type Tensor } from "@lora-loom/tensor";
+import type { DifferentiableModel, Trace, TraceOptions } from "../backward/differentiable.ts";
 import type {
   Activations,
-  BaseModel,
   Deltas,
   ForwardOptions,
   GenerateOptions,
@@ -11,6 +11,7 @@ import type {
 } from "../base_model.ts";
 import { checkSequences, concatenated } from "../batch.ts";
 import { checkDelta, checkDeltas } from "../deltas.ts";
+import { NO_HOLD } from "../residency.ts";
 import { runForward } from "../run_forward.ts";
 import { Shared } from "../shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "../staged_activations.ts";
@@ -18,8 +19,9 @@ import { fullSpans, selfSpans, splitAtAnswers, type T5Batch, t5Batch } from "./b
 import type { T5Config } from "./config.ts";
 import { generateT5 } from "./generate.ts";
 import type { T5Layers } from "./layers.ts";
-import type { AttentionNames, Stack } from "./modules.ts";
+import { type AttentionNames, finalNorm, type Stack } from "./modules.ts";
 import { blockNorm, type T5Stage, t5Stages } from "./stages.ts";
+import { T5Trace } from "./t5_trace.ts";
 
 /** Tensors of a new state by name, which it takes over: new ones, and holds of an earlier state's. */
 type Parts = Readonly<Record<string, Tensor | Shared<Tensor>>>;
@@ -29,8 +31,9 @@ type Parts = Readonly<Record<string, Tensor | Shared<Tensor>>>;
  * the decoder. A state holds the stream of the stack that runs, besides it while the encoder runs the decoder's embeddings
  * (`answers`), and while the decoder runs the encoder's output (`encoded`).
  */
-export class T5Model implements BaseModel {
+export class T5Model implements DifferentiableModel {
   readonly stages: readonly T5Stage[];
+  readonly residency = "resident";
   readonly #layers: T5Layers;
   readonly #sites: ReadonlyMap<string, Site>;
 
@@ -42,6 +45,10 @@ export class T5Model implements BaseModel {
 
   get config(): T5Config {
     return this.#layers.config;
+  }
+
+  hold(): Promise<Disposable> {
+    return Promise.resolve(NO_HOLD);
   }
 
   begin(sequences: readonly Uint32Array[], answerStarts?: readonly number[]): Activations {
@@ -120,6 +127,29 @@ export class T5Model implements BaseModel {
   ): Promise<Uint32Array[]> {
     this.checkDeltas(deltas);
     return await generateT5(this.#layers, prompts, deltas, options);
+  }
+
+  get layerReads(): readonly Stage["reads"][] {
+    const { encoderLayers, decoderLayers } = this.config;
+    return [...new Array(encoderLayers).fill("prompt"), ...new Array(decoderLayers).fill("answer")];
+  }
+
+  trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {
+    checkSequences(sequences, this.config);
+    this.checkDeltas(deltas);
+    return new T5Trace(this.#layers, sequences, deltas, (module) => this.#sites.get(module)!, options);
+  }
+
+  normalise(stream: Tensor): Tensor {
+    return this.#layers.norm(stream, finalNorm("decoder"));
+  }
+
+  readOut(output: Tensor): Tensor {
+    return this.#layers.logits(output);
+  }
+
+  readOutBackward(gradient: Tensor): Tensor {
+    return gemm(gradient, this.#layers.weights.head, { alpha: this.config.outputScale });
   }
 
   checkDeltas(deltas: Deltas): void {

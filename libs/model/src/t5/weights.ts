@@ -9,6 +9,7 @@ import {
   type AttentionNames,
   crossAttention,
   distanceBiasName,
+  finalNorm,
   mlpOf,
   selfAttention,
   type Stack,
@@ -68,7 +69,7 @@ function* layerWeights(config: T5Config): Iterable<[name: string, shape: readonl
   const { hiddenSize, queryHeads, distanceBuckets } = config;
   for (const stack of ["encoder", "decoder"] as const) {
     yield [distanceBiasName(stack), [distanceBuckets, queryHeads]];
-    yield [`${stack}.final_layer_norm`, [hiddenSize]];
+    yield [finalNorm(stack), [hiddenSize]];
     const blocks = stack === "encoder" ? config.encoderLayers : config.decoderLayers;
     for (let block = 0; block < blocks; block++) {
       yield* attentionWeights(selfAttention(stack, block), config);
