@@ -90,7 +90,7 @@ function fetch({ threads }: Plan, { operand, loads }: Staging, declare: boolean,
 }
 
 /** Puts the fetched share into workgroup memory. */
-function put({ threads }: Plan, { operand, lineCount, perLine, pitch, loads }: Staging): string {
+function put({ threads }: Plan, { operand, lineCount, perLine, loads }: Staging): string {
   return lines(
     range(loads).map((load) => {
       const index = `(thread + ${load * threads}u)`;
