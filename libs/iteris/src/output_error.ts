@@ -1,4 +1,4 @@
-import { concatColumns, gemm, type Tensor } from "@lora-loom/tensor";
+import { concatColumns, concatRows, gemm, sliceColumns, type Tensor } from "@lora-loom/tensor";
 import { accumulate, multiple, plus, throughDelta, weightedSquares } from "./algebra.ts";
 import type { Delta, Site } from "./base_model.ts";
 import type { Target } from "./equations.ts";
@@ -85,8 +85,12 @@ export class ErrorSums {
     using outputs = drift || stream && site.writesStream
       ? new DenseOutputs(batch)
       : new FactoredOutputs(batch);
-    using bySolution = gemm(merged.input, solution.a, { transposeB: true });
-    using byStacked = gemm(merged.input, stacked.a, { transposeB: true });
+    // One product, because reading the inputs is what it costs.
+    using factors = concatRows([solution.a, stacked.a]);
+    using inner = gemm(merged.input, factors, { transposeB: true });
+    const [rank, both] = [solution.a.shape[0]!, factors.shape[0]!];
+    using bySolution = sliceColumns(inner, 0, rank);
+    using byStacked = sliceColumns(inner, rank, both);
     scalars.add(outputs.squares(), (value) => this.#target += value);
     scalars.add(outputs.squaresLess(bySolution, solution.b, 1), (value) => this.#merged += value);
     scalars.add(outputs.squaresLess(byStacked, stacked.b, 1), (value) => this.#sum += value);

@@ -3,7 +3,6 @@ import {
   gemm,
   type GpuDevice,
   type Kernel,
-  reshape,
   scaleRows,
   sumOfSquares,
   type Tensor,
@@ -82,14 +81,39 @@ fn main(
     if (row < params.m) { weighted += total[r] * weights[row] * weights[row]; }
   }
   squares[lane] = weighted;
-  workgroupBarrier();
-  for (var half = ${INVOCATIONS / 2}u; half > 0u; half /= 2u) {
-    if (lane < half) { squares[lane] += squares[lane + half]; }
-    workgroupBarrier();
-  }
+  ${reduceLanes("squares")}
   if (lane == 0u) { sums[group.y * groups.x + group.x] = squares[0]; }
 }`,
 };
+
+const SUM: Kernel = {
+  name: "iteris_sum",
+  buffers: [
+    { name: "parts", element: "f32", access: "read" },
+    { name: "total", element: "f32", access: "read_write" },
+  ],
+  params: [["count", "u32"]],
+  code: /* wgsl */ `
+var<workgroup> sums: array<f32, ${INVOCATIONS}>;
+@compute @workgroup_size(${INVOCATIONS})
+fn main(@builtin(local_invocation_index) lane: u32) {
+  var sum = 0.0;
+  for (var i = lane; i < params.count; i += ${INVOCATIONS}u) { sum += parts[i]; }
+  sums[lane] = sum;
+  ${reduceLanes("sums")}
+  if (lane == 0u) { total[0] = sums[0]; }
+}`,
+};
+
+/** Adds up what the invocations of a workgroup put into an array, in its first element. */
+function reduceLanes(sums: string): string {
+  return /* wgsl */ `
+  workgroupBarrier();
+  for (var half = ${INVOCATIONS / 2}u; half > 0u; half /= 2u) {
+    if (lane < half) { ${sums}[lane] += ${sums}[lane + half]; }
+    workgroupBarrier();
+  }`;
+}
 
 /**
  * ‖diag(rootWeights) rows · outputsᵀ‖²_F, `[1]`, of factors `[m, inner]` and `[n, inner]` with few columns: the product itself, `[m, n]`, is
@@ -102,7 +126,7 @@ export const productSquares: (rows: Tensor, outputs: Tensor, rootWeights: Tensor
   Tensor
 >({
   name: "iteris_product_squares",
-  kernels: [PRODUCT_SQUARES],
+  kernels: [PRODUCT_SQUARES, SUM],
   gpu(device, rows, outputs, rootWeights) {
     // Drivers that run on the CPU gain nothing from workgroup memory.
     const squares = device.info.class === "software" ? storedSquares : unstoredSquares;
@@ -117,11 +141,11 @@ export function unstoredSquares(rows: Tensor, outputs: Tensor, rootWeights: Tens
   const [[m, inner], [n]] = [rows.shape as [number, number], outputs.shape as [number, number]];
   const grid = [Math.ceil(m / TILE), Math.ceil(n / STRIP)] as const;
   const count = grid[0] * grid[1];
-  using sums = device.empty([count, 1]);
+  using sums = device.empty([count]);
   device.dispatch(PRODUCT_SQUARES, [rows, outputs, rootWeights, sums], [m, n, inner], grid);
-  using ones = device.upload(new Float32Array(count).fill(1), [count, 1]);
-  using total = gemm(sums, ones, { transposeA: true });
-  return reshape(total, [1]);
+  const total = device.empty([1]);
+  device.dispatch(SUM, [sums, total], [count], [1]);
+  return total;
 }
 
 function storedSquares(rows: Tensor, outputs: Tensor, rootWeights: Tensor): Tensor {

@@ -164,9 +164,8 @@ testOnEachDevice("invertTriangular() gives a lower triangle that L takes to the 
 
 Deno.test("the hardware kernels' templates factor and invert a block, whole or cut", async () => {
   // Small blocks: a software driver takes minutes to compile the ones that hardware gets.
-  const size = 32;
   await using device = await openTestGpu() as GpuDevice;
-  for (const n of [size, 21]) {
+  for (const [size, n] of [[32, 32], [32, 21], [64, 50]] as const) {
     const a = positiveDefinite(n, 0.1, 10);
     using lower = device.upload(a.data, [n, n]);
     using pivots = device.empty([n]);

@@ -22,10 +22,11 @@ import { type Family, formKey, PRODUCT_VARIANTS } from "./product_variants.ts";
 import { queueTranspose } from "./transpose.ts";
 
 /**
- * Workgroups of 256 invocations that keep a device busy; a product with fewer tiles is split along its inner index. Drivers that run on
- * the CPU count workgroups of any size.
+ * Tiles of 128 × 128 sums that keep a device busy, or as many sums in smaller tiles; a product of fewer is split along its inner index.
+ * Drivers that run on the CPU count tiles of any size.
  */
 const BUSY: Readonly<Record<DeviceClass, number>> = { tensor: 264, gpu: 128, software: 8, cpu: 1 };
+const WHOLE_TILE = 128 ** 2;
 
 /** Shortest slice of the inner index worth a workgroup. */
 const SHORTEST_SLICE = 256;
@@ -174,13 +175,11 @@ function familyOf(device: GpuDevice, product: Product): Family {
 /** Into how many slices the inner index is split so that the device has enough workgroups. */
 function sliceCount(device: GpuDevice, product: Product, family: Family, k: number): number {
   const { c } = product;
-  const { tileRows, tileColumns, kernel } = family.values().next().value!;
+  const { tileRows, tileColumns } = family.values().next().value!;
   const tiles = Math.ceil(c.rows / tileRows) * Math.ceil(c.columns / tileColumns) /
     (product.lowerOnly ? 2 : 1);
-  const perWorkgroup = device.info.class === "software"
-    ? 256
-    : kernel.requires?.invocationsPerWorkgroup ?? 256;
-  const wanted = Math.floor(BUSY[device.info.class] * 256 / perWorkgroup / tiles);
+  const smaller = device.info.class === "software" ? 1 : WHOLE_TILE / (tileRows * tileColumns);
+  const wanted = Math.floor(BUSY[device.info.class] * smaller / tiles);
   const fitting = Math.floor(device.limits.maxBindingBytes / (4 * c.rows * c.columns));
   return Math.max(1, Math.min(wanted, fitting, Math.floor(k / SHORTEST_SLICE)));
 }
