@@ -32,3 +32,11 @@ export * from "./ops/slice.ts";
 export * from "./ops/transpose.ts";
 export * from "./ops/triangular_inverse.ts";
 export * from "./linalg/mod.ts";
+export {
+  type ProductChoices,
+  type TuningKey,
+  tuningKey,
+  tuningPath,
+  writeTuning,
+} from "./tuning/tuning_file.ts";
+export * from "./tuning/tune_products.ts";

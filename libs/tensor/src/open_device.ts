@@ -1,9 +1,11 @@
 import { CpuDevice } from "./cpu/cpu_device.ts";
-import type { Device } from "./device.ts";
+import process from "node:process";
+import type { Device, DeviceInfo } from "./device.ts";
 import { TensorError } from "./errors.ts";
 import { chooseAdapter } from "./gpu/adapters.ts";
 import type { Profile } from "./gpu/dawn.ts";
 import { WebGpuDevice } from "./gpu/webgpu_device.ts";
+import { type ProductChoices, readTuning, tuningKey, tuningPath } from "./tuning/tuning_file.ts";
 
 /** Which device to open: `auto` takes a hardware GPU, else a software Vulkan driver, else the CPU. */
 export type DeviceChoice = "auto" | "gpu" | "software" | "cpu";
@@ -20,6 +22,14 @@ export interface OpenDeviceOptions {
   readonly memoryBudgetBytes?: number;
   /** Time every dispatch, for `kernelTimes()` of the device; dispatches then never overlap. For profiles and benchmarks. */
   readonly timeKernels?: boolean;
+  /**
+   * Choose the kernels of matrix products as `deno task tune` found fastest on this adapter, from the file that it left in the user's cache
+   * folder, or from the one named. Default: true where the environment has `LORA_LOOM_TUNED=1`, else the fixed table decides. The same file
+   * gives the same choices.
+   */
+  readonly tuned?: boolean | string;
+  /** Told why a file of tuning is ignored: it is missing, damaged, or of another adapter, driver or version. Default: `console.warn`. */
+  readonly warn?: (message: string) => void;
   /** Fill new tensors of undefined contents with NaN, to find kernels that read them. For tests. */
   readonly poison?: boolean;
   /** Bind at most this many bytes at once, as if the adapter allowed no more, to find errors in windows. For tests. */
@@ -49,5 +59,16 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
   const adapter = await chooseAdapter(choice, options.adapter, options.profile ?? "safe");
   if (!adapter) return new CpuDevice();
   const info = options.assumeClass ? { ...adapter.info, class: options.assumeClass } : adapter.info;
-  return new WebGpuDevice(adapter.dawn, info, options);
+  const productChoices = await tunedChoices(options, info);
+  return new WebGpuDevice(adapter.dawn, info, { ...options, productChoices });
+}
+
+/** What tuning found for a device, where that is asked for and there is such a file. */
+async function tunedChoices(
+  { tuned = process.env.LORA_LOOM_TUNED === "1", warn = console.warn, profile = "safe" }: OpenDeviceOptions,
+  info: DeviceInfo,
+): Promise<ProductChoices> {
+  if (tuned === false) return new Map();
+  const key = tuningKey(info, profile);
+  return await readTuning(tuned === true ? tuningPath(key) : tuned, key, warn) ?? new Map();
 }

@@ -1,11 +1,14 @@
 import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
 
-const kernel: Kernel = {
-  name: "lego_row_extremes",
-  buffers: [
-    { name: "x", element: "f32", access: "read" },
-    { name: "extremes", element: "f32", access: "read_write" },
-  ],
+const BUFFERS: Kernel["buffers"] = [
+  { name: "x", element: "f32", access: "read" },
+  { name: "extremes", element: "f32", access: "read_write" },
+];
+
+/** One workgroup a row. */
+const TOGETHER: Kernel = {
+  name: "lego_row_extremes_workgroup_per_row",
+  buffers: BUFFERS,
   params: [["columns", "u32"]],
   code: /* wgsl */ `
 var<workgroup> least: array<f32, 64>;
@@ -38,14 +41,43 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) invoc
 }`,
 };
 
+const ROWS_PER_WORKGROUP = 8;
+
+/** One invocation a row, for drivers that run on the CPU: they take long to compile barriers. */
+const ALONE: Kernel = {
+  name: "lego_row_extremes_invocation_per_row",
+  buffers: BUFFERS,
+  params: [["columns", "u32"], ["rows", "u32"]],
+  code: /* wgsl */ `
+@compute @workgroup_size(${ROWS_PER_WORKGROUP})
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let row = id.x;
+  if (row >= params.rows) { return; }
+  let start = row * params.columns;
+  var low = x[start];
+  var high = low;
+  for (var column = 1u; column < params.columns; column++) {
+    let value = x[start + column];
+    low = min(low, value);
+    high = max(high, value);
+  }
+  extremes[row * 2u] = low;
+  extremes[row * 2u + 1u] = high;
+}`,
+};
+
 /** The least and the greatest entry of each row of a matrix with at least one column: `[rows, columns] → [rows, 2]`. */
 export const rowExtremes: (x: Tensor) => Tensor = defineOperation<[Tensor], Tensor>({
   name: "lego.row_extremes",
-  kernels: [kernel],
+  kernels: [TOGETHER, ALONE],
   gpu(device, x) {
     const [rows, columns] = x.shape as [number, number];
     const extremes = device.empty([rows, 2]);
-    device.dispatch(kernel, [x, extremes], [columns], [rows]);
+    if (device.info.class === "software") {
+      device.dispatch(ALONE, [x, extremes], [columns, rows], [Math.ceil(rows / ROWS_PER_WORKGROUP)]);
+    } else {
+      device.dispatch(TOGETHER, [x, extremes], [columns], [rows]);
+    }
     return extremes;
   },
   cpu(device, x) {

@@ -28,8 +28,8 @@ export interface GpuDevice extends Device {
   readonly limits: GpuLimits;
   /** WebGPU features the device was opened with. */
   readonly features: ReadonlySet<string>;
-  /** Variants of matrix products by bucket of shapes, where the device was opened with what tuning found. */
-  readonly tuned?: ReadonlyMap<string, string>;
+  /** Variants of matrix products by bucket of shapes, as tuning found them; empty unless the device was opened with that. */
+  readonly tuned: ReadonlyMap<string, string>;
   /** A new tensor with undefined contents, for a kernel to fill. */
   empty(shape: readonly number[], dtype?: DType): Tensor;
   /**

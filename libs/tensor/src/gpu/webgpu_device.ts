@@ -87,6 +87,8 @@ export interface WebGpuDeviceOptions {
   readonly maxBindingBytes?: number;
   /** Time every dispatch, where the adapter has timestamps. */
   readonly timeKernels?: boolean;
+  /** Variants of matrix products by bucket of shapes; the table decides about the others. */
+  readonly productChoices?: ReadonlyMap<string, string>;
 }
 
 /** A device on any adapter that Dawn offers. Opened by `openDevice`. */
@@ -94,6 +96,7 @@ export class WebGpuDevice implements GpuDevice {
   readonly info: DeviceInfo;
   readonly limits: GpuLimits;
   readonly features: ReadonlySet<string>;
+  readonly tuned: ReadonlyMap<string, string>;
   readonly #dawn: DawnObjects;
   readonly #pool: BufferPool;
   readonly #queue: CommandQueue;
@@ -111,6 +114,7 @@ export class WebGpuDevice implements GpuDevice {
     this.#dawn = dawn;
     this.info = info;
     this.features = new Set(device.features);
+    this.tuned = options.productChoices ?? new Map();
     this.limits = {
       maxBindingBytes: Math.floor(
         Math.min(device.limits.maxStorageBufferBindingSize, options.maxBindingBytes ?? Infinity) / 256,

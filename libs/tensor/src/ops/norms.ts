@@ -9,6 +9,7 @@ import {
   COLUMN_SQUARES,
   REDUCE_WORKGROUP,
   rowNormKernel,
+  ROWS_PER_WORKGROUP,
 } from "../kernels/norms.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape, requireF32 } from "../shapes.ts";
@@ -17,7 +18,10 @@ import type { Tensor } from "../tensor.ts";
 /** `l2`: root of the sum of squares; `inf`: largest magnitude. */
 export type Norm = "l2" | "inf";
 
-const ROW_KERNELS = { l2: rowNormKernel("l2"), inf: rowNormKernel("inf") };
+const ROW_KERNELS = {
+  workgroup: { l2: rowNormKernel("l2", "workgroup"), inf: rowNormKernel("inf", "workgroup") },
+  invocation: { l2: rowNormKernel("l2", "invocation"), inf: rowNormKernel("inf", "invocation") },
+};
 
 /** Scaled like the kernels, so that squares neither overflow nor vanish. */
 function normOf(values: Float64Array, start: number, count: number, step: number, norm: Norm): number {
@@ -40,19 +44,20 @@ function normOf(values: Float64Array, start: number, count: number, step: number
  */
 export const rowNorms: (x: Tensor, norm?: Norm) => Tensor = defineOperation<[Tensor, Norm?], Tensor>({
   name: "rowNorms",
-  kernels: Object.values(ROW_KERNELS),
+  kernels: Object.values(ROW_KERNELS).flatMap((kernels) => Object.values(kernels)),
   gpu(device, x, norm = "l2") {
     const [rows, columns] = matrixShape(x, "rowNorms");
     requireF32([x], "rowNorms");
     if (columns === 0) return device.zeros([rows]);
     const out = device.empty([rows]);
+    const grain = device.info.class === "software" ? "invocation" : "workgroup";
     forEachRowWindow(device, wholeMatrix(x, "rowNorms"), "rowNorms", (view, rowStart) => {
       const { window, base } = windowOf(device, view);
       device.dispatch(
-        ROW_KERNELS[norm],
+        ROW_KERNELS[grain][norm],
         [window, out],
         [view.rows, columns, base, rowStart],
-        foldGrid(view.rows),
+        foldGrid(Math.ceil(view.rows / ROWS_PER_WORKGROUP[grain])),
       );
     });
     return out;

@@ -42,6 +42,23 @@ testOnEachDevice("rowNorms() and columnNorms() hold when entries are huge, tiny 
   }
 });
 
+Deno.test("rowNorms() gives the same with the kernels of hardware and of software drivers", async () => {
+  for (const assumeClass of ["gpu", "software"] as const) {
+    await using device = await openTestGpu({ assumeClass });
+    for (const matrix of [randomMatrix(9, 5000, 8), wideMatrix(33, 300, 6, 18)]) {
+      using x = device.upload(matrix.data, [matrix.rows, matrix.columns]);
+      for (const norm of ["l2", "inf"] as const) {
+        using norms = rowNorms(x, norm);
+        assertEachClose(
+          await device.download(norms),
+          expectedRowNorms(matrix, norm),
+          norm === "inf" ? 0 : 1e-6,
+        );
+      }
+    }
+  }
+});
+
 testOnEachDevice("norms show a NaN or an infinity when there is one", async (device) => {
   using x = device.upload(Float32Array.of(1, NaN, 2, -Infinity, 1, 1), [3, 2]);
   using largest = rowNorms(x, "inf");

@@ -40,7 +40,7 @@ const HARDWARE: readonly ProductRule[] = [
 /** Lines of the table: those of a class of device, and of software drivers whose subgroups are as wide as the lane kernels take them. */
 export type TableName = Exclude<DeviceClass, "cpu"> | "software_with_lanes";
 
-/** The table: of the lines for a device, the first that admits a shape decides. */
+/** The table: of the lines for a device, the first that admits a shape and names a variant that the device can run decides. */
 export const PRODUCT_TABLE: Readonly<Record<TableName, readonly ProductRule[]>> = {
   tensor: [{ variant: MATRIX_UNITS, least: LEAST_ON_MATRIX_UNITS }, ...HARDWARE],
   gpu: HARDWARE,
@@ -86,19 +86,37 @@ function admits(rule: ProductRule, device: GpuDevice, shape: ProductShape): bool
     within(rule.most, (size, bound) => size <= bound) &&
     (rule.transposeB === undefined || rule.transposeB === transposeB) &&
     (!rule.crowdedA || (!transposeA && strideA % CROWDED_STRIDE === 0)) &&
-    (rule.variant !== MATRIX_UNITS || offersMatrixUnits(device));
+    isOffered(rule.variant, device);
 }
+
+const offered = new WeakMap<GpuDevice, Map<string, boolean>>();
 
 /** True when a device can run a variant. */
 export function isOffered(name: string, device: GpuDevice): boolean {
-  const variant = PRODUCT_VARIANTS.get(name);
-  if (!variant) return false;
-  if (!variant.family) return offersMatrixUnits(device);
-  return [...variant.family.values()].every(({ kernel: { requires = {} } }) =>
+  let known = offered.get(device);
+  if (!known) offered.set(device, known = new Map());
+  const before = known.get(name);
+  if (before !== undefined) return before;
+  const found = meetsRequirements(PRODUCT_VARIANTS.get(name)!, device);
+  known.set(name, found);
+  return found;
+}
+
+function meetsRequirements({ family }: ProductVariant, device: GpuDevice): boolean {
+  if (!family) return offersMatrixUnits(device);
+  return [...family.values()].every(({ kernel: { requires = {} } }) =>
     (requires.features ?? []).every((feature) => device.features.has(feature)) &&
     (requires.workgroupStorageBytes ?? 0) <= device.limits.workgroupStorageBytes &&
     (requires.invocationsPerWorkgroup ?? 0) <= device.limits.invocationsPerWorkgroup &&
     (requires.subgroupSize === undefined || requires.subgroupSize === device.limits.subgroupSize)
+  );
+}
+
+/** The variants that are worth measuring on a device. */
+export function candidates(device: GpuDevice): ProductVariant[] {
+  const suits = device.info.class === "software" ? "software" : "hardware";
+  return [...PRODUCT_VARIANTS.values()].filter((variant) =>
+    variant.suits === suits && isOffered(variant.name, device)
   );
 }
 
@@ -132,6 +150,6 @@ export function chooseVariant(device: GpuDevice, shape: ProductShape, asked?: st
       "gemm",
     );
   }
-  const tuned = device.tuned?.get(bucketOf(shape));
+  const tuned = device.tuned.size > 0 ? device.tuned.get(bucketOf(shape)) : undefined;
   return tuned === undefined ? variantOfTable(device, shape) : PRODUCT_VARIANTS.get(tuned)!;
 }

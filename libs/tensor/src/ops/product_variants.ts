@@ -11,6 +11,8 @@ export type Family = ReadonlyMap<string, GemmKernel>;
 /** One way to compute a product. */
 export interface ProductVariant {
   readonly name: string;
+  /** The devices that it was written for, and tuning tries it on; none for one that only tests use. */
+  readonly suits: "hardware" | "software" | "tests";
   /** Its kernels; undefined for products on matrix units, which are queued in a way of their own. */
   readonly family: Family | undefined;
   /**
@@ -31,7 +33,8 @@ function family(make: (form: GemmForm) => GemmKernel): Family {
 
 const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4, depth: 1 }));
 
-const FAMILIES: Readonly<Record<string, Family>> = {
+/** Tiles in workgroup memory. */
+const HARDWARE: Readonly<Record<string, Family>> = {
   tiled_128: family((form) =>
     gemmTiled(form, { rows: 128, columns: 128, depth: 16, rowsEach: 8, columnsEach: 8 })
   ),
@@ -41,10 +44,10 @@ const FAMILIES: Readonly<Record<string, Family>> = {
   tiled_32: family((form) =>
     gemmTiled(form, { rows: 32, columns: 32, depth: 16, rowsEach: 4, columnsEach: 4 })
   ),
-  // The template at its smallest: what the tests run on software drivers, which compile the others slowly.
-  tiled_8x8: family((form) =>
-    gemmTiled(form, { rows: 8, columns: 8, depth: 4, rowsEach: 4, columnsEach: 4 })
-  ),
+};
+
+/** Blocks of C in registers, without workgroup memory. */
+const SOFTWARE: Readonly<Record<string, Family>> = {
   registers_8x8: family((form) => gemmRegisters(form, { rows: 8, vectors: 2 })),
   registers_8x4: family((form) => gemmRegisters(form, { rows: 8, vectors: 1 })),
   registers_1x8: family((form) => gemmRegisters(form, { rows: 1, vectors: 2 })),
@@ -53,17 +56,30 @@ const FAMILIES: Readonly<Record<string, Family>> = {
   lanes_8x16: family((form) => gemmLanes(form, { rows: 8, columnsEach: 2, depth: 4 })),
 };
 
-const COPYING: readonly ProductVariant[] = [
-  { name: "lanes_16x32_copy_a", family: LANES_16X32, copies: ["a"] },
-  { name: "lanes_16x32_copy_b", family: LANES_16X32, copies: ["b"] },
-  { name: "lanes_16x32_copy_both", family: LANES_16X32, copies: ["a", "b"] },
-];
+/** The tiled template at its smallest, which software drivers compile, too: the others take them seconds. */
+const TESTS: Readonly<Record<string, Family>> = {
+  tiled_8x8: family((form) =>
+    gemmTiled(form, { rows: 8, columns: 8, depth: 4, rowsEach: 4, columnsEach: 4 })
+  ),
+};
+
+const plain = (families: Readonly<Record<string, Family>>, suits: ProductVariant["suits"]) =>
+  Object.entries(families).map(([name, family]) => ({ name, suits, family, copies: [] }));
 
 /** Every variant, by name. */
-export const PRODUCT_VARIANTS: ReadonlyMap<string, ProductVariant> = new Map(
+export const PRODUCT_VARIANTS: ReadonlyMap<string, ProductVariant> = new Map<string, ProductVariant>(
   [
-    { name: MATRIX_UNITS, family: undefined, copies: [] },
-    ...Object.entries(FAMILIES).map(([name, family]) => ({ name, family, copies: [] })),
-    ...COPYING,
+    { name: MATRIX_UNITS, suits: "hardware" as const, family: undefined, copies: [] },
+    ...plain(HARDWARE, "hardware"),
+    ...plain(SOFTWARE, "software"),
+    { name: "lanes_16x32_copy_a", suits: "software" as const, family: LANES_16X32, copies: ["a"] as const },
+    { name: "lanes_16x32_copy_b", suits: "software" as const, family: LANES_16X32, copies: ["b"] as const },
+    {
+      name: "lanes_16x32_copy_both",
+      suits: "software" as const,
+      family: LANES_16X32,
+      copies: ["a", "b"] as const,
+    },
+    ...plain(TESTS, "tests"),
   ].map((variant) => [variant.name, variant]),
 );

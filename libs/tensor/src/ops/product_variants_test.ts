@@ -56,20 +56,26 @@ const shape = (changes: Partial<ProductShape>): ProductShape => ({
 });
 
 /** As much of a device as the choice of a variant looks at. */
-function pretend(kind: "tensor" | "gpu" | "software", subgroupSize: number, matrixUnits = false): GpuDevice {
+function pretend(
+  kind: "tensor" | "gpu" | "software",
+  subgroupSize: number,
+  { matrixUnits = false, workgroupStorageBytes = 49152 } = {},
+): GpuDevice {
   return {
     info: { class: kind },
-    limits: { subgroupSize, workgroupStorageBytes: 49152, invocationsPerWorkgroup: 1024 },
-    features: new Set(matrixUnits ? ["chromium-experimental-subgroup-matrix"] : []),
+    limits: { subgroupSize, workgroupStorageBytes, invocationsPerWorkgroup: 1024 },
+    tuned: new Map(),
+    features: new Set(["subgroups", ...matrixUnits ? ["chromium-experimental-subgroup-matrix"] : []]),
   } as unknown as GpuDevice;
 }
 
 Deno.test("chooseVariant() follows the table of the class of device", () => {
   const large = shape({ rows: 4096, columns: 4096, inner: 4096 });
   const of = (device: GpuDevice, asked: ProductShape) => chooseVariant(device, asked).name;
-  assertEquals(of(pretend("tensor", 32, true), large), "matrix_units");
-  assertEquals(of(pretend("tensor", 32, false), large), "tiled_128");
+  assertEquals(of(pretend("tensor", 32, { matrixUnits: true }), large), "matrix_units");
+  assertEquals(of(pretend("tensor", 32), large), "tiled_128");
   assertEquals(of(pretend("gpu", 32), large), "tiled_128");
+  assertEquals(of(pretend("gpu", 32, { workgroupStorageBytes: 16384 }), large), "tiled_64");
   assertEquals(of(pretend("gpu", 32), shape({})), "tiled_64");
   assertEquals(of(pretend("gpu", 32), shape({ rows: 48 })), "tiled_32");
   assertEquals(of(pretend("software", 4), shape({})), "registers_8x8");
