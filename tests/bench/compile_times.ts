@@ -5,7 +5,7 @@
  *
  * Two parts: Dawn translates WGSL when it makes a pipeline, and a software driver compiles to machine code when the pipeline is first
  * dispatched, which is done here over no work at all. Times are of the processor, in seconds, all threads together, so that other
- * programs do not count. Kernels that the adapter cannot run are left out. Where the driver keeps what it compiled on disk, as
+ * programs do not count, and the least of three. Kernels that the adapter cannot run are left out. Where the driver keeps what it compiled on disk, as
  * Mesa does, a second run shows that; the variable above turns it off.
  */
 import process from "node:process";
@@ -33,6 +33,12 @@ interface CompileTime {
   readonly generate: number;
 }
 
+const REPEATS = 3;
+
+function total({ translate, generate }: CompileTime): number {
+  return translate + generate;
+}
+
 /** Seconds of the processor that `work` took, on all threads. */
 async function processorSeconds(work: () => void | Promise<void>): Promise<number> {
   const before = process.cpuUsage();
@@ -48,6 +54,22 @@ async function dispatchOverNothing(device: GpuDevice, kernel: Kernel): Promise<v
   device.dispatch(kernel, tensors, kernel.params.map(() => 0), [1]);
   await device.finish();
   for (const tensor of tensors) tensor.dispose();
+}
+
+/** The same kernel as one that the driver has not seen: its code ends in another comment. */
+function unseen(kernel: Kernel, time: number): Kernel {
+  return { ...kernel, code: `${kernel.code}\n// ${time}` };
+}
+
+/** The quickest of several times; undefined where the adapter cannot run the kernel. */
+async function least(device: GpuDevice, kernel: Kernel): Promise<CompileTime | undefined> {
+  let best: CompileTime | undefined;
+  for (let time = 0; time < REPEATS; time++) {
+    const found = await measure(device, unseen(kernel, time));
+    if (!found) return undefined;
+    if (!best || total(found) < total(best)) best = found;
+  }
+  return best;
 }
 
 /** The two parts of compiling a kernel; undefined where the adapter cannot run it. */
@@ -75,10 +97,9 @@ const wanted = new Set(
 );
 const times: CompileTime[] = [];
 for (const kernel of wanted) {
-  const time = await measure(device as GpuDevice, kernel);
+  const time = await least(device as GpuDevice, kernel);
   if (time) times.push(time);
 }
-const total = ({ translate, generate }: CompileTime) => translate + generate;
 times.sort((a, b) => total(b) - total(a));
 if (flags.json) {
   console.log(JSON.stringify({ device: device.info, times }, null, 2));

@@ -16,7 +16,7 @@ import { basename, join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { listFiles, readMembers, ROOT } from "../house/workspace.ts";
 import { renewFile } from "../figures/page.ts";
-import { type Results, slug } from "../figures/results.ts";
+import { type Results, slug, type TorchFigures } from "../figures/results.ts";
 import { runSuite } from "../figures/suite.ts";
 
 /** A benchmark of a member. */
@@ -62,6 +62,10 @@ export async function writePage(page: string, results: Results): Promise<void> {
   await Deno.writeTextFile(page, (await renewFile(page)).after);
 }
 
+async function readJson<T>(path: string): Promise<T> {
+  return JSON.parse(await Deno.readTextFile(path)) as T;
+}
+
 /** The suite: measures, or takes what was measured, and leaves it where it was asked for. */
 async function suite(args: readonly string[]): Promise<number> {
   const flags = parseArgs([...args], {
@@ -74,9 +78,10 @@ async function suite(args: readonly string[]): Promise<number> {
     console.error(`there is no option ${[...unknown.map((name) => `--${name}`), ...flags._].join(", ")}`);
     return 2;
   }
-  const results = flags.from === undefined
-    ? await runSuite(flags)
-    : JSON.parse(await Deno.readTextFile(flags.from)) as Results;
+  const measured = flags.from === undefined ? await runSuite(flags) : await readJson<Results>(flags.from);
+  const results = flags.torch === undefined
+    ? measured
+    : { ...measured, torch: await readJson<TorchFigures>(flags.torch) };
   if (flags.json !== undefined) {
     await Deno.writeTextFile(flags.json, `${JSON.stringify(results, null, 2)}\n`);
   }

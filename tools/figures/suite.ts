@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { ROOT } from "../house/workspace.ts";
-import type { Figure, IterisFigure, LegoFigure, Results, TorchFigures } from "./results.ts";
+import type { Figure, IterisFigure, LegoFigure, Results } from "./results.ts";
 
 /** What to measure, and on what. */
 export interface SuiteOptions {
@@ -8,8 +8,6 @@ export interface SuiteOptions {
   readonly profile: string;
   /** The commit that is measured; absent: as git says. */
   readonly commit?: string | undefined;
-  /** File that `tests/bench/torch_peer.py` wrote. */
-  readonly torch?: string | undefined;
 }
 
 /** Sizes of the LoRA-LEGO merge. */
@@ -33,7 +31,7 @@ async function measure<T>(program: string, args: readonly string[], folder: stri
 }
 
 /** Measures everything: linear algebra, IterIS and LoRA-LEGO at the shapes of a 7B, at sizes that suit the device. */
-export async function runSuite({ device, profile, commit, torch }: SuiteOptions): Promise<Results> {
+export async function runSuite({ device, profile, commit }: SuiteOptions): Promise<Results> {
   const folder = await Deno.makeTempDir({ prefix: "lora-loom-bench-" });
   try {
     const algebra = await measure<Pick<Results, "device" | "peaks"> & { figures: Figure[] }>(
@@ -59,7 +57,7 @@ export async function runSuite({ device, profile, commit, torch }: SuiteOptions)
       figures: algebra.figures,
       iteris,
       lego: essentials(lego.lego),
-      torch: torch === undefined ? null : JSON.parse(await Deno.readTextFile(torch)) as TorchFigures,
+      torch: null,
     };
   } finally {
     await Deno.remove(folder, { recursive: true });

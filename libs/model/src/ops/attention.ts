@@ -77,7 +77,6 @@ const perInvocation = (withBias: boolean): Kernel => ({
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE}
   let mine = i * params.quads;
-  for (var d = 0u; d < params.quads; d++) { result[mine + d] = vec4f(); }
   var highest = ${LOWEST};
   var sum = 0.0;
   for (var j = 0u; j < key_count; j++) {
@@ -92,7 +91,8 @@ const perInvocation = (withBias: boolean): Kernel => ({
     highest = above;
     sum = sum * shrink + weight;
     for (var d = 0u; d < params.quads; d++) {
-      result[mine + d] = fma(values[at + d], vec4f(weight), result[mine + d] * shrink);
+      let so_far = select(result[mine + d] * shrink, vec4f(), j == 0u);
+      result[mine + d] = fma(values[at + d], vec4f(weight), so_far);
     }
   }
   for (var d = 0u; d < params.quads; d++) { result[mine + d] /= sum; }
