@@ -121,7 +121,7 @@ const solveIterisPlus: Solve = async (request, { candidate, job, session, journa
   const model = differentiable(
     session.model,
     "metric: output",
-    "set parameters.metric to none, or memory.weights to resident where the device has room",
+    "set parameters.metric to none",
   );
   const measured = (merged: Deltas | undefined, stage: string) => () =>
     measureOutputMetrics(
