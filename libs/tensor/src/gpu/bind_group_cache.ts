@@ -9,8 +9,11 @@ export interface Binding {
   readonly size: number;
 }
 
-/** Groups that are kept at most. They hold no memory of their own, nor do they keep that of destroyed buffers. */
-const MOST_GROUPS = 2048;
+/**
+ * Groups that are kept at most. They hold no memory of their own, nor do they keep that of destroyed buffers. Enough for all that a
+ * layer of a large model binds: what is forgotten is garbage, thousands of whose finalizers the runtime runs while everything waits.
+ */
+const MOST_GROUPS = 2 ** 15;
 
 /**
  * Bind groups by kernel and bindings. Loops bind the same buffers again and again, since the pool hands them out again, and making

@@ -5,10 +5,10 @@
  */
 
 /**
- * Polls that follow each other at once: for work that takes microseconds on a software driver, which needs the processor itself, and
- * for about two milliseconds where the work is a GPU's and every wait would cost one.
+ * Polls that follow each other at once, for work that takes microseconds. Each makes a native function with a finalizer; with a hundred a
+ * wait, the runtime stops everything for seconds now and then to run thousands of these.
  */
-export const EAGER_POLLS = { software: 20, hardware: 300 };
+const EAGER_POLLS = 2;
 
 type Immediate = (callback: (...args: unknown[]) => void, ...args: unknown[]) => unknown;
 
@@ -18,11 +18,11 @@ function isNative(callback: (...args: unknown[]) => void): boolean {
 }
 
 let installed = false;
-let eagerPolls = 0;
+let polls = 0;
 
 /** Says that a wait begins: its first polls follow each other at once. */
-export function beginWait(eager = EAGER_POLLS.software): void {
-  eagerPolls = eager;
+export function beginWait(): void {
+  polls = 0;
 }
 
 /** Replaces `setImmediate` by one that lets a millisecond pass between Dawn's polls; other callers notice nothing. */
@@ -33,7 +33,7 @@ export function spaceOutPolling(): void {
   const immediate = scope.setImmediate;
   const spaced: Immediate = (callback, ...args) => {
     if (args.length > 0 || !isNative(callback)) return immediate(callback, ...args);
-    return eagerPolls-- > 0 ? immediate(callback) : setTimeout(callback, 1);
+    return ++polls <= EAGER_POLLS ? immediate(callback) : setTimeout(callback, 1);
   };
   // Whatever else hangs on the function, such as Node's promisified form, stays.
   scope.setImmediate = Object.assign(spaced, immediate);

@@ -23,8 +23,7 @@ export class Uploader {
   readonly #returning = new Set<Promise<void>>();
   #created = 0;
 
-  /** @param eagerPolls see `beginWait` */
-  constructor(readonly device: GPUDevice, readonly queue: CommandQueue, readonly eagerPolls: number) {}
+  constructor(readonly device: GPUDevice, readonly queue: CommandQueue) {}
 
   /** Writes `bytes` to the start of a buffer, ordered after all commands recorded so far. */
   write(target: PooledBuffer, bytes: Uint8Array<ArrayBuffer>): void {
@@ -56,7 +55,7 @@ export class Uploader {
       // Those that are recorded but not submitted would never come back.
       this.queue.submit();
       if (this.#returning.size === 0) throw new Error("no staging buffer is left, nor on its way back");
-      beginWait(this.eagerPolls);
+      beginWait();
       await Promise.race(this.#returning);
     }
   }

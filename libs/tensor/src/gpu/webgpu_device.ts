@@ -10,7 +10,7 @@ import type { GpuDevice, GpuLimits, TensorWindow } from "./gpu_device.ts";
 import type { Kernel } from "./kernel.ts";
 import { MAX_WORKGROUPS } from "./limits.ts";
 import type { KernelTime } from "./kernel_timer.ts";
-import { beginWait, EAGER_POLLS } from "./polling.ts";
+import { beginWait } from "./polling.ts";
 import { encodeParams, PipelineCache } from "./pipeline_cache.ts";
 import { Readback } from "./readback.ts";
 import { FILL } from "./fill.ts";
@@ -106,7 +106,6 @@ export class WebGpuDevice implements GpuDevice {
   readonly #readback: Readback;
   readonly #failures: FailureLog;
   readonly #poison: boolean;
-  readonly #eagerPolls: number;
   #disposed = false;
 
   constructor(dawn: DawnObjects, info: DeviceInfo, options: WebGpuDeviceOptions = {}) {
@@ -130,8 +129,7 @@ export class WebGpuDevice implements GpuDevice {
       BUFFER,
       (options.timeKernels ?? false) && this.features.has("timestamp-query"),
     );
-    this.#eagerPolls = EAGER_POLLS[info.class === "software" ? "software" : "hardware"];
-    this.#uploader = new Uploader(device, this.#queue, this.#eagerPolls);
+    this.#uploader = new Uploader(device, this.#queue);
     this.#pipelines = new PipelineCache(device, this.limits);
     this.#bindGroups = new BindGroupCache(device);
     this.#readback = new Readback(device, BUFFER, MAP_READ_MODE);
@@ -315,7 +313,7 @@ export class WebGpuDevice implements GpuDevice {
   async #wait<T>(work: () => Promise<T>): Promise<T> {
     this.#checkOpen();
     this.#failures.throwIfAny();
-    beginWait(this.#eagerPolls);
+    beginWait();
     let result: T;
     try {
       result = await work();
