@@ -75,7 +75,7 @@ export interface FamilyDefaults {
 type RawConfig = v.InferOutput<typeof configSchema>;
 
 /**
- * Reads the configuration of a Llama-like decoder.
+ * Reads the configuration of a decoder-only model.
  *
  * @param json the parsed `config.json`
  * @param where its path, for errors

@@ -1,7 +1,7 @@
 import type { Architecture } from "./architecture.ts";
 import { Decoder } from "./decoder.ts";
+import { DecoderModel } from "./decoder_model.ts";
 import { decoderStages } from "./decoder_stages.ts";
-import { LlamaModel } from "./llama_model.ts";
 import { loadWeights } from "./load_weights.ts";
 import type { ModelFamily } from "./model_family.ts";
 import { chooseResidency, parameterCount } from "./residency.ts";
@@ -36,7 +36,7 @@ export function decoderFamily(architecture: Architecture): ModelFamily {
         ? streamWeights
         : loadWeights;
       const weights = await put(device, architecture, config, stored);
-      return new LlamaModel(new Decoder(device, architecture, config, weights), keyValueBytes);
+      return new DecoderModel(new Decoder(device, architecture, config, weights), keyValueBytes);
     },
   };
 }

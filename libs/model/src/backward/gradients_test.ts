@@ -105,7 +105,7 @@ const FAMILIES: Record<string, Partial<TestConfig>> = {
 };
 
 for (const [name, changes] of Object.entries(FAMILIES)) {
-  Deno.test(`LlamaModel.trace() gives gradients that agree with finite differences given ${name}`, async () => {
+  Deno.test(`DecoderModel.trace() gives gradients that agree with finite differences given ${name}`, async () => {
     const model = randomModel({ ...SMALL_CONFIG, ...changes }, 31);
     const device = new CpuDevice();
     await withModel(device, model, async (opened) => {
@@ -138,7 +138,7 @@ for (const [name, changes] of Object.entries(FAMILIES)) {
   });
 }
 
-Deno.test("LlamaModel.trace() gives the same gradients when it computes layers again instead of keeping them", async () => {
+Deno.test("DecoderModel.trace() gives the same gradients when it computes layers again instead of keeping them", async () => {
   const device = new CpuDevice();
   await withModel(device, randomModel(SMALL_CONFIG, 32), async (opened) => {
     const factors = randomFactors(opened);
@@ -149,7 +149,7 @@ Deno.test("LlamaModel.trace() gives the same gradients when it computes layers a
   });
 });
 
-Deno.test("LlamaModel.trace() needs the memory of one layer, not of all, when nothing is kept", async () => {
+Deno.test("DecoderModel.trace() needs the memory of one layer, not of all, when nothing is kept", async () => {
   const layers = 12;
   const peak = async (keepBytes: number) => {
     const device = new CpuDevice();
@@ -169,7 +169,7 @@ Deno.test("LlamaModel.trace() needs the memory of one layer, not of all, when no
   assert(little < much / 3, `${little} bytes against ${much}`);
 });
 
-Deno.test("LlamaModel.trace() gives the same gradients on a GPU as on the CPU", async () => {
+Deno.test("DecoderModel.trace() gives the same gradients on a GPU as on the CPU", async () => {
   for (const architectures of [["LlamaForCausalLM"], ["Qwen3ForCausalLM"]]) {
     const model = randomModel({ ...SMALL_CONFIG, architectures }, 34);
     const cpu = new CpuDevice();
@@ -186,7 +186,7 @@ Deno.test("LlamaModel.trace() gives the same gradients on a GPU as on the CPU", 
   }
 });
 
-Deno.test("LlamaModel.trace() can be gone back through after a later pass has moved the angles of long sequences", async () => {
+Deno.test("DecoderModel.trace() can be gone back through after a later pass has moved the angles of long sequences", async () => {
   const rope_scaling = {
     rope_type: "longrope",
     short_factor: new Array(6).fill(1),

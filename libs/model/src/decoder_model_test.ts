@@ -87,7 +87,7 @@ const VARIANTS: Record<string, Partial<TestConfig>> = {
 };
 
 for (const [name, changes] of Object.entries(VARIANTS)) {
-  Deno.test(`LlamaModel.forward() agrees with the oracle given ${name}`, async () => {
+  Deno.test(`DecoderModel.forward() agrees with the oracle given ${name}`, async () => {
     const model = randomModel({ ...SMALL_CONFIG, ...changes }, 7);
     await withModel(model, async (opened, device) => {
       using logits = opened.forward(SEQUENCES, NO_DELTAS);
@@ -98,7 +98,7 @@ for (const [name, changes] of Object.entries(VARIANTS)) {
   });
 }
 
-Deno.test("LlamaModel.forward() agrees with the oracle given scaled rotary frequencies", async () => {
+Deno.test("DecoderModel.forward() agrees with the oracle given scaled rotary frequencies", async () => {
   const rope_scaling = {
     rope_type: "llama3",
     factor: 4,
@@ -119,7 +119,7 @@ Deno.test("LlamaModel.forward() agrees with the oracle given scaled rotary frequ
   });
 });
 
-Deno.test("LlamaModel.forward() adds deltas as if they were part of the weights, and shows what modules read", async () => {
+Deno.test("DecoderModel.forward() adds deltas as if they were part of the weights, and shows what modules read", async () => {
   const model = randomModel(SMALL_CONFIG, 9);
   await withModel(model, async (opened, device) => {
     const { deltas, dense } = randomDeltas(opened, device);
@@ -147,7 +147,7 @@ Deno.test("LlamaModel.forward() adds deltas as if they were part of the weights,
   });
 });
 
-Deno.test("LlamaModel.forward() computes only the rows asked for", async () => {
+Deno.test("DecoderModel.forward() computes only the rows asked for", async () => {
   const model = randomModel(SMALL_CONFIG, 10);
   await withModel(model, async (opened, device) => {
     const { vocab_size: width } = SMALL_CONFIG;
@@ -162,7 +162,7 @@ Deno.test("LlamaModel.forward() computes only the rows asked for", async () => {
   });
 });
 
-Deno.test("LlamaModel.stages lists the modules that share an input, in order of computation", async () => {
+Deno.test("DecoderModel.stages lists the modules that share an input, in order of computation", async () => {
   await withModel(randomModel(SMALL_CONFIG, 11), (opened) => {
     assertEquals(opened.stages.map(({ index, name }) => `${index} ${name}`), [
       "0 model.layers.0.self_attn.qkv",
@@ -193,7 +193,7 @@ Deno.test("LlamaModel.stages lists the modules that share an input, in order of 
   });
 });
 
-Deno.test("LlamaModel.advance() leaves the earlier state usable, also when the later one is disposed first", async () => {
+Deno.test("DecoderModel.advance() leaves the earlier state usable, also when the later one is disposed first", async () => {
   await withModel(randomModel(SMALL_CONFIG, 12), async (opened, device) => {
     using start = opened.begin(SEQUENCES);
     const before = await device.download(start.input);
@@ -207,7 +207,7 @@ Deno.test("LlamaModel.advance() leaves the earlier state usable, also when the l
   });
 });
 
-Deno.test("LlamaModel.restore() continues from tensors that were moved to the host and back", async () => {
+Deno.test("DecoderModel.restore() continues from tensors that were moved to the host and back", async () => {
   await withModel(randomModel(SMALL_CONFIG, 13), async (opened, device) => {
     for (const stage of opened.stages.slice(0, 4)) {
       let state = opened.begin(SEQUENCES);
@@ -228,7 +228,7 @@ Deno.test("LlamaModel.restore() continues from tensors that were moved to the ho
   });
 });
 
-Deno.test("LlamaModel.dispose() and states give back all memory", async () => {
+Deno.test("DecoderModel.dispose() and states give back all memory", async () => {
   const directory = await mkdtemp(join(tmpdir(), "loom-model-"));
   try {
     await writeModel(directory, randomModel(SMALL_CONFIG, 14));
@@ -246,7 +246,7 @@ Deno.test("LlamaModel.dispose() and states give back all memory", async () => {
   }
 });
 
-Deno.test("LlamaModel.generate() picks what full recomputation picks, and stops each row at its end", async () => {
+Deno.test("DecoderModel.generate() picks what full recomputation picks, and stops each row at its end", async () => {
   await withModel(randomModel(SMALL_CONFIG, 15), async (opened, device) => {
     const { deltas } = randomDeltas(opened, device);
     const maxNewTokens = 7;
@@ -271,7 +271,7 @@ Deno.test("LlamaModel.generate() picks what full recomputation picks, and stops 
   });
 });
 
-Deno.test("LlamaModel.generate() says that logits are not finite instead of completing with nonsense", async () => {
+Deno.test("DecoderModel.generate() says that logits are not finite instead of completing with nonsense", async () => {
   await withModel(randomModel(SMALL_CONFIG, 18), async (opened, device) => {
     const a = device.upload(new Float64Array(40).fill(NaN), [2, 20]),
       b = device.upload(new Float64Array(144).fill(1), [72, 2]);
@@ -302,7 +302,7 @@ async function recomputed(
   return completions;
 }
 
-Deno.test("LlamaModel refuses tokens, deltas, modules and states that do not fit", async () => {
+Deno.test("DecoderModel refuses tokens, deltas, modules and states that do not fit", async () => {
   await withModel(randomModel(SMALL_CONFIG, 16), async (opened, device) => {
     const [first, second] = opened.stages as [typeof opened.stages[0], typeof opened.stages[0]];
     const thrown = (body: () => unknown) => assertThrows(body, ModelError);

@@ -24,8 +24,8 @@ import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
 import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
 
-/** A Llama-like decoder: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
-export class LlamaModel implements DifferentiableModel {
+/** A decoder-only model: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
+export class DecoderModel implements DifferentiableModel {
   readonly stages: readonly Stage[];
   readonly #decoder: Decoder;
   readonly #keyValueBytes: number;
