@@ -55,6 +55,7 @@ const known = LLAMA_SHAPES[flags.shapes as keyof typeof LLAMA_SHAPES];
 if (!known) throw new Error(`--shapes takes ${Object.keys(LLAMA_SHAPES).join(", ")}`);
 const llama: LlamaShape = { ...known, layers: Number(flags.layers ?? known.layers) };
 const folder = flags.folder ?? await Deno.makeTempDir({ prefix: "loom-streaming-" });
+
 async function measure(): Promise<void> {
   if (flags.cold) await forgetFiles();
   const sampler = new DeviceMemorySampler();

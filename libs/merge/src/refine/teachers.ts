@@ -3,13 +3,12 @@ import type { DifferentiableModel, Trace } from "@lora-loom/model";
 import { concatRows, type Tensor } from "@lora-loom/tensor";
 import { rowCount } from "../calibrated/answer_rows.ts";
 import type { Expert } from "../calibrated/session.ts";
+import type { HostArray } from "../resume/packed.ts";
 import { cuts, type Member } from "./minibatch.ts";
 import type { TaskData } from "./task_data.ts";
 
 /** Host memory that the adapters' streams may take; beyond it they are computed for every minibatch anew. */
 const HOST_BYTES = 512 * 2 ** 20;
-
-type HostArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
 
 /** What the stream after each layer is under a sequence's own adapter, `[tokens, hidden]` each. */
 export interface Teachers {
