@@ -1,10 +1,10 @@
 /** Every kernel of the backward operations on the software driver against its float64 twin, and the twins against finite differences. */
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { assertRelativelyClose, gaussians, seeded } from "@lora-loom/testing";
-import { CpuDevice, type Device, type GpuDevice, multiply, type Tensor } from "@lora-loom/tensor";
+import { CpuDevice, type Device, multiply, type Tensor } from "@lora-loom/tensor";
 import { causalSpans, causalViewers, positionsOf, tokenCount } from "../batch.ts";
 import { fullSpans } from "../t5/batch.ts";
-import { openSoftwareDevice } from "../test_support/software_device.ts";
+import { gpuTest, noise, read } from "../test_support/operations.ts";
 import { activate, type Activation } from "./activation.ts";
 import { activationBackward, gatedBackward } from "./activation_backward.ts";
 import { adam } from "./adam.ts";
@@ -20,23 +20,6 @@ import { dispatchRmsNormBackward, rmsNormBackward } from "./rms_norm_backward.ts
 
 const cpu = new CpuDevice();
 const VARIANTS = ["invocation", "workgroup"] as const;
-
-/** float32 noise, so that both devices start from the same numbers. */
-function noise(shape: readonly number[], seed: number, scale = 1): Float64Array<ArrayBuffer> {
-  const count = shape.reduce((product, size) => product * size, 1);
-  return gaussians(count, seed).map((value) => Math.fround(scale * value));
-}
-
-async function read(tensor: Tensor): Promise<ArrayLike<number>> {
-  return await tensor.device.download(tensor);
-}
-
-function gpuTest(name: string, body: (gpu: GpuDevice) => Promise<void>): void {
-  Deno.test(name, async () => {
-    await using gpu = await openSoftwareDevice();
-    await body(gpu);
-  });
-}
 
 function inner(u: ArrayLike<number>, v: ArrayLike<number>): number {
   let sum = 0;

@@ -1,11 +1,11 @@
 /** Every kernel variant on the software driver against its float64 twin, at sizes that fill no workgroup evenly. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { assertRelativelyClose, gaussians, seeded } from "@lora-loom/testing";
-import { CpuDevice, type Device, type GpuDevice, type Tensor } from "@lora-loom/tensor";
+import { assertRelativelyClose, seeded } from "@lora-loom/testing";
+import { CpuDevice, type Device, type Tensor } from "@lora-loom/tensor";
 import { causalSpans } from "../batch.ts";
 import { ModelError } from "../errors.ts";
 import { rotaryFrequencies, rotaryTable } from "../rope.ts";
-import { openSoftwareDevice } from "../test_support/software_device.ts";
+import { gpuTest, noise, read } from "../test_support/operations.ts";
 import { activate } from "./activation.ts";
 import { addBias } from "./add_bias.ts";
 import { argmax, dispatchArgmax } from "./argmax.ts";
@@ -21,26 +21,9 @@ import { softCap } from "./soft_cap.ts";
 const cpu = new CpuDevice();
 const VARIANTS = ["invocation", "workgroup"] as const;
 
-/** float32 noise, so that both devices start from the same numbers. */
-function noise(shape: readonly number[], seed: number, scale = 1): Float64Array<ArrayBuffer> {
-  const count = shape.reduce((product, size) => product * size, 1);
-  return gaussians(count, seed).map((value) => Math.fround(scale * value));
-}
-
 /** Uploads the same data to two devices. */
 function both(devices: readonly Device[], data: ArrayBufferView, shape: readonly number[]): Tensor[] {
   return devices.map((device) => device.upload(data, shape));
-}
-
-async function read(tensor: Tensor): Promise<ArrayLike<number>> {
-  return await tensor.device.download(tensor);
-}
-
-function gpuTest(name: string, body: (gpu: GpuDevice) => Promise<void>): void {
-  Deno.test(name, async () => {
-    await using gpu = await openSoftwareDevice();
-    await body(gpu);
-  });
 }
 
 gpuTest("gatherRows() and scatterRows() move rows unchanged", async (gpu) => {
