@@ -1,25 +1,17 @@
 /** Helpers of this library's tests: temporary folders, and safetensors bytes put together without the writer. */
 import { assert, assertEquals, assertLessOrEqual, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { gaussians } from "@lora-loom/testing";
+import { gaussians, inTemporaryFolder } from "@lora-loom/testing";
 import type { Adapter, LoraModule } from "./adapter.ts";
 import { FormatError } from "./errors.ts";
 import type { OpenOptions } from "./layouts/layout.ts";
 import { openAdapter } from "./open_adapter.ts";
 import { REFUSALS } from "./refusals_for_tests.ts";
 
+export { inTemporaryFolder };
+
 /** The repository's root, whatever folder the tests are started from. */
 export const REPOSITORY = new URL("../../../", import.meta.url).pathname;
-
-/** Runs `body` with a folder of its own, removed afterwards. */
-export async function inTemporaryFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "loom-formats-" });
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** The bytes of a safetensors file: length prefix, header text, buffer. */
 export function rawFile(

@@ -1,9 +1,6 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { CpuDevice, type Tensor } from "@lora-loom/tensor";
-import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
+import { assertRelativelyClose, gaussians, inTemporaryFolder } from "@lora-loom/testing";
 import type { BaseModel, Delta, Deltas } from "./base_model.ts";
 import { disposeDeltas } from "./deltas.ts";
 import { ModelError } from "./errors.ts";
@@ -32,15 +29,12 @@ async function withModel(
   model: TestModel,
   body: (opened: BaseModel, device: CpuDevice) => Promise<void>,
 ): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "loom-model-"));
-  try {
+  await inTemporaryFolder(async (directory) => {
     await writeModel(directory, model);
     await using device = new CpuDevice();
     using opened = await openModel(device, directory);
     await body(opened, device);
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+  });
 }
 
 function oracleLogits(
@@ -229,8 +223,7 @@ Deno.test("DecoderModel.restore() continues from tensors that were moved to the 
 });
 
 Deno.test("DecoderModel.dispose() and states give back all memory", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "loom-model-"));
-  try {
+  await inTemporaryFolder(async (directory) => {
     await writeModel(directory, randomModel(SMALL_CONFIG, 14));
     await using device = new CpuDevice();
     const opened = await openModel(device, directory);
@@ -241,9 +234,7 @@ Deno.test("DecoderModel.dispose() and states give back all memory", async () => 
     assert(device.memory.bytes > 0);
     opened.dispose();
     assertEquals(device.memory.bytes, 0);
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+  });
 });
 
 Deno.test("DecoderModel.generate() picks what full recomputation picks, and stops each row at its end", async () => {

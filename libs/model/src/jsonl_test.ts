@@ -1,19 +1,16 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { ModelError } from "./errors.ts";
 import { readTask, readTexts } from "./jsonl.ts";
 
 async function withFile(content: string, body: (path: string) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "loom-jsonl-"));
-  try {
+  await inTemporaryFolder(async (directory) => {
     const path = join(directory, "rows.jsonl");
     await writeFile(path, content);
     await body(path);
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+  });
 }
 
 Deno.test("readTask() reads rows up to the limit and skips blank lines", () =>

@@ -7,12 +7,11 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { mkdtemp, rm, truncate } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError } from "@lora-loom/formats";
 import { CpuDevice, type Device } from "@lora-loom/tensor";
-import { shardModel } from "@lora-loom/testing";
+import { inTemporaryFolder, shardModel } from "@lora-loom/testing";
 import type { BaseModel, Deltas } from "./base_model.ts";
 import { differentiable } from "./backward/differentiable.ts";
 import { ModelError } from "./errors.ts";
@@ -28,12 +27,9 @@ const TINY_LLAMA = exampleModel("tiny-llama");
 const SEQUENCES = [Uint32Array.of(1, 5, 900, 2047, 5), Uint32Array.of(1, 7, 30)];
 
 async function withShards(body: (folder: string, shards: readonly string[]) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "lora-loom-shards-"));
-  try {
+  await inTemporaryFolder(async (folder) => {
     await body(folder, await shardModel(TINY_LLAMA.base, folder, 3));
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  });
 }
 
 async function withDevices(body: (device: Device) => Promise<void>): Promise<void> {
@@ -187,8 +183,7 @@ Deno.test("openModel() names a shard that is missing or cut short before it stre
 });
 
 Deno.test("BaseModel.hold() names a weight that is not finite, and a file that was cut short meanwhile", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "lora-loom-damaged-"));
-  try {
+  await inTemporaryFolder(async (folder) => {
     const random = randomModel(SMALL_CONFIG, 17);
     const name = "model.layers.1.mlp.up_proj.weight";
     const { shape, values } = random.weights.get(name)!;
@@ -208,9 +203,7 @@ Deno.test("BaseModel.hold() names a weight that is not finite, and a file that w
     await truncate(join(folder, "model.safetensors"), 4000);
     const cut = await assertRejects(() => model.hold(model.stages[0]!), FormatError);
     assertEquals(cut.code, "file_changed");
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  });
 });
 
 function codeOf(work: () => unknown): string {

@@ -1,7 +1,7 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { assertEquals, assertRejects } from "@std/assert";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { ModelError } from "./errors.ts";
 import { openTokenizer } from "./tokenizer.ts";
 
@@ -21,15 +21,12 @@ Deno.test("openTokenizer() encodes with the leading special token and decodes ba
 });
 
 Deno.test("openTokenizer() says which file is missing or unusable", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "loom-tokenizer-"));
-  try {
+  await inTemporaryFolder(async (directory) => {
     const missing = await assertRejects(() => openTokenizer(directory), ModelError);
     assertEquals([missing.code, missing.where], ["missing_file", join(directory, "tokenizer.json")]);
     await writeFile(join(directory, "tokenizer.json"), "{");
     assertEquals((await assertRejects(() => openTokenizer(directory), ModelError)).code, "invalid_json");
     await writeFile(join(directory, "tokenizer.json"), `{"model": {"type": "Unheard-of"}}`);
     assertEquals((await assertRejects(() => openTokenizer(directory), ModelError)).code, "invalid_tokenizer");
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+  });
 });

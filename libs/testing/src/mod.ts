@@ -2,3 +2,4 @@
 export * from "./tolerance.ts";
 export * from "./random.ts";
 export * from "./shard_model.ts";
+export * from "./temporary_folder.ts";

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CpuDevice } from "@lora-loom/tensor";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { runMerge } from "../engine/run_merge.ts";
 import { MergeError } from "../errors.ts";
 import { compareMerges } from "./compare_merges.ts";
@@ -11,9 +11,8 @@ import { loadVariants, parseSweep } from "./variants.ts";
 
 const ADAPTERS = new URL("../../../../examples/tiny-llama/adapters", import.meta.url).pathname;
 
-async function inFolder(work: (folder: string, recipe: string) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "lora-loom-test-"));
-  try {
+function withRecipe(work: (folder: string, recipe: string) => Promise<void>): Promise<void> {
+  return inTemporaryFolder(async (folder) => {
     const recipe = join(folder, "recipe.yaml");
     await writeFile(
       recipe,
@@ -27,9 +26,7 @@ async function inFolder(work: (folder: string, recipe: string) => Promise<void>)
       ].join("\n"),
     );
     await work(folder, recipe);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  });
 }
 
 Deno.test("parseSweep() counts from the first value to the last, both included, without rounding noise", () => {
@@ -57,7 +54,7 @@ Deno.test("parseSweep() counts from the first value to the last, both included, 
 });
 
 Deno.test("loadVariants() gives each method those of the recipe's parameters that it has", () =>
-  inFolder(async (_, recipe) => {
+  withRecipe(async (_, recipe) => {
     const variants = await loadVariants(recipe, ["lego", "svd"], parseSweep("adapters.0.weight=0:1:1"));
     assertEquals(variants.map(({ label }) => label), [
       "lego adapters.0.weight=0",
@@ -73,7 +70,7 @@ Deno.test("loadVariants() gives each method those of the recipe's parameters tha
   }));
 
 Deno.test("compareMerges() writes the same bytes as each merge alone, and reports the same figures", () =>
-  inFolder(async (folder, recipe) => {
+  withRecipe(async (folder, recipe) => {
     const device = new CpuDevice();
     const variants = await loadVariants(
       recipe,
@@ -98,7 +95,7 @@ Deno.test("compareMerges() writes the same bytes as each merge alone, and report
   }));
 
 Deno.test("compareMerges() leaves no half-written adapter when a method refuses", () =>
-  inFolder(async (folder, recipe) => {
+  withRecipe(async (folder, recipe) => {
     const variants = await loadVariants(recipe, ["svd"], parseSweep("parameters.rank=16:17:1"));
     const error = await assertRejects(
       () => compareMerges(variants, { device: new CpuDevice(), directory: folder }),

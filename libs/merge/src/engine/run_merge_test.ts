@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CpuDevice } from "@lora-loom/tensor";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { diffAdapters } from "../analysis/distance.ts";
 import { inspectAdapter } from "../analysis/inspect.ts";
 import { MergeError } from "../errors.ts";
@@ -14,15 +14,6 @@ import { runMerge } from "./run_merge.ts";
 
 const EXAMPLES = fileURLToPath(new URL("../../../../examples/tiny-llama/adapters/", import.meta.url));
 const [LANGUAGE, SPEECH] = [join(EXAMPLES, "language"), join(EXAMPLES, "speech")];
-
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "loom-merge-"));
-  try {
-    await body(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
 
 function recipe(
   folder: string,
@@ -40,7 +31,7 @@ function recipe(
 }
 
 Deno.test("runMerge() gives one adapter back when it is merged alone, by every method that approaches the sum", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     for (const method of ["cat", "linear", "svd", "lego+"]) {
       const output = { path: method };
       const parameters = method === "cat" ? {} : { rank: 8 };
@@ -53,7 +44,7 @@ Deno.test("runMerge() gives one adapter back when it is merged alone, by every m
 });
 
 Deno.test("runMerge() weighs: an adapter and minus itself cancel, and twice the half is the whole", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const twice = (weights: number[]) => weights.map((weight) => ({ path: LANGUAGE, weight }));
     const halves = await runMerge(
       recipe(folder, { adapters: twice([0.5, 0.5]), output: { path: "half" }, include: [] }),
@@ -66,7 +57,7 @@ Deno.test("runMerge() weighs: an adapter and minus itself cancel, and twice the 
 });
 
 Deno.test("runMerge() reports each module once, with growing time and a shrinking rest", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const events: ProgressEvent[] = [];
     await runMerge(recipe(folder), { onProgress: (event) => events.push(event) });
     assertEquals(events.map(({ type }) => type), ["start", ...new Array(7).fill("module"), "finish"]);
@@ -81,7 +72,7 @@ Deno.test("runMerge() reports each module once, with growing time and a shrinkin
 });
 
 Deno.test("runMerge() leaves nothing when it is cancelled between two modules", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const controller = new AbortController();
     const merge = runMerge(recipe(folder), {
       signal: controller.signal,
@@ -93,7 +84,7 @@ Deno.test("runMerge() leaves nothing when it is cancelled between two modules", 
 });
 
 Deno.test("runMerge() computes on a device that it is given, leaves it open and frees every tensor", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const device = new CpuDevice();
     for (const method of ["lego", "svd", "linear", "cat"]) {
       await runMerge(recipe(folder, { method, output: { path: method } }), { device });
@@ -104,7 +95,7 @@ Deno.test("runMerge() computes on a device that it is given, leaves it open and 
 });
 
 Deno.test("runMerge() writes the precision that the recipe asks for", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const distances: number[] = [];
     for (const dtype of ["float16", "bfloat16"]) {
       await runMerge(recipe(folder, { output: { path: dtype, dtype }, include: [] }, [LANGUAGE]));
@@ -121,7 +112,7 @@ Deno.test("runMerge() writes the precision that the recipe asks for", async () =
 });
 
 Deno.test("runMerge() can be run again from what it recorded", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const first = await runMerge(recipe(folder, { method: "lego", parameters: { rank: 5 }, seed: 7 }));
     const { recipe: recorded } = JSON.parse(readFileSync(join(first.output, "loom.json"), "utf8"));
     const again = recipeFromObject(
@@ -135,7 +126,7 @@ Deno.test("runMerge() can be run again from what it recorded", async () => {
 });
 
 Deno.test("runMerge() refuses a whole-model method that breaks its word, and leaves nothing", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const methods = METHODS as Map<string, unknown>;
     const zeros = (device: CpuDevice, rank: number, size: number) => device.zeros([rank, size]);
     try {
@@ -169,7 +160,7 @@ Deno.test("runMerge() refuses a whole-model method that breaks its word, and lea
 });
 
 Deno.test("diffAdapters() counts modules of one side only as zero on the other, and names them", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     await runMerge(recipe(folder, {}, [LANGUAGE]));
     const { overall, worst, modules, onlyInB } = await diffAdapters(join(folder, "merged"), LANGUAGE);
     assertEquals(onlyInB.length, 21);

@@ -1,19 +1,14 @@
 import { assertEquals } from "@std/assert";
 import { readdirSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { CheckpointFolder } from "./checkpoint.ts";
 import type { HostArray } from "../resume/packed.ts";
 import type { HostPair } from "./learner.ts";
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "loom-checkpoint-"));
-  try {
-    await body(join(folder, "merged.refining"));
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
+  return inTemporaryFolder((parent) => body(join(parent, "merged.refining")));
 }
 
 function pair(values: HostArray): HostPair {

@@ -1,13 +1,12 @@
 /** Gradients in merges of an encoder-decoder, through the engine, on the software driver. */
 import { assert, assertEquals } from "@std/assert";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { splice } from "@lora-loom/iteris";
 import { openTokenizer, readTask } from "@lora-loom/model";
 import { openDevice } from "@lora-loom/tensor";
-import { seeded } from "@lora-loom/testing";
+import { inTemporaryFolder, seeded } from "@lora-loom/testing";
 import { runMerge } from "../engine/run_merge.ts";
 import { recipeFromObject } from "../recipe/load.ts";
 
@@ -25,9 +24,8 @@ const REFINE = {
   learning_rate: 3e-3,
 };
 
-async function merged(changes: Record<string, unknown>) {
-  const folder = mkdtempSync(join(tmpdir(), "loom-t5-"));
-  try {
+function merged(changes: Record<string, unknown>) {
+  return inTemporaryFolder(async (folder) => {
     const recipe = recipeFromObject({
       base_model: "tiny-t5/base",
       adapters: ["language", "speech"].map((name) => ({
@@ -44,9 +42,7 @@ async function merged(changes: Record<string, unknown>) {
       record: JSON.parse(readFileSync(join(output, "loom.json"), "utf8")),
       weights: new Uint8Array(readFileSync(join(output, "adapter_model.safetensors"))),
     };
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  });
 }
 
 Deno.test("runMerge() refines a merge of T5 adapters, and lowers the loss", async () => {

@@ -1,10 +1,10 @@
 /** Refinements of small merges through the engine, on the software driver. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Device, openDevice } from "@lora-loom/tensor";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { runMerge } from "../engine/run_merge.ts";
 import { MergeError } from "../errors.ts";
 import { recipeFromObject } from "../recipe/load.ts";
@@ -45,15 +45,6 @@ function recipe(
   }, EXAMPLE);
 }
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "loom-refine-"));
-  try {
-    await body(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
-
 function bytesOf({ output }: Pick<MergeSummary, "output">): Uint8Array {
   return new Uint8Array(readFileSync(join(output, "adapter_model.safetensors")));
 }
@@ -61,7 +52,7 @@ function bytesOf({ output }: Pick<MergeSummary, "output">): Uint8Array {
 const device: Device = await openDevice({ device: "software" });
 
 Deno.test("runMerge() with refine lowers the loss, reports it and says that it is training", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const stages: string[] = [];
     const summary = await runMerge(recipe(folder, { ...REFINE, agreement_prompts: 0, steps: 6 }), {
       device,
@@ -85,7 +76,7 @@ Deno.test("runMerge() with refine lowers the loss, reports it and says that it i
 });
 
 Deno.test("runMerge() gives the bytes of the merge without refinement when refine has zero steps", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const plain = bytesOf(await runMerge(recipe(folder, undefined), { device }));
     const summary = await runMerge(recipe(folder, { ...REFINE, steps: 0 }), { device, force: true });
     assertEquals(bytesOf(summary), plain);
@@ -94,7 +85,7 @@ Deno.test("runMerge() gives the bytes of the merge without refinement when refin
 });
 
 Deno.test("runMerge() gives the same refined bytes twice, and after being cancelled and run again", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const first = await runMerge(recipe(folder, REFINE), { device });
     const bytes = bytesOf(first);
     assert(first.quality.agreement !== undefined && first.refinement!.agreement_before !== null);
@@ -127,7 +118,7 @@ Deno.test("runMerge() gives the same refined bytes twice, and after being cancel
 });
 
 Deno.test("runMerge() starts anew, and says so, when a checkpoint belongs to another refinement", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const controller = new AbortController();
     await assertRejects(() =>
       runMerge(recipe(folder, REFINE), {
@@ -144,7 +135,7 @@ Deno.test("runMerge() starts anew, and says so, when a checkpoint belongs to ano
 });
 
 Deno.test("runMerge() keeps the merge before refinement when that fails, and names why", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const plain = bytesOf(await runMerge(recipe(folder, undefined), { device }));
     const short = join(folder, "short.jsonl");
     writeFileSync(short, '{"prompt": "language: one"}\n{"prompt": "language: two"}\n');
@@ -171,7 +162,7 @@ Deno.test("runMerge() keeps the merge before refinement when that fails, and nam
 });
 
 Deno.test("recipeFromObject() refuses a refinement that lacks what it needs, or has keys that nobody knows", async () => {
-  await inFolder((folder) => {
+  await inTemporaryFolder((folder) => {
     const failure = (refine: Record<string, unknown>, changes: Record<string, unknown> = {}) => {
       try {
         recipe(folder, refine, changes);

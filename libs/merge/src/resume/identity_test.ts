@@ -1,22 +1,19 @@
 import { assertEquals } from "@std/assert";
-import { mkdir, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CpuDevice } from "@lora-loom/tensor";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import type { Plan } from "../plan/plan.ts";
 import { recipeFromObject } from "../recipe/load.ts";
 import { identityOf, type Work } from "./identity.ts";
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "loom-identity-"));
-  try {
+function withBaseModel(body: (folder: string) => Promise<void>): Promise<void> {
+  return inTemporaryFolder(async (folder) => {
     await mkdir(join(folder, "base"));
     await writeFile(join(folder, "base/config.json"), "{}");
     await writeFile(join(folder, "base/model.safetensors"), "weights");
     await body(folder);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  });
 }
 
 function workIn(folder: string, changes: Record<string, unknown> = {}, sha256 = "00"): Work {
@@ -39,7 +36,7 @@ function workIn(folder: string, changes: Record<string, unknown> = {}, sha256 = 
 }
 
 Deno.test("identityOf() differs in the name of what decides about the result, and in nothing else", async () => {
-  await inFolder(async (folder) => {
+  await withBaseModel(async (folder) => {
     const identity = await identityOf(workIn(folder));
     const differences = async (work: Work) => {
       const other = await identityOf(work);

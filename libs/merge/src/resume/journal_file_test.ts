@@ -1,20 +1,15 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { type Identity, JournalFile } from "./journal_file.ts";
 import type { Packed } from "./packed.ts";
 
 const IDENTITY: Identity = { method: "iteris", "parameters.alpha": "0.1" };
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const parent = await mkdtemp(join(tmpdir(), "loom-journal-"));
-  try {
-    await body(join(parent, "out.unfinished"));
-  } finally {
-    await rm(parent, { recursive: true });
-  }
+function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
+  return inTemporaryFolder((parent) => body(join(parent, "out.unfinished")));
 }
 
 function record(number: number): Packed {

@@ -1,10 +1,10 @@
 /** Interrupted merges through the engine, on the software driver. */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Device, openDevice } from "@lora-loom/tensor";
+import { inTemporaryFolder } from "@lora-loom/testing";
 import { type MergeOptions, runMerge } from "../engine/run_merge.ts";
 import type { ProgressEvent } from "../engine/progress.ts";
 import { MergeError } from "../errors.ts";
@@ -29,15 +29,6 @@ function recipe(folder: string, changes: Record<string, unknown> = {}) {
     output: { path: join(folder, "merged") },
     ...changes,
   }, EXAMPLE);
-}
-
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "loom-resume-"));
-  try {
-    await body(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
 }
 
 interface Outcome {
@@ -104,7 +95,7 @@ const CASES: readonly [name: string, changes: Record<string, unknown>, interrupt
 
 for (const [name, changes, interruptions] of CASES) {
   Deno.test(`runMerge() gives the same bytes and the same record by ${name} when it is cancelled again and again`, async () => {
-    await inFolder(async (folder) => {
+    await inTemporaryFolder(async (folder) => {
       const work = recipe(folder, changes);
       const whole = await outcomeOf(work);
       assertEquals(readdirSync(folder), [], "nothing is left beside the output");
@@ -119,7 +110,7 @@ for (const [name, changes, interruptions] of CASES) {
 }
 
 Deno.test("runMerge() says what it keeps when it is cancelled, and how to go on or start anew", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const error = await interrupted(recipe(folder), 12);
     assertStringIncludes(error.message, "the last one pass 1, model.layers.1.self_attn.o");
     assertStringIncludes(error.fix, "it goes on from there");
@@ -131,7 +122,7 @@ Deno.test("runMerge() says what it keeps when it is cancelled, and how to go on 
 });
 
 Deno.test("runMerge() starts anew, and names what differs, when the recipe is another", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     await interrupted(recipe(folder), 5);
     const { notes } = await outcomeOf(recipe(folder, { parameters: { ...SMALL, alpha: 0.01 } }));
     assertEquals(notes.map(({ code }) => code), ["journal_ignored"]);
@@ -141,7 +132,7 @@ Deno.test("runMerge() starts anew, and names what differs, when the recipe is an
 });
 
 Deno.test("runMerge() says so once, and merges on, when it cannot keep its steps", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const whole = await outcomeOf(recipe(folder));
     // Nothing can be made where a link leads nowhere.
     symlinkSync(join(folder, "absent/folder"), join(folder, "merged.unfinished"));
@@ -152,7 +143,7 @@ Deno.test("runMerge() says so once, and merges on, when it cannot keep its steps
 });
 
 Deno.test("runMerge() leaves nothing when the request is wrong, and nothing when it is told not to be resumable", async () => {
-  await inFolder(async (folder) => {
+  await inTemporaryFolder(async (folder) => {
     const short = join(folder, "short.jsonl");
     writeFileSync(short, '{"prompt": "language: one"}\n');
     const adapters = [{ path: "adapters/language", calibration: short }];

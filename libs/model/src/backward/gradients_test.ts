@@ -1,9 +1,6 @@
 /** The way back through a whole model against finite differences of a float64 oracle that shares no code with it. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
+import { assertRelativelyClose, gaussians, inTemporaryFolder } from "@lora-loom/testing";
 import { CpuDevice, type CpuTensor, type Device } from "@lora-loom/tensor";
 import type { BaseModel } from "../base_model.ts";
 import { ModelError } from "../errors.ts";
@@ -36,14 +33,11 @@ async function withModel<T>(
   model: TestModel,
   body: (opened: DifferentiableModel) => Promise<T>,
 ): Promise<T> {
-  const directory = await mkdtemp(join(tmpdir(), "loom-model-"));
-  try {
+  return await inTemporaryFolder(async (directory) => {
     await writeModel(directory, model);
     using opened = await openModel(device, directory);
     return await body(differentiable(opened, "the test", ""));
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+  });
 }
 
 function dense({ a, b }: { a: Float64Array; b: Float64Array }): number[][] {
