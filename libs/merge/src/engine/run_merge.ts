@@ -41,7 +41,7 @@ import { Stopwatch } from "./stopwatch.ts";
 export interface MergeOptions {
   /** Replace the output if it exists. */
   readonly force?: boolean;
-  /** Cancels the merge: nothing is left behind. */
+  /** Cancels the merge: nothing is left behind but its finished steps, where they are kept. */
   readonly signal?: AbortSignal;
   readonly onProgress?: ProgressListener;
   /** Start from the beginning, whatever an interrupted run of this merge left beside its output. */
@@ -127,10 +127,10 @@ async function mergeInto(
   options: MergeOptions,
 ): Promise<MergeSummary> {
   const { signal, onProgress } = options;
-  const watch = new Stopwatch<"read" | "compute" | "write">();
-  const work = plan.modules.reduce((sum, { bytes }) => sum + bytes, 0);
-  const meter = new ProgressMeter(plan.modules.length, work, onProgress);
   const { modules, rank, warnings } = plan;
+  const watch = new Stopwatch<"read" | "compute" | "write">();
+  const work = modules.reduce((sum, { bytes }) => sum + bytes, 0);
+  const meter = new ProgressMeter(modules.length, work, onProgress);
   throwIfCancelled(signal);
   const staging = await stageDirectory(recipe.output.path, {
     force: options.force ?? false,
@@ -145,34 +145,18 @@ async function mergeInto(
     const base = await baseModelOf(recipe);
     const spec = adapterSpec(recipe, plan, adapters, base);
     const writer = await createAdapterWriter(recipe.output.format, staging.path, spec);
-    const journal = async (deciding: Readonly<Record<string, unknown>>) =>
-      keepsSteps(recipe, method, options)
-        ? await unfinished.open(
-          await identityOf({ recipe, plan, inputs: await unwrap(hashing), device: device.info, deciding }),
-        )
-        : NO_JOURNAL;
-    const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal, journal };
-    const refined = asksForRefinement(recipe) ? await mergeAndRefine(run) : undefined;
-    const merged = refined?.merged ?? await mergeWith(run);
-    await watch.time("write", () => writer.finish());
-    onProgress?.({ type: "finish", elapsed: meter.elapsed });
-    const inputs = await unwrap(hashing);
-    const summary = {
-      ...summarise(recipe, plan, device, watch, merged, refined?.record),
-      ...(unfinished.taken > 0 ? { resumed: { steps: unfinished.taken } } : {}),
+    const isResumable = keepsSteps(recipe, method, options);
+    const journal = async (deciding: Readonly<Record<string, unknown>>) => {
+      if (!isResumable) return NO_JOURNAL;
+      const inputs = await unwrap(hashing);
+      return await unfinished.open(await identityOf({ recipe, plan, inputs, device: device.info, deciding }));
     };
-    const serving = await servingOf(staging.path, base);
-    await watch.time(
-      "write",
-      () =>
-        writeReports(
-          staging.path,
-          recordOf(recipe, plan, device, summary, merged, inputs, serving, refined?.record),
-        ),
-    );
+    const run: MergeRun = { recipe, method, plan, adapters, device, writer, watch, meter, signal, journal };
+    const folder: ResultFolder = { path: staging.path, base, hashing, unfinished };
+    const { summary, refined } = await fillFolder(run, folder, onProgress);
     throwIfCancelled(signal);
     await watch.time("write", () => staging.commit());
-    if (refined || keepsSteps(recipe, method, options)) await unfinished.remove();
+    if (refined || isResumable) await unfinished.remove();
     if (refined?.failure) throw refined.failure;
     return { ...summary, seconds: secondsOf(watch), peak_rss_bytes: peakResidentBytes() };
   } catch (error) {
@@ -180,6 +164,36 @@ async function mergeInto(
     await staging.discard();
     throw await unfinished.leave(error);
   }
+}
+
+/** Where a result is put together, and what its reports tell beside the merge. */
+interface ResultFolder {
+  readonly path: string;
+  readonly base: BaseModel | undefined;
+  readonly hashing: Settled<InputRecord[]>;
+  readonly unfinished: Unfinished;
+}
+
+/** Merges, refines where the recipe asks for it, and fills the folder: the adapter, then the reports. */
+async function fillFolder(
+  run: MergeRun,
+  { path, base, hashing, unfinished }: ResultFolder,
+  onProgress: ProgressListener | undefined,
+): Promise<{ readonly summary: MergeSummary; readonly refined: RefinedMerge | undefined }> {
+  const { recipe, plan, device, writer, watch, meter } = run;
+  const refined = asksForRefinement(recipe) ? await mergeAndRefine(run) : undefined;
+  const merged = refined?.merged ?? await mergeWith(run);
+  await watch.time("write", () => writer.finish());
+  onProgress?.({ type: "finish", elapsed: meter.elapsed });
+  const inputs = await unwrap(hashing);
+  const summary = {
+    ...summarise(recipe, plan, device, watch, merged, refined?.record),
+    ...(unfinished.taken > 0 ? { resumed: { steps: unfinished.taken } } : {}),
+  };
+  const serving = await servingOf(path, base);
+  const record = recordOf(recipe, plan, device, summary, merged, inputs, serving, refined?.record);
+  await watch.time("write", () => writeReports(path, record));
+  return { summary, refined };
 }
 
 /** For reports and headers. */

@@ -1,12 +1,12 @@
 import { differentiable } from "@lora-loom/model";
 import { agreementOfSum } from "../calibrated/merge_calibrated.ts";
-import { openSession } from "../calibrated/session.ts";
+import { openSession, type Session } from "../calibrated/session.ts";
 import { measureDeltas } from "../engine/measure_deltas.ts";
 import { disposeFactors, readModule, uploadModule } from "../engine/module_reader.ts";
 import { disposeMerged, downloadMerged, type HostFactors } from "../engine/module_writer.ts";
 import type { MergedModules, MergeRun } from "../engine/run_merge.ts";
 import { describeError, type ErrorReport, MergeError } from "../errors.ts";
-import type { ModuleFigures } from "../report/figures.ts";
+import type { Agreement, MeasuredQuality, ModuleFigures } from "../report/figures.ts";
 import { unfinishedPath } from "../resume/unfinished.ts";
 import { CheckpointFolder } from "./checkpoint.ts";
 import type { HostPair } from "./learner.ts";
@@ -83,13 +83,7 @@ async function refined(
     progress,
     warn: (code, message) => warnings.push({ code, message, where: checkpointFolder }),
   });
-  const known = merged.outcome.quality;
-  const agreement = result.after && {
-    merged: result.after,
-    sum: known?.agreement?.sum ?? (await agreementOfSum({ signal }, session, tasks.map(heldOutOf), 1))!,
-    mean: known?.agreement?.mean ??
-      (await agreementOfSum({ signal }, session, tasks.map(heldOutOf), 1 / tasks.length))!,
-  };
+  const agreement = await comparedAgreement(run, session, tasks, merged, result.after);
   const after = result.factors
     ? await takeFactors(run, merged, result.factors)
     : { factors, modules: merged.modules };
@@ -98,11 +92,7 @@ async function refined(
       modules: after.modules,
       outcome: {
         ...merged.outcome,
-        quality: {
-          // Output errors are of the merge before.
-          ...(known?.output_error && !result.factors ? { output_error: known.output_error } : {}),
-          ...(agreement ?? known?.agreement ? { agreement: (agreement ?? known?.agreement)! } : {}),
-        },
+        quality: qualityAfter(merged, result, agreement),
         warnings: [...merged.outcome.warnings ?? [], ...warnings],
       },
     },
@@ -111,7 +101,36 @@ async function refined(
   };
 }
 
-const heldOutOf = ({ heldOut }: TaskData) => heldOut;
+/** Agreement after the refinement beside that of the deltas' sum and mean, which a calibrated method has measured already. */
+async function comparedAgreement(
+  { signal }: MergeRun,
+  session: Session,
+  tasks: readonly TaskData[],
+  { outcome: { quality } }: MergedModules,
+  after: Agreement | undefined,
+): Promise<MeasuredQuality["agreement"]> {
+  const known = quality?.agreement;
+  if (!after) return known;
+  const heldOut = tasks.map((task) => task.heldOut);
+  const measure = async (factor: number) => (await agreementOfSum({ signal }, session, heldOut, factor))!;
+  return {
+    merged: after,
+    sum: known?.sum ?? await measure(1),
+    mean: known?.mean ?? await measure(1 / tasks.length),
+  };
+}
+
+function qualityAfter(
+  { outcome: { quality } }: MergedModules,
+  { factors }: Refined,
+  agreement: MeasuredQuality["agreement"],
+): MeasuredQuality {
+  return {
+    // Output errors are of the merge before.
+    ...(quality?.output_error && !factors ? { output_error: quality.output_error } : {}),
+    ...(agreement ? { agreement } : {}),
+  };
+}
 
 function keptOutWarnings(tasks: readonly TaskData[], wanted: number) {
   return tasks.filter(({ heldOut }) => heldOut.prompts.length < wanted).map(({ name, heldOut }) => ({
