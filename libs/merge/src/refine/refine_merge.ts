@@ -83,7 +83,7 @@ async function refined(
     progress,
     warn: (code, message) => warnings.push({ code, message, where: checkpointFolder }),
   });
-  const agreement = await comparedAgreement(run, session, tasks, merged, result.after);
+  const agreement = await comparedAgreement(run, session, tasks, merged, result);
   const after = result.factors
     ? await takeFactors(run, merged, result.factors)
     : { factors, modules: merged.modules };
@@ -107,10 +107,11 @@ async function comparedAgreement(
   session: Session,
   tasks: readonly TaskData[],
   { outcome: { quality } }: MergedModules,
-  after: Agreement | undefined,
+  { after, factors }: Refined,
 ): Promise<MeasuredQuality["agreement"]> {
   const known = quality?.agreement;
-  if (!after) return known;
+  // Without prompts kept out the refined factors were not measured, and what is known is of the merge before.
+  if (!after) return factors ? undefined : known;
   const heldOut = tasks.map((task) => task.heldOut);
   const measure = async (factor: number) => (await agreementOfSum({ signal }, session, heldOut, factor))!;
   return {

@@ -75,6 +75,20 @@ Deno.test("runMerge() with refine lowers the loss, reports it and says that it i
   });
 });
 
+Deno.test("runMerge() reports no agreement of the merge before as that of the refined one", async () => {
+  await inTemporaryFolder(async (folder) => {
+    const calibrated = {
+      method: "iteris",
+      parameters: { samples: 4, agreement_prompts: 1, max_new_tokens: 2 },
+      include: ["*.layers.0.self_attn.v_proj"],
+    };
+    const refine = { ...REFINE, agreement_prompts: 0, steps: 1 };
+    const { quality, refinement } = await runMerge(recipe(folder, refine, calibrated), { device });
+    assertEquals(refinement?.kept_step, 1);
+    assertEquals([quality.agreement, quality.output_error], [undefined, undefined]);
+  });
+});
+
 Deno.test("runMerge() gives the bytes of the merge without refinement when refine has zero steps", async () => {
   await inTemporaryFolder(async (folder) => {
     const plain = bytesOf(await runMerge(recipe(folder, undefined), { device }));
