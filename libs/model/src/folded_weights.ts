@@ -1,4 +1,4 @@
-import { sliceRows, type Tensor } from "@lora-loom/tensor";
+import type { Tensor } from "@lora-loom/tensor";
 import { linearName, type LinearRole, outputsOf, rolesOf } from "./architecture.ts";
 import type { Delta, Deltas } from "./base_model.ts";
 import { Decoder } from "./decoder.ts";
@@ -82,8 +82,7 @@ class FoldedWeights implements DecoderWeights {
     let weight = folded.get(role);
     if (!weight) {
       const outputs = outputsOf(this.base.architecture, this.base.config, role);
-      using b = outputs && sliceRows(delta.b, ...outputs);
-      weight = foldDelta(linear, b ? { a: delta.a, b } : delta);
+      weight = foldDelta(linear, delta, outputs);
       folded.set(role, weight);
     }
     return { ...(linear.bias && { bias: linear.bias }), weight };

@@ -1,4 +1,4 @@
-import { add, gemm, type Tensor } from "@lora-loom/tensor";
+import { add, gemm, sliceRows, type Tensor } from "@lora-loom/tensor";
 import type { Delta } from "./base_model.ts";
 import { addBias } from "./ops/add_bias.ts";
 import type { Linear } from "./weights.ts";
@@ -19,8 +19,17 @@ export function applyLinear(
   return y;
 }
 
-/** A new weight W0 + B·A. */
-export function foldDelta({ weight }: Linear, delta: Delta): Tensor {
-  using change = gemm(delta.b, delta.a);
-  return add(weight, change);
+/**
+ * A new weight W0 + B·A.
+ *
+ * @param outputs which of the delta's outputs are meant, first and one past the last; nothing where they all are
+ */
+export function foldDelta(
+  { weight }: Linear,
+  delta: Delta,
+  outputs?: readonly [start: number, end: number],
+): Tensor {
+  using b = outputs && sliceRows(delta.b, ...outputs);
+  const change = gemm(b ?? delta.b, delta.a);
+  return add(weight, change, { into: change });
 }

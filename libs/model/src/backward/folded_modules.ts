@@ -1,6 +1,6 @@
-import { add, gemm, sliceRows, type Tensor } from "@lora-loom/tensor";
-import type { Delta } from "../base_model.ts";
-import { addBias } from "../ops/add_bias.ts";
+import { gemm, type Tensor } from "@lora-loom/tensor";
+import type { Delta, Deltas } from "../base_model.ts";
+import { applyLinear, foldDelta } from "../linear.ts";
 import type { Linear } from "../weights.ts";
 
 /** Where a layer finds its modules. */
@@ -18,26 +18,27 @@ export class FoldedModules<Name> implements Disposable {
 
   constructor(readonly source: ModuleSource<Name>) {}
 
+  /** Numbers that the folded weights of some modules take. */
+  static size(deltas: Deltas, isOwn: (module: string) => boolean): number {
+    return [...deltas].filter(([module]) => isOwn(module))
+      .reduce((sum, [, { a, b }]) => sum + a.shape[1]! * b.shape[0]!, 0);
+  }
+
   /** W0 + B·A, `[out, in]` */
   weight(name: Name): Tensor {
-    const base = this.source.linearOf(name).weight;
+    const linear = this.source.linearOf(name);
     const delta = this.source.deltaOf(name);
-    if (!delta) return base;
+    if (!delta) return linear.weight;
     const known = this.#folded.get(name);
     if (known) return known;
-    const outputs = this.source.outputsOf?.(name);
-    using b = outputs && sliceRows(delta.b, ...outputs);
-    const change = this.#owned.use(gemm(b ?? delta.b, delta.a));
-    const folded = add(base, change, { into: change });
+    const folded = this.#owned.use(foldDelta(linear, delta, this.source.outputsOf?.(name)));
     this.#folded.set(name, folded);
     return folded;
   }
 
   apply(name: Name, x: Tensor): Tensor {
-    const y = gemm(x, this.weight(name), { transposeB: true });
     const { bias } = this.source.linearOf(name);
-    if (bias) addBias(bias, y);
-    return y;
+    return applyLinear(x, { weight: this.weight(name), ...(bias && { bias }) }, undefined);
   }
 
   /** The gradient at what a module read, from the one at what it gave; added to `into` if that is given. */

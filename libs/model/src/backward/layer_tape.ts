@@ -91,8 +91,7 @@ export class LayerTape implements Tape {
     const heads = (2 * queryHeads + 2 * keyValueHeads) * headDim * (norms.query ? 2 : 1);
     const streams = (3 + (norms.attentionOut ? 1 : 0) + (norms.mlpOut ? 1 : 0)) * hiddenSize;
     const names = new Set(rolesOf(architecture).map((role) => linearName(architecture, layer, role)));
-    const weights = [...deltas].filter(([module]) => names.has(module))
-      .reduce((sum, [, { a, b }]) => sum + a.shape[1]! * b.shape[0]!, 0);
+    const weights = FoldedModules.size(deltas, (module) => names.has(module));
     return tokens * (streams + heads + MlpTape.size(mlpSize, linears.gate !== undefined)) + weights;
   }
 

@@ -70,8 +70,7 @@ export class BlockTape implements Tape {
     rows: { readonly own: number; readonly prompts: number },
   ): number {
     const { hiddenSize, mlpSize, gated } = layers.config;
-    const weights = [...deltas].filter(([module]) => module.startsWith(`${stack}.block.${block}.`))
-      .reduce((sum, [, { a, b }]) => sum + a.shape[1]! * b.shape[0]!, 0);
+    const weights = FoldedModules.size(deltas, (module) => module.startsWith(`${stack}.block.${block}.`));
     const cross = stack === "decoder"
       ? AttentionTape.size(layers, rows.own, rows.prompts) + rows.own * hiddenSize
       : 0;
