@@ -12,7 +12,13 @@ export * from "./load_deltas.ts";
 export type { OpenModelOptions } from "./model_family.ts";
 export { type ModelShapes, readModelShapes, type StoredModelShapes } from "./model_shapes.ts";
 export * from "./open_model.ts";
-export { chooseResidency, type Residency, type ResidencyChoice } from "./residency.ts";
+export {
+  bytesPerParameter,
+  chooseResidency,
+  computesOnHost,
+  type Residency,
+  type ResidencyChoice,
+} from "./residency.ts";
 export { forwardHolding } from "./run_forward.ts";
 export * from "./ops/adam.ts";
 export { type Divergence, divergence } from "./ops/divergence.ts";

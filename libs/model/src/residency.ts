@@ -24,6 +24,11 @@ export function bytesPerParameter({ info }: Device): number {
   return info.backend === "cpu" ? 8 : 4;
 }
 
+/** Whether a device computes in the host's memory. */
+export function computesOnHost({ info }: Device): boolean {
+  return info.class === "cpu" || info.class === "software";
+}
+
 /** Parameters of a stored model. */
 export function parameterCount({ tensors }: ModelWeights): number {
   return [...tensors.values()].reduce((sum, { shape }) => sum + elementCount(shape), 0);
@@ -32,7 +37,6 @@ export function parameterCount({ tensors }: ModelWeights): number {
 /** Resolves `auto` for a model of so many parameters. */
 export function chooseResidency(choice: ResidencyChoice, device: Device, parameters: number): Residency {
   if (choice !== "auto") return choice;
-  const onHost = device.info.class === "cpu" || device.info.class === "software";
-  const most = onHost ? MOST_RESIDENT_SHARE * freemem() : MOST_RESIDENT_ON_GPU;
+  const most = computesOnHost(device) ? MOST_RESIDENT_SHARE * freemem() : MOST_RESIDENT_ON_GPU;
   return parameters * bytesPerParameter(device) <= most ? "resident" : "streamed";
 }

@@ -1,6 +1,7 @@
 import { readFileSync, statfsSync } from "node:fs";
 import { freemem, tmpdir } from "node:os";
 import process from "node:process";
+import { bytesPerParameter, computesOnHost } from "@lora-loom/model";
 import type { Device } from "@lora-loom/tensor";
 import type { Machine } from "./plan_memory.ts";
 import type { DeviceTraits } from "./workload.ts";
@@ -43,11 +44,11 @@ function scratchBytes(): number {
 }
 
 /** What matters of an open device. */
-export function deviceTraits({ info }: Device, hostSolverLimit: number): DeviceTraits {
-  const onHost = info.class === "cpu" || info.class === "software";
+export function deviceTraits(device: Device, hostSolverLimit: number): DeviceTraits {
+  const { info } = device;
   return {
-    elementBytes: info.backend === "cpu" ? 8 : 4,
-    onHost,
+    elementBytes: bytesPerParameter(device),
+    onHost: computesOnHost(device),
     packs: info.class === "tensor",
     // On the CPU everything is solved where it is.
     hostSolverLimit: info.backend === "cpu" ? 0 : hostSolverLimit,
