@@ -6,7 +6,7 @@ import { disposeFactors, readModule, uploadModule } from "../engine/module_reade
 import { disposeMerged, downloadMerged, type HostFactors } from "../engine/module_writer.ts";
 import type { MergedModules, MergeRun } from "../engine/run_merge.ts";
 import { describeError, type ErrorReport, MergeError } from "../errors.ts";
-import type { Agreement, MeasuredQuality, ModuleFigures } from "../report/figures.ts";
+import type { MeasuredQuality, ModuleFigures } from "../report/figures.ts";
 import { unfinishedPath } from "../resume/unfinished.ts";
 import { CheckpointFolder } from "./checkpoint.ts";
 import type { HostPair } from "./learner.ts";
