@@ -1,7 +1,7 @@
 /**
  * Times IterIS's own arithmetic at Llama-2-7B's shapes: Gram matrices, factorisations, solves and truncation of every module, on random inputs.
  *
- *     deno run -A tests/bench/iteris_7b.ts [--device auto] [--layers 2] [--rows 25600] [--tasks 2] [--rank 8] [--scale 1]
+ *     deno run -A tests/bench/iteris_7b.ts [--device auto] [--layers 8] [--rows 25600] [--tasks 2] [--rank 8] [--scale 1]
  *       [--methods iteris,iteris+,iteris+metric] [--kernels] [--json FILE]
  *
  * `iteris+metric` is a sweep of `iteris+` with output metrics, in blocks of 256 outputs; what it takes to measure them is left out. So
@@ -29,7 +29,7 @@ const flags = parseArgs(Deno.args, {
 await using device = await openDevice({ device: flags.device as "auto", timeKernels: flags.kernels });
 const hardware = device.info.class === "tensor" || device.info.class === "gpu";
 const [layers, scale, tasks, rank, rows] = [
-  flags.layers ?? (hardware ? 2 : 1),
+  flags.layers ?? (hardware ? 8 : 1),
   flags.scale ?? (hardware ? 1 : 16),
   flags.tasks,
   flags.rank,
@@ -165,7 +165,7 @@ function randomModel(on: Device): BaseModel {
 
 /** Output metrics of random gradients, a block for every 256 outputs. */
 function randomMetrics(on: Device): OutputMetrics {
-  const size = Math.min(256, hidden);
+  const size = 256 / scale;
   return {
     blocks: (task, _module, outputs) =>
       Promise.resolve(Array.from({ length: outputs / size }, (_, i) => {
