@@ -102,6 +102,7 @@ async function refined(
           // Output errors are of the merge before.
           ...(known?.output_error && !result.factors ? { output_error: known.output_error } : {}),
           ...(agreement ?? known?.agreement ? { agreement: (agreement ?? known?.agreement)! } : {}),
+          ...(known?.tried ? { tried: known.tried } : {}),
         },
         warnings: [...merged.outcome.warnings ?? [], ...warnings],
       },
