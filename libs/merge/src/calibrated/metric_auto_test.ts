@@ -10,23 +10,23 @@ import { MergeError } from "../errors.ts";
 import { recipeFromObject } from "../recipe/load.ts";
 import type { TriedSetting } from "../report/figures.ts";
 
-const EXAMPLES = fileURLToPath(new URL("../../../../examples/", import.meta.url));
+const EXAMPLE = fileURLToPath(new URL("../../../../examples/tiny-llama/", import.meta.url));
 const SMALL = { samples: 4, agreement_prompts: 10, max_new_tokens: 4, metric_draws: 1 };
 
-async function merged(model: string, include: readonly string[], changes: Record<string, unknown>) {
+async function merged(include: string, changes: Record<string, unknown>) {
   const folder = mkdtempSync(join(tmpdir(), "loom-metric-"));
   try {
     const recipe = recipeFromObject({
       method: "iteris+",
-      base_model: `${model}/base`,
+      base_model: "base",
       adapters: ["language", "speech"].map((name) => ({
-        path: `${model}/adapters/${name}`,
-        calibration: `tiny-llama/tasks/${name}.train.jsonl`,
+        path: `adapters/${name}`,
+        calibration: `tasks/${name}.train.jsonl`,
       })),
-      include,
+      include: [include],
       parameters: { ...SMALL, ...changes },
       output: { path: join(folder, "merged") },
-    }, EXAMPLES);
+    }, EXAMPLE);
     await using device = await openDevice({ device: "software" });
     const { output, quality } = await runMerge(recipe, { device });
     const read = (name: string) => readFileSync(join(output, name), "utf8");
@@ -43,19 +43,16 @@ async function merged(model: string, include: readonly string[], changes: Record
 
 /** Modules where the metric loses prompts, and where it wins some. */
 for (
-  const [model, include] of [
-    ["tiny-llama", ["*.self_attn.v_proj"]],
-    ["tiny-llama", ["*.self_attn.o_proj"]],
-  ] as const
+  const [include, sweeps] of [["*.self_attn.v_proj", 2], ["*.self_attn.o_proj", 1]] as const
 ) {
   Deno.test(`runMerge() with metric: auto gives the bytes of the merge of ${include} that agrees more, and says so`, async () => {
-    const auto = await merged(model, include, { metric: "auto" });
+    const auto = await merged(include, { metric: "auto", metric_sweeps: sweeps });
     const tried: readonly TriedSetting[] = auto.quality.tried!;
     assertEquals(tried.map(({ metric }) => metric), ["none", "output"]);
     const [none, output] = tried.map(({ agreement }) => agreement);
     const better = output! > none! ? "output" : "none";
     assertEquals(tried.flatMap(({ metric, kept }) => kept ? [metric] : []), [better]);
-    const alone = await merged(model, include, { metric: better });
+    const alone = await merged(include, { metric: better, metric_sweeps: sweeps });
     assertEquals(alone.weights, auto.weights);
     assertEquals(alone.quality.agreement, auto.quality.agreement);
     assertEquals(alone.quality.agreement!.merged.mean, Math.max(none!, output!));
@@ -71,7 +68,7 @@ for (
 
 Deno.test("runMerge() refuses metric: auto where no prompts are kept out, and says what to change", async () => {
   const refused = (changes: Record<string, unknown>) =>
-    assertRejects(() => merged("tiny-llama", ["*.0.*"], { metric: "auto", ...changes }), MergeError);
+    assertRejects(() => merged("*.layers.0.*", { metric: "auto", ...changes }), MergeError);
   const none = await refused({ agreement_prompts: 0 });
   assertEquals(none.code, "too_few_rows");
   assertStringIncludes(none.message, "metric: auto chooses on prompts");
