@@ -1,16 +1,24 @@
 /**
  * Times IterIS's own arithmetic at Llama-2-7B's shapes: Gram matrices, factorisations, solves and truncation of every module, on random inputs.
  *
- *     deno run -A tests/bench/iteris_7b.ts [--device auto] [--layers 2] [--rows 25600] [--tasks 2] [--rank 8] [--scale 1]
- *       [--methods iteris,iteris+] [--kernels] [--json FILE]
+ *     deno run -A tests/bench/iteris_7b.ts [--device auto] [--layers 8] [--rows 25600] [--tasks 2] [--rank 8] [--scale 1]
+ *       [--methods iteris,iteris+,iteris+metric] [--kernels] [--json FILE]
  *
- * The forward passes are left out: the inputs of a stage are rows of one random matrix, the experts' a little off the merged model's.
+ * `iteris+metric` is a sweep of `iteris+` with output metrics, in blocks of 256 outputs; what it takes to measure them is left out. So
+ * are the forward passes: the inputs of a stage are rows of one random matrix, the experts' a little off the merged model's.
  * `--layers 32` is the whole model; fewer are measured and scaled up. `--kernels` prints what the kernels cost. On software
  * drivers the default is one layer at a sixteenth of the widths, with 2048 rows.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { type Activations, type BaseModel, iteris, iterisPlus, type Stage } from "@lora-loom/iteris";
-import { add, type Device, kernelTimes, openDevice, sliceRows, type Tensor } from "@lora-loom/tensor";
+import {
+  type Activations,
+  type BaseModel,
+  iteris,
+  iterisPlus,
+  type OutputMetrics,
+  type Stage,
+} from "@lora-loom/iteris";
+import { add, type Device, gram, kernelTimes, openDevice, sliceRows, type Tensor } from "@lora-loom/tensor";
 import { uniforms } from "@lora-loom/testing";
 
 const flags = parseArgs(Deno.args, {
@@ -21,7 +29,7 @@ const flags = parseArgs(Deno.args, {
 await using device = await openDevice({ device: flags.device as "auto", timeKernels: flags.kernels });
 const hardware = device.info.class === "tensor" || device.info.class === "gpu";
 const [layers, scale, tasks, rank, rows] = [
-  flags.layers ?? (hardware ? 2 : 1),
+  flags.layers ?? (hardware ? 8 : 1),
   flags.scale ?? (hardware ? 1 : 16),
   flags.tasks,
   flags.rank,
@@ -57,9 +65,12 @@ await iteris({
   tasks: request.tasks.map((task) => ({ ...task, sequences: task.sequences.slice(0, 4) })),
 });
 const figures = [];
-for (
-  const [name, run] of [["iteris", () => iteris(request)], ["iteris+", () => iterisPlus(request)]] as const
-) {
+const METHODS = {
+  "iteris": () => iteris(request),
+  "iteris+": () => iterisPlus(request),
+  "iteris+metric": () => iterisPlus({ ...request, metrics: randomMetrics(device) }),
+};
+for (const [name, run] of Object.entries(METHODS)) {
   if (!flags.methods.split(",").includes(name)) continue;
   const start = performance.now();
   const { report, deltas } = await run();
@@ -149,6 +160,18 @@ function randomModel(on: Device): BaseModel {
     },
     restore: (_stage, lengths, tensors) => wrapped(lengths, tensors),
     weight: (module) => weights.get(module.split(".").at(-1)!)!,
+  };
+}
+
+/** Output metrics of random gradients, a block for every 256 outputs. */
+function randomMetrics(on: Device): OutputMetrics {
+  const size = 256 / scale;
+  return {
+    blocks: (task, _module, outputs) =>
+      Promise.resolve(Array.from({ length: outputs / size }, (_, i) => {
+        using gradients = random(on, 2 * size, size, 1000 * task + i, 1);
+        return gram(gradients, { of: "columns" });
+      })),
   };
 }
 

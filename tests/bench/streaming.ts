@@ -115,7 +115,8 @@ async function merge(
     memory: {
       weights: flags.weights,
       device_gib: Number(flags["device-gib"]),
-      host_gib: Number(flags["host-gib"]),
+      // In float64, a layer of a 7B alone takes 6 GiB.
+      host_gib: Math.max(Number(flags["host-gib"]), device === "cpu" ? 12 : 0),
     },
     output: { path: "merged" },
     device,

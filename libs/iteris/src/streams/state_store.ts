@@ -34,6 +34,7 @@ export interface SavedState {
  */
 export class StateStore implements AsyncDisposable {
   #deviceBytes = 0;
+  readonly #residents = new Set<Tensor>();
   #hostBytes = 0;
   #folder: string | undefined;
   #nextFile = 0;
@@ -78,7 +79,7 @@ export class StateStore implements AsyncDisposable {
   async release(state: SavedState): Promise<void> {
     if (isResident(state)) {
       this.#deviceBytes -= byteLength(state);
-      for (const { resident } of state.tensors) resident!.dispose();
+      for (const { resident } of state.tensors) this.#release(resident!);
     } else if (state.file) await rm(state.file, { force: true });
     else this.#hostBytes -= byteLength(state);
   }
@@ -91,9 +92,20 @@ export class StateStore implements AsyncDisposable {
         shape: [...tensor.shape],
         arrayType: Float32Array,
         byteLength: bytesOf(tensor),
-        resident: shared(tensor),
+        resident: this.#keep(tensor),
       })),
     };
+  }
+
+  #keep(tensor: Tensor): Tensor {
+    const resident = shared(tensor);
+    this.#residents.add(resident);
+    return resident;
+  }
+
+  #release(resident: Tensor): void {
+    this.#residents.delete(resident);
+    resident.dispose();
   }
 
   async #download(name: string, tensor: Tensor): Promise<SavedTensor> {
@@ -122,8 +134,9 @@ export class StateStore implements AsyncDisposable {
     return { ...state, file, tensors: state.tensors.map(({ data: _, ...rest }) => rest) };
   }
 
-  /** Removes the temporary folder. */
+  /** Forgets the states that are left, and removes the temporary folder. */
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const resident of this.#residents) this.#release(resident);
     if (this.#folder) await rm(this.#folder, { recursive: true, force: true });
     this.#folder = undefined;
   }

@@ -96,3 +96,13 @@ Deno.test("StateStore says what to do when states cannot be written", () =>
     const error = await assertRejects(() => store.save(activations), IterisError);
     assertEquals([error.code, error.where], ["scratch_unusable", folder]);
   }));
+
+Deno.test("StateStore gives back what is left on the device when it is disposed", async () => {
+  const device = new CpuDevice();
+  {
+    await using store = new StateStore(device, 0, 1000);
+    using activations = someActivations(device, 1);
+    await store.save(activations);
+  }
+  assertEquals(device.memory.bytes, 0);
+});

@@ -24,7 +24,11 @@ export function decodeToFloat64(
   const bytes = privateBytes(view);
   if (dtype === "u32") return new Uint32Array(bytes);
   if (view instanceof Float64Array) return new Float64Array(bytes);
-  if (dtype === "f32") return Float64Array.from(new Float32Array(bytes));
-  if (dtype === "f16") return Float64Array.from(new Float16Array(bytes));
-  return Float64Array.from(new Uint16Array(bytes), bf16ToNumber);
+  if (dtype === "f32") return new Float64Array(new Float32Array(bytes));
+  if (dtype === "f16") return new Float64Array(new Float16Array(bytes));
+  // Not by `from` and a function, which first makes a list of all values.
+  const stored = new Uint16Array(bytes);
+  const values = new Float64Array(stored.length);
+  for (let i = 0; i < values.length; i++) values[i] = bf16ToNumber(stored[i]!);
+  return values;
 }

@@ -27,6 +27,10 @@ export function sizeClass(bytes: number): number {
  * queued in order, so a returned buffer may be handed out at once: later commands run after those that still read it.
  */
 export class BufferPool {
+  /**
+   * By size class, the oldest last, which is the next to go out. So a loop gets the same buffers in every turn, whatever order it gives
+   * them back in, and what was made for them (bind groups) serves again.
+   */
   readonly #free = new Map<number, PooledBuffer[]>();
   #freeBytes = 0;
   #usedBytes = 0;
@@ -80,9 +84,10 @@ export class BufferPool {
   give(buffer: PooledBuffer): void {
     this.#usedBytes -= buffer.bytes;
     this.#freeBytes += buffer.bytes;
-    const sameSize = this.#free.get(buffer.bytes);
-    if (sameSize) sameSize.push(buffer);
-    else this.#free.set(buffer.bytes, [buffer]);
+    const sameSize = this.#free.get(buffer.bytes) ?? [];
+    this.#free.set(buffer.bytes, sameSize);
+    const place = sameSize.findLastIndex(({ id }) => id > buffer.id) + 1;
+    sameSize.splice(place, 0, buffer);
     this.trim(this.keepBytes);
   }
 

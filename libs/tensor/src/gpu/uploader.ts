@@ -5,7 +5,7 @@ import { beginWait } from "./polling.ts";
 /** Bytes of one staging buffer. */
 const STAGING_BYTES = 2 ** 24;
 /** Staging buffers at most. */
-const STAGING_COUNT = 8;
+const STAGING_COUNT = 16;
 /** Smaller uploads go through the queue, which needs no mapping. */
 const SMALL_BYTES = 2 ** 16;
 /** What the queue is given at a time, which bounds what Dawn stages by itself. */

@@ -287,7 +287,7 @@ export class WebGpuDevice implements GpuDevice {
     const bytes = await this.downloadBytes(tensor);
     if (tensor.dtype === "u32") return new Uint32Array(bytes.buffer);
     if (tensor.dtype === "f32") return new Float32Array(bytes.buffer);
-    return Float32Array.from(decodeToFloat64(bytes, tensor.dtype));
+    return new Float32Array(decodeToFloat64(bytes, tensor.dtype));
   }
 
   async downloadBytes(tensor: Tensor, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {

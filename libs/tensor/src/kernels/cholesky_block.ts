@@ -5,62 +5,55 @@ import { lines, range } from "./gemm_interface.ts";
 /** Rows and columns of a diagonal block that one workgroup factors. */
 export const WIDE_BLOCK = 256;
 
-/** Columns of a panel, and invocations along each axis of a tile. */
+/** Invocations along each axis; invocation (x, y) owns the elements (16 a + y, 16 b + x). */
 const SIDE = 16;
-const VECTORS = range(SIDE / 4);
-/** Values from one row of a tile in workgroup memory to the next: odd, so that rows lie in different memory banks. */
-const PITCH = SIDE + 1;
 
-/** Elements of a block that is continued by the identity, zero above the diagonal. */
-const ELEMENTS = /* wgsl */ `
+/** An element of a block that is continued by the identity, zero above the diagonal. */
+const ELEMENT = /* wgsl */ `
 fn element(row: u32, column: u32) -> f32 {
   if (row >= params.size || column > row) { return select(0.0, 1.0, row == column); }
   return l[params.base + row * params.stride + column];
-}
-fn elements(row: u32, column: u32) -> vec4f {
-  return vec4f(element(row, column), element(row, column + 1u), element(row, column + 2u), element(row, column + 3u));
 }`;
 
 /**
- * One column of a panel: the rows of the diagonal tile publish what they have of it, and every row subtracts its share from the columns
- * after it. Two buffers take turns, so that one barrier a column is enough.
+ * One sweep over the columns 16 p … 16 p + 15. The owner of a column publishes it, then everyone subtracts its outer product with
+ * itself from what lies right of it. Two buffers take turns, so that one barrier a column is enough.
  */
-function eliminate(j: number): string {
-  const [own, half] = [`r${Math.floor(j / 4)}[${j % 4}]`, j % 2 * (SIDE / 4)];
+function sweep(p: number, block: number): string {
+  const rows = range(block / SIDE - p).map((i) => p + i);
+  const updates = rows.flatMap((a) => [
+    `let left${a} = column[at + ${SIDE * a}u + y] * scale;`,
+    ...range(a - p + 1).map((i) => `v${a}_${p + i} = fma(-left${a}, right${p + i}, v${a}_${p + i});`),
+  ]);
   return /* wgsl */ `
-    if (inTile && row >= first + ${j}u) { column[${half}u + (row - first) / 4u][(row - first) % 4u] = ${own}; }
+  for (var q = 0u; q < ${SIDE}u; q++) {
+    let at = ${block}u * (q % 2u);
+    if (x == q) { ${lines(rows.map((a) => `column[at + ${SIDE * a}u + y] = v${a}_${p};`))} }
     workgroupBarrier();
-    {
-      let pivot = column[${half + Math.floor(j / 4)}][${j % 4}];
-      let scale = 1.0 / root(pivot);
-      if (row == first + ${j}u && row < params.size) { pivots[params.pivotStart + row] = pivot; }
-      let done = ${own} * scale;
-      let share = done * scale;
-      ${
-    lines(
-      VECTORS.filter((v) => 4 * v + 3 > j).map((v) =>
-        `r${v} = fma(vec4f(-share), ${after(j, v, half)}, r${v});`
-      ),
-    )
+    let pivot = column[at + ${SIDE * p}u + q];
+    let scale = 1.0 / root(pivot);
+    if (thread == 0u && ${SIDE * p}u + q < params.size) { pivots[params.pivotStart + ${
+    SIDE * p
+  }u + q] = pivot; }
+    ${
+    lines(rows.map((b) =>
+      // What lies left of the column, and the column itself, stay as they are.
+      `let right${b} = ${b === p ? "select(0.0, " : ""}column[at + ${SIDE * b}u + x] * scale${
+        b === p ? ", x > q)" : ""
+      };`
+    ))
   }
-      ${own} = done;
-    }`;
-}
-
-/** What was published of column j for the columns after it, zero for those up to it. */
-function after(j: number, v: number, half: number): string {
-  const published = `column[${half + v}]`;
-  return 4 * v > j
-    ? published
-    : `select(vec4f(0), ${published}, vec4<bool>(${range(4).map((i) => 4 * v + i > j)}))`;
+    ${lines(updates)}
+    if (x == q) { ${lines(rows.map((a) => `v${a}_${p} = left${a};`))} }
+  }`;
 }
 
 /**
- * Factors one diagonal block of up to `block` rows, a multiple of 16, one row an invocation. Panel by panel of 16 columns: what the columns
- * before contribute is subtracted, then the panel is factored in registers. Panels are a loop, because code that runs only once waits for
- * its instructions. Beyond the parameter `size` the block is continued by the identity.
+ * Factors one diagonal block of up to `block` rows, a multiple of 16, in the registers of 256 invocations. Beyond the parameter `size`
+ * the block is continued by the identity.
  */
 export function choleskyFactorBlock(block: number): Kernel {
+  const tiles = block / SIDE;
   return {
     name: `cholesky_factor_block_${block}`,
     buffers: [
@@ -68,54 +61,41 @@ export function choleskyFactorBlock(block: number): Kernel {
       { name: "pivots", element: "f32", access: "read_write" },
     ],
     params: [["size", "u32"], ["stride", "u32"], ["base", "u32"], ["pivotStart", "u32"]],
-    requires: { workgroupStorageBytes: 4 * SIDE * (block + 2), invocationsPerWorkgroup: block },
+    requires: { workgroupStorageBytes: 8 * block, invocationsPerWorkgroup: SIDE * SIDE },
     code: /* wgsl */ `
-/** Rows of the panel's diagonal tile left of it, [column][row]. */
-var<workgroup> known: array<vec4f, ${block * SIDE / 4}>;
-var<workgroup> column: array<vec4f, ${2 * SIDE / 4}>;
+var<workgroup> column: array<f32, ${2 * block}>;
 ${ROOT}
-${ELEMENTS}
-fn store(row: u32, column: u32, values: vec4f) {
-  for (var i = 0u; i < 4u; i++) {
-    if (row < params.size && column + i <= row) { l[params.base + row * params.stride + column + i] = values[i]; }
-  }
+${ELEMENT}
+fn store(row: u32, column: u32, value: f32) {
+  if (row < params.size && column <= row) { l[params.base + row * params.stride + column] = value; }
 }
 
-@compute @workgroup_size(${block})
-fn main(@builtin(local_invocation_index) row: u32) {
-  for (var first = 0u; first < ${block}u; first += ${SIDE}u) {
-    for (var k = row % ${SIDE}u; k < first; k += ${SIDE}u) {
-      for (var c = row / ${SIDE}u; c < ${SIDE}u; c += ${block / SIDE}u) {
-        known[k * ${SIDE / 4}u + c / 4u][c % 4u] = element(first + c, k);
-      }
-    }
-    workgroupBarrier();
-    ${lines(VECTORS.map((v) => `var r${v} = elements(row, first + ${4 * v}u);`))}
-    if (row >= first) {
-      for (var start = 0u; start < first; start += ${SIDE}u) {
-        ${lines(VECTORS.map((v) => `let own${v} = elements(row, start + ${4 * v}u);`))}
-        ${
+@compute @workgroup_size(${SIDE * SIDE})
+fn main(@builtin(local_invocation_index) thread: u32) {
+  let x = thread % ${SIDE}u;
+  let y = thread / ${SIDE}u;
+  ${
       lines(
-        range(SIDE).flatMap((k) =>
-          VECTORS.map((v) =>
-            `r${v} = fma(vec4f(-own${Math.floor(k / 4)}[${k % 4}]), known[(start + ${k}u) * ${
-              SIDE / 4
-            }u + ${v}u], r${v});`
-          )
+        range(tiles).flatMap((a) =>
+          range(a + 1).map((b) => `var v${a}_${b} = element(${SIDE * a}u + y, ${SIDE * b}u + x);`)
         ),
       )
     }
-      }
+  ${lines(range(tiles).map((p) => sweep(p, block)))}
+  ${
+      lines(
+        range(tiles).flatMap((a) =>
+          range(a + 1).map((b) => `store(${SIDE * a}u + y, ${SIDE * b}u + x, v${a}_${b});`)
+        ),
+      )
     }
-    let inTile = row >= first && row < first + ${SIDE}u;
-    ${lines(range(SIDE).map(eliminate))}
-    ${lines(VECTORS.map((v) => `store(row, first + ${4 * v}u, r${v});`))}
-    storageBarrier();
-    workgroupBarrier();
-  }
 }`,
   };
 }
+
+const VECTORS = range(SIDE / 4);
+/** Values from one row of a tile in workgroup memory to the next: odd, so that rows lie in different memory banks. */
+const PITCH = SIDE + 1;
 
 /** Columns of the inverse that a workgroup computes. */
 export const INVERSE_COLUMNS = SIDE;
@@ -144,7 +124,10 @@ var<workgroup> tiles: array<f32, ${tiles * SIDE * PITCH}>;
 /** What is left of the right-hand side in a panel's rows, and the solution there, [row][column]. */
 var<workgroup> rest: array<f32, ${SIDE * PITCH}>;
 var<workgroup> known: array<vec4f, ${SIDE * SIDE / 4}>;
-${ELEMENTS}
+${ELEMENT}
+fn elements(row: u32, column: u32) -> vec4f {
+  return vec4f(element(row, column), element(row, column + 1u), element(row, column + 2u), element(row, column + 3u));
+}
 
 /** Inverts the tiles, a column an invocation, by forward substitution. */
 fn invertTiles(row: u32) {
