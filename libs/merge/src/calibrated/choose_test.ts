@@ -13,7 +13,7 @@ const AUTO: Parameters = {
 };
 
 /** Chooses where agreement is as given, in the order of trial; NaN fails. */
-async function choice(parameters: Parameters, agreements: readonly number[]) {
+function choice(parameters: Parameters, agreements: readonly number[]) {
   const labels: string[] = [];
   const released: Candidate[] = [];
   const attempt = (candidate: Candidate, label: string) => {
@@ -33,7 +33,7 @@ for (
   ] as const
 ) {
   Deno.test(`choose() keeps metric: ${metric} with metric: auto when agreement with the metric is ${when}`, async () => {
-    const { chosen, released } = await choice(AUTO, agreements);
+    const { chosen, released } = choice(AUTO, agreements);
     const { kept, tried } = await chosen;
     assertEquals(kept.candidate.metric, metric);
     assertEquals(released.map((loser) => loser.metric), [metric === "none" ? "output" : "none"]);
@@ -47,7 +47,7 @@ for (
 
 Deno.test("choose() tries every setting of tune without and then with the metric", async () => {
   const agreements = [0.1, 0.2, 0.6, 0.2, 0.3, 0.1, 0.6, 0.2];
-  const { chosen, labels, released } = await choice({ ...AUTO, tune: "agreement" }, agreements);
+  const { chosen, labels, released } = choice({ ...AUTO, tune: "agreement" }, agreements);
   const { kept, tried } = await chosen;
   assertEquals(labels[5], "setting 6 of 8: ");
   assertEquals(tried.map(({ metric }) => metric), [
@@ -59,10 +59,10 @@ Deno.test("choose() tries every setting of tune without and then with the metric
 });
 
 Deno.test("choose() names no setting where there is one, and releases what it has when the next fails", async () => {
-  const single = await choice({ ...AUTO, metric: "output" }, [0.5]);
+  const single = choice({ ...AUTO, metric: "output" }, [0.5]);
   assertEquals((await single.chosen).kept.candidate.metric, "output");
   assertEquals([single.labels, single.released], [[""], []]);
-  const failing = await choice(AUTO, [0.5, NaN]);
+  const failing = choice(AUTO, [0.5, NaN]);
   await assertRejects(() => failing.chosen, Error, "out of memory");
   assertEquals(failing.released.map(({ metric }) => metric), ["none"]);
 });

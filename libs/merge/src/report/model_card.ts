@@ -59,7 +59,7 @@ function choiceSentence({ quality: { tried } }: MergeRecord): string {
   const settings = triedSettings(tried);
   const { text } = settings.find(({ kept }) => kept)!;
   const shares = settings.map(({ text, agreement }) => `${text} ${percent(agreement)}`);
-  return `\nSettings were chosen by that agreement, without labels: kept was ${text} (${
+  return `\nSettings were chosen by agreement on those prompts, without labels: kept was ${text} (${
     shares.join("; ")
   }).\n`;
 }
