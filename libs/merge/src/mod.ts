@@ -23,6 +23,7 @@ export { unfinishedPath } from "./resume/unfinished.ts";
 export { peakResidentBytes } from "./engine/memory.ts";
 export * from "./report/figures.ts";
 export * from "./report/summary.ts";
+export { triedSettings } from "./report/tried_settings.ts";
 export * from "./analysis/distance.ts";
 export * from "./analysis/inspect.ts";
 export * from "./analysis/inspect_capture.ts";

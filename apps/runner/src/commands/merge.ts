@@ -7,6 +7,7 @@ import {
   type MergeSummary,
   type ProgressEvent,
   runMerge,
+  triedSettings,
 } from "@lora-loom/merge";
 import type { Command, Flags, Terminal } from "../command.ts";
 import { mergeOnServer, type RemoteSummary } from "../server_client.ts";
@@ -68,7 +69,7 @@ function memoryText({ peak_rss_bytes, peak_gpu_bytes }: MergeSummary | RemoteSum
 }
 
 /** What a method that runs the base model measured; nothing for the others. */
-function measuredLines({ output_error, agreement }: MergeSummary["quality"]): string[] {
+function measuredLines({ output_error, agreement, tried }: MergeSummary["quality"]): string[] {
   const compared = (merged: number, sum: number, mean: number) =>
     `${short(merged)} (sum of the deltas ${short(sum)}, their mean ${short(mean)})`;
   const lines: string[] = [];
@@ -82,6 +83,12 @@ function measuredLines({ output_error, agreement }: MergeSummary["quality"]): st
     const tasks = Object.entries(merged.tasks).map(([name, share]) => `${name} ${short(share)}`);
     lines.push(`  agreement                ${compared(merged.mean, sum.mean, mean.mean)}`);
     lines.push(`  agreement by task        ${tasks.join(", ")}`);
+  }
+  if (tried) {
+    const settings = triedSettings(tried).map(({ text, agreement, kept }) =>
+      `${text} ${short(agreement)}${kept ? " (kept)" : ""}`
+    );
+    lines.push(`  agreement by setting     ${settings.join("; ")}`);
   }
   return lines;
 }

@@ -3,12 +3,13 @@ import { disposeDeltas } from "@lora-loom/model";
 import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { MethodOutcome, ModelJob } from "../methods/method.ts";
 import type { StepJournal } from "../resume/step_journal.ts";
-import type { Agreement } from "../report/figures.ts";
+import type { Agreement, TriedSetting } from "../report/figures.ts";
 import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
 import { answeredSequences, calibrationSequences } from "./answers.ts";
 import { fewKeptOut, withoutAnswers } from "./calibration_warnings.ts";
 import { checkRows, fittingSplices } from "./check_rows.ts";
-import { type Candidate, candidates, givenCandidate } from "./candidates.ts";
+import { type Candidate, candidates, choosers } from "./candidates.ts";
+import { choose } from "./choose.ts";
 import { type CalibrationRow, readCalibration } from "./rows.ts";
 import { prepareMemory } from "./prepare_memory.ts";
 import { type Expert, openSession, type Session } from "./session.ts";
@@ -69,11 +70,13 @@ export async function mergeCalibrated(job: ModelJob, solve: Solve): Promise<Meth
   const work: Work = { job, session, journal };
   const { tasks, heldOut } = await prepare(work, splits);
   const solveWithin: Solve = (request, context) => solve({ ...request, memory: memory.budgets }, context);
-  const best = parameters.tune === "agreement"
-    ? await tune(work, tasks, heldOut, solveWithin)
-    : await attempt(work, tasks, heldOut, solveWithin, givenCandidate(parameters));
+  const { kept: best, tried } = await choose(
+    candidates(parameters),
+    (candidate, label) => attempt(work, tasks, heldOut, solveWithin, candidate, label),
+    ({ merged }) => disposeDeltas(merged.deltas),
+  );
   try {
-    const outcome = { ...await outcomeOf(work, tasks, heldOut, best), predicted: memory.needs };
+    const outcome = { ...await outcomeOf(work, tasks, heldOut, best, tried), predicted: memory.needs };
     for (const site of best.merged.report.sites) {
       const { a, b } = best.merged.deltas.get(site.module)!;
       await job.write(site.module, { a, b, figures: siteFigures(site) });
@@ -97,15 +100,26 @@ async function readSplits({ adapters, parameters }: ModelJob): Promise<Splits> {
       ),
     );
   }
-  if (parameters.tune === "agreement" && splits.every(({ heldOut }) => heldOut.length === 0)) {
-    throw new MergeError(
-      "too_few_rows",
-      "tune: agreement needs prompts that calibration does not use, and the files have none left",
-      "add rows to the calibration files, lower parameters.samples, or set parameters.tune to none",
-      adapters[0]!.recipe.calibration,
-    );
+  const asking = choosers(parameters);
+  if (asking.length > 0 && splits.every(({ heldOut }) => heldOut.length === 0)) {
+    throw nothingToChooseBy(asking, parameters.agreement_prompts as number, adapters[0]!.recipe.calibration!);
   }
   return splits;
+}
+
+function nothingToChooseBy(asking: readonly string[], wanted: number, where: string): MergeError {
+  const keepSome = wanted === 0
+    ? "raise parameters.agreement_prompts"
+    : "add rows to the calibration files, lower parameters.samples";
+  const giveUp = asking.map((choice) => `parameters.${choice.split(":")[0]}`).join(" and ");
+  return new MergeError(
+    "too_few_rows",
+    `${asking.join(" and ")} chooses on prompts that calibration does not use, and ${
+      wanted === 0 ? "parameters.agreement_prompts is 0" : "the files have none left"
+    }`,
+    `${keepSome}, or set ${giveUp} to none`,
+    where,
+  );
 }
 
 async function prepare(
@@ -146,7 +160,7 @@ async function attempt(
   heldOut: readonly HeldOutTask[],
   solve: Solve,
   candidate: Candidate,
-  label = "",
+  label: string,
 ): Promise<Tried> {
   const { job, session, journal } = work;
   const tasks: Task[] = [];
@@ -186,36 +200,12 @@ async function solverTask({ job, session, journal }: Work, task: TaskData, splic
   return { name, deltas, weight, sequences: [...task.sequences, ...spliced] };
 }
 
-/** Tries the short list and keeps what agrees most with the adapters; the first of equals. */
-async function tune(
-  work: Work,
-  tasks: readonly TaskData[],
-  heldOut: readonly HeldOutTask[],
-  solve: Solve,
-): Promise<Tried> {
-  const list = candidates(work.job.parameters);
-  let best: Tried | undefined;
-  for (const [index, candidate] of list.entries()) {
-    const tried = await attempt(
-      work,
-      tasks,
-      heldOut,
-      solve,
-      candidate,
-      `setting ${index + 1} of ${list.length}: `,
-    );
-    const isBetter = !best || tried.agreement!.mean > best.agreement!.mean;
-    disposeDeltas((isBetter ? best : tried)?.merged.deltas ?? new Map());
-    if (isBetter) best = tried;
-  }
-  return best!;
-}
-
 async function outcomeOf(
   { job, session, journal }: Work,
   tasks: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
   { candidate, merged, agreement }: Tried,
+  tried: readonly TriedSetting[],
 ): Promise<MethodOutcome> {
   const { report } = merged;
   const experts = session.experts.map(({ deltas }) => deltas);
@@ -241,6 +231,7 @@ async function outcomeOf(
         mean: report.meanErrors.mean,
       },
       ...(agreement && sum && mean ? { agreement: { merged: agreement, sum, mean } } : {}),
+      ...(tried.length > 1 ? { tried } : {}),
     },
     warnings: [
       ...withoutAnswers(

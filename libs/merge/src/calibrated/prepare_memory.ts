@@ -6,7 +6,7 @@ import { type MemoryPlan, planMemory } from "../memory/plan_memory.ts";
 import type { AnsweredPrompts, TaskTokens, Workload } from "../memory/workload.ts";
 import type { ModelJob, Parameters } from "../methods/method.ts";
 import { answerBatch } from "./answers.ts";
-import { candidates, givenCandidate } from "./candidates.ts";
+import { type Candidate, candidates } from "./candidates.ts";
 import type { CalibrationSplit } from "./rows.ts";
 
 /** How often each prompt that is kept out is answered: by its adapter, and by the merge, the sum and the mean of all. */
@@ -22,8 +22,9 @@ export async function prepareMemory(job: ModelJob, splits: readonly CalibrationS
   const { device, baseModel, memory } = job;
   const base = await readModelShapes(baseModel!);
   const auto = chooseResidency("auto", device, base.parameters);
-  const needsGradients = job.parameters.metric === "output";
-  if (needsGradients) requireResidentWeights("metric: output", device, base, memory, baseModel!);
+  const { metric = "none" } = job.parameters;
+  const needsGradients = metric !== "none";
+  if (needsGradients) requireResidentWeights(`metric: ${metric}`, device, base, memory, baseModel!);
   const residency = memory.weights === "auto" ? auto : memory.weights;
   const work: Workload = {
     base,
@@ -52,13 +53,14 @@ function factorElements({ plan }: ModelJob): Pick<Workload, "adapterElements" | 
 
 /** What the method's parameters say of the sweeps. */
 function schedule(parameters: Parameters): Pick<Workload, "corrects" | "holdsOut" | "passes"> {
-  const all = parameters.tune === "agreement" ? candidates(parameters) : [givenCandidate(parameters)];
+  const all = candidates(parameters);
   const sweeps = parameters.schedule === "jacobi" ? parameters.iterations as number : 1;
-  const metricSweeps = parameters.metric === "output" ? parameters.metric_sweeps as number : 1;
+  const sweepsOf = ({ metric }: Candidate) =>
+    metric === "output" ? parameters.metric_sweeps as number : sweeps;
   return {
     corrects: parameters.drift === true || parameters.stream === true,
     holdsOut: all.some(({ alpha }) => alpha === "auto"),
-    passes: all.length * sweeps * metricSweeps,
+    passes: sum(all.map(sweepsOf)),
   };
 }
 
@@ -71,7 +73,7 @@ async function tokensOf(
   const longestAnswer = parameters.max_new_tokens as number;
   const length = (text: string, isAnswered: boolean) =>
     tokenizer.encode(text).length + (isAnswered ? longestAnswer : 0);
-  const all = parameters.tune === "agreement" ? candidates(parameters) : [givenCandidate(parameters)];
+  const all = candidates(parameters);
   const splices = Math.max(...all.map((candidate) => candidate.splices));
   const tasks: TaskTokens[] = [];
   const answers: AnsweredPrompts[] = [];

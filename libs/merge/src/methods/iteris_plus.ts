@@ -52,10 +52,10 @@ export const iterisPlus: ModelMethod = {
     {
       name: "metric",
       type: "choice",
-      choices: ["none", "output"],
+      choices: ["none", "output", "auto"],
       default: "none",
       help:
-        "output: weigh errors by how much they change the adapters' answers, found by leading gradients of drawn answers back through the model.",
+        "output: weigh errors by how much they change the adapters' answers, found by leading gradients of drawn answers back through the model. auto: merge without and with it, and keep what agrees more with the adapters on the prompts kept out; a tie keeps none.",
       formula:
         "Σ_i w_i F̂_i W (S_i + α n_i I) = Σ_i w_i F̂_i (Y_iᵀ D_i X̃_i + α n_i W_i), F̂_i = (1 − γ) F_i + γ I",
     },
@@ -98,7 +98,7 @@ export const iterisPlus: ModelMethod = {
       choices: ["none", "agreement"],
       default: "none",
       help:
-        "agreement: try a short list of alpha, token_weight and splices, and keep what agrees most with the adapters on the prompts kept out.",
+        "agreement: try a short list of alpha, token_weight and splices, and keep what agrees most with the adapters on the prompts kept out; with metric: auto each is tried without and with the metric.",
     },
   ],
   outputRank: correctedRank,
@@ -117,10 +117,10 @@ const solveIterisPlus: Solve = async (request, { candidate, job, session, journa
     metricDamping: parameters.metric_damping as number,
     ...rankOptions(parameters),
   };
-  if (parameters.metric !== "output") return await solve({ ...request, journal: journal(), options });
+  if (candidate.metric === "none") return await solve({ ...request, journal: journal(), options });
   const model = differentiable(
     session.model,
-    "metric: output",
+    `metric: ${parameters.metric}`,
     "set parameters.metric to none",
   );
   const measured = (merged: Deltas | undefined, stage: string) => () =>

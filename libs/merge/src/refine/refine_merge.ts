@@ -130,6 +130,7 @@ function qualityAfter(
     // Output errors are of the merge before.
     ...(quality?.output_error && !factors ? { output_error: quality.output_error } : {}),
     ...(agreement ? { agreement } : {}),
+    ...(quality?.tried ? { tried: quality.tried } : {}),
   };
 }
 

@@ -8,11 +8,25 @@ export interface Agreement {
   readonly mean: number;
 }
 
+/** Settings that a method tried and chose among by agreement, in the names of a recipe. */
+export interface TriedSetting {
+  readonly alpha: number | "auto";
+  readonly token_weight: number;
+  readonly splices: number;
+  readonly metric: "none" | "output";
+  /** Mean agreement of the merge under them. */
+  readonly agreement: number;
+  /** Whether that merge is the result; true of one. */
+  readonly kept: boolean;
+}
+
 /** What a method measured by running the base model, in the names of `merge --json`; the sum and the mean of the deltas for comparison. */
 export interface MeasuredQuality {
   /** Mean over modules and adapters of the relative output error on the calibration text: 0 is perfect, 1 is no adapter. */
   readonly output_error?: Readonly<Record<"merged" | "sum" | "mean", number>>;
   readonly agreement?: Readonly<Record<"merged" | "sum" | "mean", Agreement>>;
+  /** Present where the recipe leaves a choice, in the order of trial. */
+  readonly tried?: readonly TriedSetting[];
 }
 
 /** Inner products of the deltas at one module, all in float64: enough for every norm, cosine and loss. */

@@ -3,6 +3,7 @@ import { METHODS } from "../methods/registry.ts";
 import { type ModuleFigures, type Quality, similarity } from "./figures.ts";
 import { type MergeRecord, moduleQuality } from "./record.ts";
 import { COLOURS, htmlPage } from "./page.ts";
+import { triedSettings } from "./tried_settings.ts";
 import { escapeHtml, rangeOf, type Series, svgPlot } from "./svg.ts";
 
 function definition(rows: readonly (readonly [term: string, text: string])[]): string {
@@ -280,6 +281,19 @@ function agreementSection({ quality: { agreement } }: MergeRecord): string {
     }</tbody></table></div>`;
 }
 
+/** What a method chose among by agreement, and what it kept. */
+function triedSection({ quality: { tried } }: MergeRecord): string {
+  if (!tried) return "";
+  const rows = triedSettings(tried).map(({ text, agreement, kept }) =>
+    `<tr><td>${escapeHtml(text)}</td><td class="n">${(100 * agreement).toFixed(1)} %</td><td>${
+      kept ? "kept" : ""
+    }</td></tr>`
+  );
+  return `<h3>Settings tried</h3><p>The one that agreed most was kept, the first of equals.</p>` +
+    `<div class="scroll" tabindex="0"><table><thead><tr><th>setting</th><th class="n">agreement</th><th></th></tr></thead>` +
+    `<tbody>${rows.join("")}</tbody></table></div>`;
+}
+
 /** The loss of every step and the agreement along the way, or why there is neither. */
 function refinementSection({ refinement }: MergeRecord): string {
   if (!refinement) return "";
@@ -366,6 +380,7 @@ export function htmlReport(record: MergeRecord): string {
 ${inputsTable(record)}
 ${similarityTable(record)}
 ${agreementSection(record)}
+${triedSection(record)}
 ${refinementSection(record)}
 ${warnings ? `<h2>Warnings</h2><ul>${warnings}</ul>` : ""}
 <h2>Modules</h2>

@@ -2,6 +2,7 @@ import { stringify } from "yaml";
 import { ENGINE_TITLES, ENGINES, servingRank } from "@lora-loom/formats";
 import { METHODS } from "../methods/registry.ts";
 import { type MergeRecord, recipeInFile } from "./record.ts";
+import { triedSettings } from "./tried_settings.ts";
 
 function percent(value: number): string {
   return `${(100 * value).toFixed(2)} %`;
@@ -50,6 +51,17 @@ function qualitySentence(record: MergeRecord): string {
     `of cases (${tasks.join(", ")}); the sum of the deltas does in ${
       percent(agreement.sum.mean)
     }, their mean in ${percent(agreement.mean.mean)}.`;
+}
+
+/** Which settings were chosen, where the recipe leaves a choice. */
+function choiceSentence({ quality: { tried } }: MergeRecord): string {
+  if (!tried) return "";
+  const settings = triedSettings(tried);
+  const { text } = settings.find(({ kept }) => kept)!;
+  const shares = settings.map(({ text, agreement }) => `${text} ${percent(agreement)}`);
+  return `\nSettings were chosen by agreement on those prompts, without labels: kept was ${text} (${
+    shares.join("; ")
+  }).\n`;
 }
 
 function loadingSection({ recipe, rank }: MergeRecord): string {
@@ -114,7 +126,7 @@ ${qualityRows(record)}
 ${
     qualitySentence(record)
   } A cosine says how alike two deltas are, not how well a task is solved: test before use.
-${notes.length > 0 ? `\nNotes on the inputs:\n\n${notes.join("\n")}\n` : ""}
+${choiceSentence(record)}${notes.length > 0 ? `\nNotes on the inputs:\n\n${notes.join("\n")}\n` : ""}
 ## How to load it
 
 ${loadingSection(record)}

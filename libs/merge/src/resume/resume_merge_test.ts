@@ -87,6 +87,10 @@ const CASES: readonly [name: string, changes: Record<string, unknown>, interrupt
     method: "iteris+",
     parameters: { ...SMALL, samples: 2, metric: "output", metric_draws: 1, splices: 1 },
   }, [0.7]],
+  ["iteris+ with metric: auto", {
+    method: "iteris+",
+    parameters: { ...SMALL, samples: 2, metric: "auto", metric_draws: 1, metric_sweeps: 1 },
+  }, [0.3, 0.8]],
   ["iteris+ with tune: agreement", {
     method: "iteris+",
     parameters: { ...SMALL, samples: 2, tune: "agreement" },

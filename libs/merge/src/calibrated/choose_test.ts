@@ -1,0 +1,68 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import type { Parameters } from "../methods/method.ts";
+import { type Candidate, candidates } from "./candidates.ts";
+import { choose } from "./choose.ts";
+
+const AUTO: Parameters = {
+  alpha: 1e-4,
+  token_weight: 1,
+  splices: 0,
+  samples: 50,
+  tune: "none",
+  metric: "auto",
+};
+
+/** Chooses where agreement is as given, in the order of trial; NaN fails. */
+function choice(parameters: Parameters, agreements: readonly number[]) {
+  const labels: string[] = [];
+  const released: Candidate[] = [];
+  const attempt = (candidate: Candidate, label: string) => {
+    const mean = agreements[labels.push(label) - 1]!;
+    if (Number.isNaN(mean)) return Promise.reject(new Error("out of memory"));
+    return Promise.resolve({ candidate, agreement: { tasks: {}, mean } });
+  };
+  const chosen = choose(candidates(parameters), attempt, ({ candidate }) => released.push(candidate));
+  return { chosen, labels, released };
+}
+
+for (
+  const [when, agreements, metric] of [
+    ["better", [0.5, 0.6], "output"],
+    ["worse", [0.5, 0.4], "none"],
+    ["equal", [0.5, 0.5], "none"],
+  ] as const
+) {
+  Deno.test(`choose() keeps metric: ${metric} with metric: auto when agreement with the metric is ${when}`, async () => {
+    const { chosen, released } = choice(AUTO, agreements);
+    const { kept, tried } = await chosen;
+    assertEquals(kept.candidate.metric, metric);
+    assertEquals(released.map((loser) => loser.metric), [metric === "none" ? "output" : "none"]);
+    const settings = { alpha: 1e-4, token_weight: 1, splices: 0 };
+    assertEquals(tried, [
+      { ...settings, metric: "none", agreement: agreements[0], kept: metric === "none" },
+      { ...settings, metric: "output", agreement: agreements[1], kept: metric === "output" },
+    ]);
+  });
+}
+
+Deno.test("choose() tries every setting of tune without and then with the metric", async () => {
+  const agreements = [0.1, 0.2, 0.6, 0.2, 0.3, 0.1, 0.6, 0.2];
+  const { chosen, labels, released } = choice({ ...AUTO, tune: "agreement" }, agreements);
+  const { kept, tried } = await chosen;
+  assertEquals(labels[5], "setting 6 of 8: ");
+  assertEquals(tried.map(({ metric }) => metric), [
+    ...new Array(4).fill("none"),
+    ...new Array(4).fill("output"),
+  ]);
+  assertEquals([kept.candidate.tokenWeight, kept.candidate.metric], [1, "none"]);
+  assertEquals(released.length, 7);
+});
+
+Deno.test("choose() names no setting where there is one, and releases what it has when the next fails", async () => {
+  const single = choice({ ...AUTO, metric: "output" }, [0.5]);
+  assertEquals((await single.chosen).kept.candidate.metric, "output");
+  assertEquals([single.labels, single.released], [[""], []]);
+  const failing = choice(AUTO, [0.5, NaN]);
+  await assertRejects(() => failing.chosen, Error, "out of memory");
+  assertEquals(failing.released.map(({ metric }) => metric), ["none"]);
+});
