@@ -1,5 +1,5 @@
-import { add, type Device, gemm, type Tensor } from "@lora-loom/tensor";
-import { copyTo, weightedSum } from "./algebra.ts";
+import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
+import { copyTo, multiple, weightedSum } from "./algebra.ts";
 import type { Site, Stage } from "./base_model.ts";
 import {
   type AdaptedSite,
@@ -10,6 +10,7 @@ import {
   type Target,
   weightedGram,
 } from "./equations.ts";
+import { shiftDiagonal } from "./ops/add_to_diagonal.ts";
 import type { TruncationKind } from "./options.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 import type { Precision } from "./product_sum.ts";
@@ -113,7 +114,7 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
       const { site, stackedB } = group[index]!;
       const cut = { rank: problem.rank ?? stackedB.shape[1]!, truncation: problem.truncation };
       const solution = problem.metric
-        ? await solveInMetric(problem, problem.metric, group[index]!, factor, equations, alpha, cut)
+        ? await solveInMetric(problem, problem.metric, group, index, factor, equations, alpha, cut)
         : await solveSite(factor, equations.sites[index]!, alpha, cut);
       solved.push({
         module: site.module,
@@ -129,26 +130,31 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
   return solved;
 }
 
-/** Solves one site with the tasks' output metrics. */
+/** Solves one site of a group with the tasks' output metrics; where all of them are the identity, without. */
 async function solveInMetric(
-  { moments, target }: StageProblem,
+  { moments, target, roundoff }: StageProblem,
   { metrics, device, damping, mostSteps }: StageMetric,
-  site: SiteProblem,
+  group: readonly SiteProblem[],
+  index: number,
   factor: Factor,
-  { gram, ridge }: GroupEquations,
+  { gram, ridge, sites }: GroupEquations,
   alpha: number,
   cut: Cut,
 ): Promise<SiteSolution> {
   using owned = new DisposableStack();
+  const site = group[index]!;
   const { weights } = site;
-  const rights = weights.map((_, task) => {
-    const alone = weights.map((weight, other) => other === task ? weight : 0);
-    return owned.use(denseRightHandSide(site, moments, alone, target, alpha));
-  });
   const damped: BlockMatrix[] = [];
   for (const task of weights.keys()) {
     damped.push(owned.use(await dampedBlocks(metrics, task, site.site, damping)));
   }
+  if (await areIdentities(damped, roundoff)) {
+    return { ...await solveSite(factor, sites[index]!, alpha, cut), metric: { steps: 0, residual: 0 } };
+  }
+  const rights = weights.map((_, task) => {
+    const alone = weights.map((weight, other) => other === task ? weight : 0);
+    return owned.use(denseRightHandSide(site, moments, alone, target, alpha));
+  });
   const terms: MetricTerm[] = [];
   for (const [task, weight] of weights.entries()) {
     const { own, ownNorm } = moments[task]!;
@@ -172,6 +178,11 @@ async function solveInMetric(
   using whole = withRidge(gram, 1, alpha * ridge);
   const system = { terms, mean: factored, inverseMetric, inverseGram, gram: whole, mostSteps };
   return await solveSiteWithMetrics(factor, right, system, cut);
+}
+
+async function areIdentities(matrices: readonly BlockMatrix[], roundoff: number): Promise<boolean> {
+  for (const matrix of matrices) if (!await matrix.isIdentity(roundoff)) return false;
+  return true;
 }
 
 /** N + α P with a row per output. */
@@ -204,8 +215,9 @@ async function dampedBlocks(
 
 /** factor · x + diagonal · I */
 function withRidge(x: Tensor, factor: number, diagonal: number): Tensor {
-  const identity = identityOf(x.device, x.shape[0]!);
-  return add(x, identity, { alpha: factor, beta: diagonal, into: identity });
+  const result = multiple(x, factor);
+  shiftDiagonal(result, diagonal);
+  return result;
 }
 
 /** The equations of sites with the same c_i. */

@@ -35,3 +35,9 @@ export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) =>
     (diagonal as CpuTensor).floats.forEach((value, i) => values[i * n + i]! += value + shift);
   },
 });
+
+/** matrix += shift·I in place, `[n, n]`. */
+export function shiftDiagonal(matrix: Tensor, shift: number): void {
+  using none = matrix.device.zeros([matrix.shape[0]!]);
+  addToDiagonal(matrix, none, shift);
+}

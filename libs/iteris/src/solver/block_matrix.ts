@@ -12,6 +12,7 @@ import {
   type Tensor,
 } from "@lora-loom/tensor";
 import { accumulate, copyTo, multiple, rowDots } from "../algebra.ts";
+import { shiftDiagonal } from "../ops/add_to_diagonal.ts";
 
 /** A symmetric matrix of square blocks along the diagonal, zero elsewhere. Owns its blocks. */
 export class BlockMatrix implements Disposable {
@@ -25,6 +26,22 @@ export class BlockMatrix implements Disposable {
   /** this · x, `[size, n]`. */
   times(x: Tensor): Tensor {
     return blockwise(this.blocks, x, matrixSize, (block, rows) => gemm(block, rows));
+  }
+
+  /**
+   * Whether it is the identity, to rounding.
+   *
+   * @param roundoff of the device that made it
+   */
+  async isIdentity(roundoff: number): Promise<boolean> {
+    for (const block of this.blocks) {
+      const size = block.shape[0]!;
+      const values = await block.device.download(block);
+      const off = (value: number, i: number) =>
+        Math.abs(value - (i % (size + 1) === 0 ? 1 : 0)) > 4 * roundoff;
+      if ((values as Float64Array).some(off)) return false;
+    }
+    return true;
   }
 
   async on(device: Device): Promise<BlockMatrix> {
@@ -122,9 +139,9 @@ async function traceOf(block: Tensor): Promise<number> {
 
 /** I, `[size, size]` */
 export function identityOf(device: Device, size: number): Tensor {
-  const values = new Float64Array(size * size);
-  for (let i = 0; i < size; i++) values[i * size + i] = 1;
-  return device.upload(values, [size, size]);
+  const identity = device.zeros([size, size]);
+  shiftDiagonal(identity, 1);
+  return identity;
 }
 
 /** Applies each block, or what stands for it, to its rows of `x`. */
