@@ -15,6 +15,8 @@ export interface DeviceInfo {
   readonly name: string;
   readonly vendor: string;
   readonly driver: string;
+  /** Digest of the tuned choices of kernels in use, which decide about the last bits of results; absent where the table decides alone. */
+  readonly tuning?: string;
 }
 
 /** Bytes that a device's tensors hold now, and the most they ever held. */

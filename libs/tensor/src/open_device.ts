@@ -5,7 +5,7 @@ import { TensorError } from "./errors.ts";
 import { chooseAdapter } from "./gpu/adapters.ts";
 import type { Profile } from "./gpu/dawn.ts";
 import { WebGpuDevice } from "./gpu/webgpu_device.ts";
-import { type ProductChoices, readTuning, tuningKey, tuningPath } from "./tuning/tuning_file.ts";
+import { digestOf, type ProductChoices, readTuning, tuningKey, tuningPath } from "./tuning/tuning_file.ts";
 
 /** Which device to open: `auto` takes a hardware GPU, else a software Vulkan driver, else the CPU. */
 export type DeviceChoice = "auto" | "gpu" | "software" | "cpu";
@@ -60,7 +60,8 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
   if (!adapter) return new CpuDevice();
   const info = options.assumeClass ? { ...adapter.info, class: options.assumeClass } : adapter.info;
   const productChoices = await tunedChoices(options, info);
-  return new WebGpuDevice(adapter.dawn, info, { ...options, productChoices });
+  const tuning = productChoices.size > 0 ? { tuning: digestOf(productChoices) } : {};
+  return new WebGpuDevice(adapter.dawn, { ...info, ...tuning }, { ...options, productChoices });
 }
 
 /** What tuning found for a device, where that is asked for and there is such a file. */

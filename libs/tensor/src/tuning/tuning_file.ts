@@ -98,3 +98,8 @@ export async function readTuning(
   if (unknown) return ignore(`names the variant ${JSON.stringify(unknown[1])}, which does not exist`);
   return new Map(choices);
 }
+
+/** What tells sets of choices apart. */
+export function digestOf(choices: ProductChoices): string {
+  return createHash("sha256").update(JSON.stringify([...choices].sort())).digest("hex").slice(0, 16);
+}

@@ -104,6 +104,7 @@ Deno.test("openDevice() computes with the tuned variants when asked, the same ea
     for (let time = 0; time < 2; time++) {
       await using device = await openTestGpu({ tuned: path, warn: fail }) as GpuDevice;
       assertEquals([...device.tuned], [[BUCKET, chosen]]);
+      assertEquals(device.info.tuning?.length, 16);
       assertEquals(chooseVariant(device, { ...SHAPE, strideA: 24 }).name, chosen);
       using left = device.upload(a.data, [a.rows, a.columns]);
       using right = device.upload(b.data, [b.rows, b.columns]);
@@ -196,7 +197,7 @@ Deno.test("openDevice() opens with the table's choices when the file of tuning i
     await Deno.writeTextFile(path, "{");
     const warnings: string[] = [];
     await using device = await openDevice({ tuned: path, warn: (text) => warnings.push(text) }) as GpuDevice;
-    assertEquals([device.tuned.size, warnings.length], [0, 1]);
+    assertEquals([device.tuned.size, device.info.tuning, warnings.length], [0, undefined, 1]);
   });
 });
 
