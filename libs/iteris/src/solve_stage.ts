@@ -112,10 +112,11 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
     const condition = await factor.condition();
     for (const index of indices) {
       const { site, stackedB } = group[index]!;
+      const plain = equations.sites[index]!;
       const cut = { rank: problem.rank ?? stackedB.shape[1]!, truncation: problem.truncation };
       const solution = problem.metric
-        ? await solveInMetric(problem, problem.metric, group, index, factor, equations, alpha, cut)
-        : await solveSite(factor, equations.sites[index]!, alpha, cut);
+        ? await solveInMetric(problem, problem.metric, group[index]!, plain, factor, equations, alpha, cut)
+        : await solveSite(factor, plain, alpha, cut);
       solved.push({
         module: site.module,
         solution,
@@ -130,26 +131,29 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
   return solved;
 }
 
-/** Solves one site of a group with the tasks' output metrics; where all of them are the identity, without. */
+/**
+ * Solves one site with the tasks' output metrics; where all of them are the identity, without.
+ *
+ * @param plain the equations without metrics
+ */
 async function solveInMetric(
   { moments, target, roundoff }: StageProblem,
   { metrics, device, damping, mostSteps }: StageMetric,
-  group: readonly SiteProblem[],
-  index: number,
+  site: SiteProblem,
+  plain: RightHandSide,
   factor: Factor,
-  { gram, ridge, sites }: GroupEquations,
+  { gram, ridge }: GroupEquations,
   alpha: number,
   cut: Cut,
 ): Promise<SiteSolution> {
   using owned = new DisposableStack();
-  const site = group[index]!;
   const { weights } = site;
   const damped: BlockMatrix[] = [];
   for (const task of weights.keys()) {
     damped.push(owned.use(await dampedBlocks(metrics, task, site.site, damping)));
   }
   if (await areIdentities(damped, roundoff)) {
-    return { ...await solveSite(factor, sites[index]!, alpha, cut), metric: { steps: 0, residual: 0 } };
+    return { ...await solveSite(factor, plain, alpha, cut), metric: { steps: 0, residual: 0 } };
   }
   const rights = weights.map((_, task) => {
     const alone = weights.map((weight, other) => other === task ? weight : 0);
