@@ -1,4 +1,5 @@
 import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { rowBlocks } from "./row_blocks.ts";
 
 const WORKGROUP = 64;
 
@@ -8,13 +9,14 @@ const ADD_TO_DIAGONAL: Kernel = {
     { name: "matrix", element: "f32", access: "read_write" },
     { name: "diagonal", element: "f32", access: "read" },
   ],
-  params: [["n", "u32"], ["shift", "f32"]],
+  params: [["n", "u32"], ["first", "u32"], ["rows", "u32"], ["shift", "f32"]],
   code: /* wgsl */ `
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= params.n) { return; }
-  let i = id.x * params.n + id.x;
-  matrix[i] = matrix[i] + (diagonal[id.x] + params.shift);
+  if (id.x >= params.rows) { return; }
+  let column = params.first + id.x;
+  let i = id.x * params.n + column;
+  matrix[i] = matrix[i] + (diagonal[column] + params.shift);
 }`,
 };
 
@@ -27,7 +29,10 @@ export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) =>
   kernels: [ADD_TO_DIAGONAL],
   gpu(device, matrix, diagonal, shift) {
     const n = diagonal.shape[0]!;
-    device.dispatch(ADD_TO_DIAGONAL, [matrix, diagonal], [n, shift], [Math.ceil(n / WORKGROUP)]);
+    for (const { of, first, rows } of rowBlocks(device, n)) {
+      const groups = [Math.ceil(rows / WORKGROUP)] as const;
+      device.dispatch(ADD_TO_DIAGONAL, [of(matrix), diagonal], [n, first, rows, shift], groups);
+    }
   },
   cpu(_device, matrix, diagonal, shift) {
     const n = diagonal.shape[0]!;

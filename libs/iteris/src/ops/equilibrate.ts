@@ -1,4 +1,5 @@
 import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { rowBlocks } from "./row_blocks.ts";
 
 const WORKGROUP = 64;
 
@@ -9,16 +10,17 @@ const DIAGONAL_SCALES: Kernel = {
     { name: "scales", element: "f32", access: "read_write" },
     { name: "diagonal", element: "f32", access: "read_write" },
   ],
-  params: [["n", "u32"], ["ridge", "f32"]],
+  params: [["n", "u32"], ["first", "u32"], ["rows", "u32"], ["ridge", "f32"]],
   code: /* wgsl */ `
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= params.n) { return; }
-  let value = matrix[id.x * params.n + id.x] + params.ridge;
+  if (id.x >= params.rows) { return; }
+  let i = params.first + id.x;
+  let value = matrix[id.x * params.n + i] + params.ridge;
   let exponent = i32((bitcast<u32>(value) >> 23u) & 0xffu) - 127;
   let scale = bitcast<f32>(u32(127 - (exponent >> 1u)) << 23u);
-  scales[id.x] = scale;
-  diagonal[id.x] = params.ridge * scale * scale;
+  scales[i] = scale;
+  diagonal[i] = params.ridge * scale * scale;
 }`,
 };
 
@@ -29,14 +31,14 @@ const SCALE_SYMMETRIC: Kernel = {
     { name: "scales", element: "f32", access: "read" },
     { name: "result", element: "f32", access: "read_write" },
   ],
-  params: [["n", "u32"]],
+  params: [["n", "u32"], ["first", "u32"]],
   code: /* wgsl */ `
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let row = id.y;
   let column = id.x;
   if (column >= params.n) { return; }
-  result[row * params.n + column] = matrix[row * params.n + column] * scales[row] * scales[column];
+  result[row * params.n + column] = matrix[row * params.n + column] * scales[params.first + row] * scales[column];
 }`,
 };
 
@@ -62,9 +64,15 @@ export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = define
     const scales = device.empty([n]);
     const diagonal = device.empty([n]);
     const matrix = device.empty([n, n]);
-    const groups = Math.ceil(n / WORKGROUP);
-    device.dispatch(DIAGONAL_SCALES, [gram, scales, diagonal], [n, ridge], [groups]);
-    device.dispatch(SCALE_SYMMETRIC, [gram, scales, matrix], [n], [groups, n]);
+    const blocks = rowBlocks(device, n);
+    for (const { of, first, rows } of blocks) {
+      const groups = Math.ceil(rows / WORKGROUP);
+      device.dispatch(DIAGONAL_SCALES, [of(gram), scales, diagonal], [n, first, rows, ridge], [groups]);
+    }
+    for (const { of, first, rows } of blocks) {
+      const groups = [Math.ceil(n / WORKGROUP), rows] as const;
+      device.dispatch(SCALE_SYMMETRIC, [of(gram), scales, of(matrix)], [n, first], groups);
+    }
     return { matrix, diagonal, scales };
   },
   cpu(device, gram, ridge) {

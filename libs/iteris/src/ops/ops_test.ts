@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
-import type { Device } from "@lora-loom/tensor";
+import { type Device, openDevice } from "@lora-loom/tensor";
 import { gaussians } from "@lora-loom/testing";
 import { accumulateProducts } from "./accumulate_products.ts";
+import { shiftDiagonal } from "./add_to_diagonal.ts";
 import { addToPair } from "./add_to_pair.ts";
 import { equilibrate } from "./equilibrate.ts";
 import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
@@ -110,6 +111,21 @@ testOnEachDevice("equilibrate() scales by powers of two to a diagonal in [1, 4)"
     const total = scaled[i * n + i]! + ridges[i]!;
     assert(total >= 0.999 && total < 4, `diagonal ${total}`);
   }
+});
+
+Deno.test("equilibrate() and shiftDiagonal() work in blocks of rows when a matrix exceeds one binding", async () => {
+  const n = 150;
+  const gram = singles(n * n, 1).map((value, i) => i % (n + 1) === 0 ? 100 + i : value);
+  const results: number[][] = [];
+  for (const limit of [{}, { maxBindingBytes: 2 ** 16 }]) {
+    await using device = await openDevice({ device: "auto", poison: true, ...limit });
+    using matrix = device.upload(gram, [n, n]);
+    shiftDiagonal(matrix, 2);
+    const scaled = equilibrate(matrix, 0.5);
+    const parts = [matrix, scaled.matrix, scaled.diagonal, scaled.scales];
+    results.push((await Promise.all(parts.map(async (part) => [...await device.download(part)]))).flat());
+  }
+  assertEquals(results[1], results[0]);
 });
 
 for (const [m, n, inner] of [[1, 1, 1], [70, 90, 24], [65, 1100, 17]] as const) {
