@@ -5,8 +5,10 @@ import type { Budgets, Workload } from "./workload.ts";
 const ROUNDING = 1 + 1 / 16;
 /** What products on matrix units pack of two operands at a time. */
 const PACKING_BYTES = 2 * 256 * 2 ** 20;
-/** The program, its libraries and the GPU's driver. */
-const PROGRAM_BYTES = 640 * 2 ** 20;
+/** The program, its libraries, staging buffers and the GPU's driver. */
+const PROGRAM_BYTES = 768 * 2 ** 20;
+/** What a device in the host's memory takes beside its tensors: buffers that are kept for reuse, and compiled kernels. */
+const BESIDE_TENSORS = 768 * 2 ** 20;
 /** Rows of a stage's weights that are read at once, of embeddings or the head. */
 const READ_AT_ONCE = 256 * 2 ** 20;
 /** Vectors as long as a right-hand side that refining a solution takes. */
@@ -33,7 +35,7 @@ export function predictNeeds(work: Workload, budgets: Budgets): MemoryNeeds {
   const host = PROGRAM_BYTES + readBytes(work) + onHost + Math.max(...phases.map(({ host }) => host));
   return {
     device_bytes,
-    host_bytes: Math.ceil(host + (work.device.onHost ? device_bytes : 0)),
+    host_bytes: Math.ceil(host + (work.device.onHost ? device_bytes + BESIDE_TENSORS : 0)),
     scratch_bytes: states - onDevice - onHost,
     read_bytes: readVolume(work, budgets),
     device_parts,
