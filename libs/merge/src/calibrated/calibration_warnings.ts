@@ -2,12 +2,19 @@ import type { Warning } from "@lora-loom/formats";
 import type { BaseModel, Sequence } from "@lora-loom/iteris";
 import type { HeldOutTask } from "./agreement.ts";
 
-/** Tells which tasks have fewer prompts to measure agreement on than were asked for. */
-export function fewKeptOut(heldOut: readonly HeldOutTask[], wanted: number): Warning[] {
+/**
+ * Tells which tasks have fewer prompts to measure agreement on than were asked for.
+ *
+ * @param others the prompts that are not kept out, in words
+ */
+export function fewKeptOut(
+  heldOut: readonly HeldOutTask[],
+  wanted: number,
+  others = "the calibration ones",
+): Warning[] {
   return heldOut.filter(({ prompts }) => prompts.length < wanted).map(({ name, prompts }) => ({
     code: "few_prompts_kept_out",
-    message:
-      `${name} has ${prompts.length} prompts beside the calibration ones; agreement on it is a rough figure`,
+    message: `${name} has ${prompts.length} prompts beside ${others}; agreement on it is a rough figure`,
     where: name,
   }));
 }

@@ -1,4 +1,5 @@
 import { differentiable } from "@lora-loom/model";
+import { fewKeptOut } from "../calibrated/calibration_warnings.ts";
 import { agreementOfSum } from "../calibrated/merge_calibrated.ts";
 import { openSession, type Session } from "../calibrated/session.ts";
 import { measureDeltas } from "../engine/measure_deltas.ts";
@@ -69,7 +70,11 @@ async function refined(
   const model = differentiable(session.model, "refine", "leave refine out of the recipe");
   const calibrated = Number(recipe.parameters.samples ?? 0);
   const tasks = await prepareTasks(session, settings, { calibrated, seed: recipe.seed, signal, progress });
-  const warnings = keptOutWarnings(tasks, settings.agreementPrompts);
+  const warnings = fewKeptOut(
+    tasks.map(({ heldOut }) => heldOut),
+    settings.agreementPrompts,
+    "those it was refined on",
+  );
   const result = await refine({
     device,
     model,
@@ -132,15 +137,6 @@ function qualityAfter(
     ...(agreement ? { agreement } : {}),
     ...(quality?.tried ? { tried: quality.tried } : {}),
   };
-}
-
-function keptOutWarnings(tasks: readonly TaskData[], wanted: number) {
-  return tasks.filter(({ heldOut }) => heldOut.prompts.length < wanted).map(({ name, heldOut }) => ({
-    code: "few_prompts_kept_out",
-    message:
-      `${name} has ${heldOut.prompts.length} prompts beside those it was refined on; agreement on it is a rough figure`,
-    where: name,
-  }));
 }
 
 /** The merge as it would be written, split evenly between its factors. */
