@@ -27,23 +27,35 @@ export interface PassResult {
 
 const NO_DELTAS: Deltas = new Map();
 
+/** A pass on its way. */
+interface Pass {
+  readonly run: Run;
+  /** From 1. */
+  readonly number: number;
+  readonly streams: readonly TaskStream[];
+  readonly applied: Applied;
+  /** What the stages so far gave. */
+  readonly result: PassResult;
+}
+
 /**
  * Leads all samples through all stages once, solving every stage from what arrives there. Stages that the journal knows are not solved
  * again: the samples only pass through them, and not even that where it knows all of them.
  *
- * @param pass from 1
+ * @param number of the pass, from 1
  */
-export async function runPass(run: Run, pass: number, applied: Applied): Promise<PassResult> {
+export async function runPass(run: Run, number: number, applied: Applied): Promise<PassResult> {
   const { stages } = run.model;
-  const known = stagesKnown(run, pass);
+  const known = stagesKnown(run, number);
   const streams = known < stages.length ? await beginStreams(run) : [];
   const result: PassResult = { deltas: new Map(), sites: [] };
+  const pass: Pass = { run, number, streams, applied, result };
   try {
     for (const stage of stages) {
       // Where all stages are known, no sample passes through, and no weight is needed.
       using _weights = streams.length > 0 ? await run.model.hold?.(stage) : undefined;
-      if (stage.index < known) await passStage(run, pass, stage, streams, applied, result);
-      else await runStage(run, pass, stage, streams, applied, result);
+      if (stage.index < known) await passStage(pass, stage);
+      else await runStage(pass, stage);
       run.onStage(stage);
     }
   } catch (error) {
@@ -64,29 +76,17 @@ async function beginStreams({ plan, model, store, tokensPerChunk, settings }: Ru
 }
 
 /** Leads the samples through a stage that was solved before. */
-async function passStage(
-  run: Run,
-  pass: number,
-  stage: Stage,
-  streams: readonly TaskStream[],
-  applied: Applied,
-  result: PassResult,
-): Promise<void> {
+async function passStage(pass: Pass, stage: Stage): Promise<void> {
+  const { run, result } = pass;
   run.signal?.throwIfAborted();
-  const { deltas, sites } = await replayStage(run, pass, stage);
+  const { deltas, sites } = await replayStage(run, pass.number, stage);
   for (const [module, delta] of deltas) result.deltas.set(module, delta);
   result.sites.push(...sites);
-  await leadThrough(run, stage, streams, carriedBy(applied, result));
+  await leadThrough(pass, stage);
 }
 
-async function runStage(
-  run: Run,
-  pass: number,
-  stage: Stage,
-  streams: readonly TaskStream[],
-  applied: Applied,
-  result: PassResult,
-): Promise<void> {
+async function runStage(pass: Pass, stage: Stage): Promise<void> {
+  const { run, streams, applied, result } = pass;
   const sites = run.plan.sites.get(stage.index) ?? [];
   const solved = new Map<string, Delta>();
   let reports: SiteReport[] = [];
@@ -97,27 +97,22 @@ async function runStage(
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
   using errors = new ErrorTable(sites.length, streams.length);
-  await leadThrough(run, stage, streams, carriedBy(applied, result), async (task, pair) => {
+  await leadThrough(pass, stage, async (task, pair) => {
     if (applied.measure) await errors.add(run, sites, task, pair, solved);
   });
   await errors.settle();
   const measured = reports.map((report, site) => withErrors(report, errors.of(site)));
   result.sites.push(...measured);
-  await recordStage(run, pass, stage, solved, measured);
-}
-
-function carriedBy({ deltas }: Applied, result: PassResult): Deltas {
-  return deltas === "solved" ? result.deltas : deltas ?? NO_DELTAS;
+  await recordStage(run, pass.number, stage, solved, measured);
 }
 
 /** Leads all samples to the next stage, where there is one; `look` sees each batch before. */
 async function leadThrough(
-  run: Run,
+  { run, streams, applied, result }: Pass,
   stage: Stage,
-  streams: readonly TaskStream[],
-  carried: Deltas,
   look?: (task: number, pair: LoadedPair) => Promise<void>,
 ): Promise<void> {
+  const carried = applied.deltas === "solved" ? result.deltas : applied.deltas ?? NO_DELTAS;
   const isLast = stage.index === run.model.stages.length - 1;
   for (const [task, stream] of streams.entries()) {
     for (let chunk = 0; chunk < stream.length; chunk++) {
