@@ -1,5 +1,5 @@
 import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
-import { copyTo, multiple, weightedSum } from "./algebra.ts";
+import { copyTo, weightedSum } from "./algebra.ts";
 import type { Site, Stage } from "./base_model.ts";
 import {
   type AdaptedSite,
@@ -10,7 +10,7 @@ import {
   type Target,
   weightedGram,
 } from "./equations.ts";
-import { shiftDiagonal } from "./ops/add_to_diagonal.ts";
+import { withRidge } from "./ops/add_to_diagonal.ts";
 import type { TruncationKind } from "./options.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 import type { Precision } from "./product_sum.ts";
@@ -215,13 +215,6 @@ async function dampedBlocks(
   } finally {
     blocks.forEach((block) => block.dispose());
   }
-}
-
-/** factor · x + diagonal · I */
-function withRidge(x: Tensor, factor: number, diagonal: number): Tensor {
-  const result = multiple(x, factor);
-  shiftDiagonal(result, diagonal);
-  return result;
 }
 
 /** The equations of sites with the same c_i. */

@@ -13,6 +13,7 @@ export { findSoftwareDriver, type SoftwareDriver } from "./gpu/software_driver.t
 export { foldGrid } from "./gpu/grid.ts";
 export * from "./gpu/gpu_device.ts";
 export * from "./gpu/kernel.ts";
+export { forEachRowWindow, wholeMatrix, windowOf } from "./gpu/matrix_view.ts";
 export type { KernelTime } from "./gpu/kernel_timer.ts";
 export type { Profile, Toggles } from "./gpu/dawn.ts";
 export * from "./ops/add.ts";

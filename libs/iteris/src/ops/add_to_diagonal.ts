@@ -1,21 +1,30 @@
-import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
-import { rowBlocks } from "./row_blocks.ts";
+import {
+  type CpuTensor,
+  defineOperation,
+  forEachRowWindow,
+  type Kernel,
+  type Tensor,
+  wholeMatrix,
+  windowOf,
+} from "@lora-loom/tensor";
+import { multiple } from "../algebra.ts";
 
+const NAME = "iteris_add_to_diagonal";
 const WORKGROUP = 64;
 
 const ADD_TO_DIAGONAL: Kernel = {
-  name: "iteris_add_to_diagonal",
+  name: NAME,
   buffers: [
     { name: "matrix", element: "f32", access: "read_write" },
     { name: "diagonal", element: "f32", access: "read" },
   ],
-  params: [["n", "u32"], ["first", "u32"], ["rows", "u32"], ["shift", "f32"]],
+  params: [["n", "u32"], ["base", "u32"], ["first", "u32"], ["rows", "u32"], ["shift", "f32"]],
   code: /* wgsl */ `
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x >= params.rows) { return; }
   let column = params.first + id.x;
-  let i = id.x * params.n + column;
+  let i = params.base + id.x * params.n + column;
   matrix[i] = matrix[i] + (diagonal[column] + params.shift);
 }`,
 };
@@ -25,14 +34,15 @@ export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) =>
   [Tensor, Tensor, number],
   void
 >({
-  name: "iteris_add_to_diagonal",
+  name: NAME,
   kernels: [ADD_TO_DIAGONAL],
   gpu(device, matrix, diagonal, shift) {
     const n = diagonal.shape[0]!;
-    for (const { of, first, rows } of rowBlocks(device, n)) {
-      const groups = [Math.ceil(rows / WORKGROUP)] as const;
-      device.dispatch(ADD_TO_DIAGONAL, [of(matrix), diagonal], [n, first, rows, shift], groups);
-    }
+    forEachRowWindow(device, wholeMatrix(matrix, NAME), NAME, (view, first) => {
+      const { window, base } = windowOf(device, view);
+      const groups = [Math.ceil(view.rows / WORKGROUP)] as const;
+      device.dispatch(ADD_TO_DIAGONAL, [window, diagonal], [n, base, first, view.rows, shift], groups);
+    });
   },
   cpu(_device, matrix, diagonal, shift) {
     const n = diagonal.shape[0]!;
@@ -45,4 +55,11 @@ export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) =>
 export function shiftDiagonal(matrix: Tensor, shift: number): void {
   using none = matrix.device.zeros([matrix.shape[0]!]);
   addToDiagonal(matrix, none, shift);
+}
+
+/** factor · x + ridge · I, a new tensor, `[n, n]`. */
+export function withRidge(x: Tensor, factor: number, ridge: number): Tensor {
+  const result = multiple(x, factor);
+  shiftDiagonal(result, ridge);
+  return result;
 }

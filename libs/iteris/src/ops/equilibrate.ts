@@ -1,6 +1,14 @@
-import { type CpuTensor, defineOperation, type Kernel, type Tensor } from "@lora-loom/tensor";
-import { rowBlocks } from "./row_blocks.ts";
+import {
+  type CpuTensor,
+  defineOperation,
+  forEachRowWindow,
+  type Kernel,
+  type Tensor,
+  wholeMatrix,
+  windowOf,
+} from "@lora-loom/tensor";
 
+const NAME = "iteris_equilibrate";
 const WORKGROUP = 64;
 
 const DIAGONAL_SCALES: Kernel = {
@@ -10,13 +18,13 @@ const DIAGONAL_SCALES: Kernel = {
     { name: "scales", element: "f32", access: "read_write" },
     { name: "diagonal", element: "f32", access: "read_write" },
   ],
-  params: [["n", "u32"], ["first", "u32"], ["rows", "u32"], ["ridge", "f32"]],
+  params: [["n", "u32"], ["base", "u32"], ["first", "u32"], ["rows", "u32"], ["ridge", "f32"]],
   code: /* wgsl */ `
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x >= params.rows) { return; }
   let i = params.first + id.x;
-  let value = matrix[id.x * params.n + i] + params.ridge;
+  let value = matrix[params.base + id.x * params.n + i] + params.ridge;
   let exponent = i32((bitcast<u32>(value) >> 23u) & 0xffu) - 127;
   let scale = bitcast<f32>(u32(127 - (exponent >> 1u)) << 23u);
   scales[i] = scale;
@@ -31,14 +39,15 @@ const SCALE_SYMMETRIC: Kernel = {
     { name: "scales", element: "f32", access: "read" },
     { name: "result", element: "f32", access: "read_write" },
   ],
-  params: [["n", "u32"], ["first", "u32"]],
+  params: [["n", "u32"], ["base", "u32"], ["first", "u32"]],
   code: /* wgsl */ `
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let row = id.y;
   let column = id.x;
   if (column >= params.n) { return; }
-  result[row * params.n + column] = matrix[row * params.n + column] * scales[params.first + row] * scales[column];
+  let i = params.base + row * params.n + column;
+  result[i] = matrix[i] * scales[params.first + row] * scales[column];
 }`,
 };
 
@@ -57,22 +66,27 @@ export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = define
   [Tensor, number],
   Equilibrated
 >({
-  name: "iteris_equilibrate",
+  name: NAME,
   kernels: [DIAGONAL_SCALES, SCALE_SYMMETRIC],
   gpu(device, gram, ridge) {
     const n = gram.shape[0]!;
     const scales = device.empty([n]);
     const diagonal = device.empty([n]);
     const matrix = device.empty([n, n]);
-    const blocks = rowBlocks(device, n);
-    for (const { of, first, rows } of blocks) {
-      const groups = Math.ceil(rows / WORKGROUP);
-      device.dispatch(DIAGONAL_SCALES, [of(gram), scales, diagonal], [n, first, rows, ridge], [groups]);
-    }
-    for (const { of, first, rows } of blocks) {
-      const groups = [Math.ceil(n / WORKGROUP), rows] as const;
-      device.dispatch(SCALE_SYMMETRIC, [of(gram), scales, of(matrix)], [n, first], groups);
-    }
+    const whole = wholeMatrix(gram, NAME);
+    forEachRowWindow(device, whole, NAME, (view, first) => {
+      const { window, base } = windowOf(device, view);
+      const params = [n, base, first, view.rows, ridge];
+      device.dispatch(DIAGONAL_SCALES, [window, scales, diagonal], params, [
+        Math.ceil(view.rows / WORKGROUP),
+      ]);
+    });
+    forEachRowWindow(device, whole, NAME, (view, first) => {
+      const { window, base } = windowOf(device, view);
+      const scaled = windowOf(device, { ...view, tensor: matrix });
+      const groups = [Math.ceil(n / WORKGROUP), view.rows] as const;
+      device.dispatch(SCALE_SYMMETRIC, [window, scales, scaled.window], [n, base, first], groups);
+    });
     return { matrix, diagonal, scales };
   },
   cpu(device, gram, ridge) {

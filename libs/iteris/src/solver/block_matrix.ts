@@ -1,5 +1,4 @@
 import {
-  add,
   type CholeskyFactor,
   concatRows,
   type Device,
@@ -12,7 +11,7 @@ import {
   type Tensor,
 } from "@lora-loom/tensor";
 import { accumulate, copyTo, multiple, rowDots } from "../algebra.ts";
-import { shiftDiagonal } from "../ops/add_to_diagonal.ts";
+import { shiftDiagonal, withRidge } from "../ops/add_to_diagonal.ts";
 
 /** A symmetric matrix of square blocks along the diagonal, zero elsewhere. Owns its blocks. */
 export class BlockMatrix implements Disposable {
@@ -116,10 +115,7 @@ export async function dampedMetric(blocks: readonly Tensor[], gamma: number): Pr
   for (const block of blocks) trace += await traceOf(block);
   const size = blocks.reduce((sum, block) => sum + block.shape[0]!, 0);
   const factor = trace > 0 && Number.isFinite(trace) ? (1 - gamma) * size / trace : 0;
-  return new BlockMatrix(blocks.map((block) => {
-    const identity = identityOf(block.device, block.shape[0]!);
-    return add(block, identity, { alpha: factor, beta: factor > 0 ? gamma : 1, into: identity });
-  }));
+  return new BlockMatrix(blocks.map((block) => withRidge(block, factor, factor > 0 ? gamma : 1)));
 }
 
 /** Σ weight_i · M_i over matrices of the same blocks. */
