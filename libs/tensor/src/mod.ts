@@ -18,7 +18,7 @@ export type { KernelTime } from "./gpu/kernel_timer.ts";
 export type { Profile, Toggles } from "./gpu/dawn.ts";
 export * from "./ops/add.ts";
 export * from "./ops/cast.ts";
-export { type CholeskyFactor, factorCholesky } from "./ops/cholesky.ts";
+export { type CholeskyFactor, type CholeskyOptions, factorCholesky } from "./ops/cholesky.ts";
 export * from "./ops/cholesky_solve.ts";
 export * from "./ops/concat.ts";
 export * from "./ops/copy.ts";

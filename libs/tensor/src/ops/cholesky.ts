@@ -3,16 +3,12 @@ import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { block, forEachRowWindow, type MatrixView, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
 import { CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL } from "../kernels/cholesky.ts";
-import {
-  CHOLESKY_FACTOR_BLOCK,
-  INVERSE_COLUMNS,
-  INVERT_TRIANGULAR_BLOCK,
-  WIDE_BLOCK,
-} from "../kernels/cholesky_block.ts";
+import { WIDE_BLOCK } from "../kernels/cholesky_block.ts";
 import { cholesky } from "../linalg/mod.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape, requireF32 } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
+import { PANEL_KERNELS, queueFactorByPanels } from "./cholesky_panels.ts";
 import { copy } from "./copy.ts";
 import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
 import { queueCopyRectangle } from "./rectangles.ts";
@@ -34,6 +30,12 @@ export interface CholeskyFactor extends Disposable {
   readonly inverses: Tensor | undefined;
   /** The pivots, that is the squares of the diagonal of L; how small they get says how near to singular A is. */
   readonly pivots: Float64Array<ArrayBuffer>;
+}
+
+/** Options of {@linkcode factorCholesky}. */
+export interface CholeskyOptions {
+  /** Factor in the memory of `a`, whose values are lost, instead of a copy. `a` may be disposed before the factor or after it. Default false. */
+  readonly overwrite?: boolean;
 }
 
 function squareSize(a: Tensor): number {
@@ -85,41 +87,6 @@ function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tenso
   queueFactor(device, triangle, pivots, second);
 }
 
-/**
- * Factors block by block: one diagonal block, the panel below it, then what both leave of the rest. Unlike halving, it takes few
- * dispatches, each of which costs a GPU's host more than the GPU.
- */
-function queueFactorByPanels(device: GpuDevice, { lower, inverses }: BlockedTriangle, pivots: Tensor): void {
-  const [n, size] = [lower.rows, inverses.shape[1]!];
-  for (let start = 0; start < n; start += size) {
-    const range = [start, Math.min(start + size, n)] as const;
-    const { window, base } = windowOf(device, block(lower, range, range));
-    const inverse = inverseOf(inverses, range);
-    device.dispatch(CHOLESKY_FACTOR_BLOCK, [window, pivots], [inverse.rows, lower.stride, base, start], [1]);
-    device.dispatch(
-      INVERT_TRIANGULAR_BLOCK,
-      [window, inverses],
-      [inverse.rows, lower.stride, base, inverse.offset],
-      [size / INVERSE_COLUMNS],
-    );
-    if (range[1] === n) return;
-    const below = [range[1], n] as const;
-    using solved = device.empty([n - range[1], size]);
-    const panel = wholeMatrix(solved, "factorCholesky");
-    queueProduct(device, { a: block(lower, below, range), b: inverse, c: panel, transposeB: true });
-    queueCopyRectangle(device, panel, block(lower, below, range));
-    queueProduct(device, {
-      a: panel,
-      b: panel,
-      c: block(lower, below, below),
-      transposeB: true,
-      alpha: -1,
-      beta: 1,
-      lowerOnly: true,
-    });
-  }
-}
-
 function queueClearing(device: GpuDevice, lower: MatrixView): void {
   forEachRowWindow(device, lower, "factorCholesky", (rows, rowStart) => {
     const { window, base } = windowOf(device, rows);
@@ -128,9 +95,13 @@ function queueClearing(device: GpuDevice, lower: MatrixView): void {
   });
 }
 
-async function factorOnGpu(device: GpuDevice, a: Tensor): Promise<CholeskyFactor> {
+async function factorOnGpu(
+  device: GpuDevice,
+  a: Tensor,
+  { overwrite = false }: CholeskyOptions,
+): Promise<CholeskyFactor> {
   const n = squareSize(a);
-  const lower = copy(a);
+  const lower = overwrite ? device.share(a, a.shape) : copy(a);
   const size = blockSize(device, n);
   const inverses = device.empty([Math.ceil(n / size), size, size]);
   const dispose = () => [lower, inverses].forEach((tensor) => tensor.dispose());
@@ -172,24 +143,19 @@ function factorOnCpu(device: CpuDevice, a: Tensor): CholeskyFactor {
   };
 }
 
+const operation = defineOperation<[Tensor, CholeskyOptions], Promise<CholeskyFactor>>({
+  name: "factorCholesky",
+  kernels: [CHOLESKY_DIAGONAL_SERIAL, ...PANEL_KERNELS, CLEAR_ABOVE_DIAGONAL, ...PRODUCT_KERNELS],
+  gpu: factorOnGpu,
+  cpu: (device, a) => Promise.try(() => factorOnCpu(device, a)),
+});
+
 /**
  * Cholesky factorisation A = L Lᵀ of a symmetric positive definite matrix, `[n, n]`, of which only the lower triangle is read. In
  * f32 on a GPU, where the relative error of A − L Lᵀ is about n · 6e-8; scale A to a unit diagonal first, and refine solutions.
  *
  * @throws {TensorError} `not_positive_definite` with the index of the pivot, `shape_mismatch`, `dtype_mismatch`
  */
-export const factorCholesky: (a: Tensor) => Promise<CholeskyFactor> = defineOperation<
-  [Tensor],
-  Promise<CholeskyFactor>
->({
-  name: "factorCholesky",
-  kernels: [
-    CHOLESKY_DIAGONAL_SERIAL,
-    CHOLESKY_FACTOR_BLOCK,
-    INVERT_TRIANGULAR_BLOCK,
-    CLEAR_ABOVE_DIAGONAL,
-    ...PRODUCT_KERNELS,
-  ],
-  gpu: factorOnGpu,
-  cpu: (device, a) => Promise.try(() => factorOnCpu(device, a)),
-});
+export function factorCholesky(a: Tensor, options: CholeskyOptions = {}): Promise<CholeskyFactor> {
+  return operation(a, options);
+}

@@ -1,33 +1,20 @@
-import { gaussians } from "@lora-loom/testing";
 import { assert, assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
 import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
-import { type HostMatrix, products, randomMatrix, transposed } from "../test_support/matrices.ts";
+import {
+  type HostMatrix,
+  norm,
+  positiveDefinite,
+  products,
+  randomMatrix,
+  transposed,
+} from "../test_support/matrices.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { choleskyFactorBlock, INVERSE_COLUMNS, invertTriangularBlock } from "../kernels/cholesky_block.ts";
 import { factorCholesky } from "./cholesky.ts";
 import { solveCholesky, solveTriangular } from "./cholesky_solve.ts";
 import { invertTriangular } from "./triangular_inverse.ts";
-
-/** XᵀX / rows + ridge · I of Gaussian X, rounded to float32. */
-function positiveDefinite(n: number, ridge: number, seed: number): HostMatrix {
-  const rows = 2 * n + 3;
-  const x = gaussians(rows * n, seed);
-  const data = new Float32Array(n * n);
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j <= i; j++) {
-      let sum = i === j ? ridge : 0;
-      for (let p = 0; p < rows; p++) sum += x[p * n + i]! * x[p * n + j]! / rows;
-      data[i * n + j] = data[j * n + i] = sum;
-    }
-  }
-  return { rows: n, columns: n, data };
-}
-
-function norm(values: ArrayLike<number>): number {
-  return Math.hypot(...Array.from(values));
-}
 
 /** ‖B − product‖ / scale. */
 function backwardError(b: ArrayLike<number>, product: Float64Array, scale: number): number {
