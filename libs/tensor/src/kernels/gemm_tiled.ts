@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
 
 /** Shape of a tile in workgroup memory and of the block that each invocation computes of it. */
 export interface TileShape {
@@ -75,7 +75,7 @@ fn load${operand}(index: u32, k0: u32) -> vec4f {
   let along = ${alongInner ? "k0" : start} + 4u * (index % ${perLine}u);
   let alongEnd = ${alongInner ? "kEnd" : end};
   if (line >= ${alongInner ? end : "kEnd"}) { return vec4f(0); }
-  let start = params.base${operand} + line * params.stride${operand};
+  let start = first${operand} + line * params.stride${operand};
   ${read}
 }`;
 }
@@ -164,7 +164,7 @@ function store(plan: Plan): string {
   for (var r = 0u; r < ${shape.rowsEach}u; r++) {
     let row = rowStart + ${row};
     if (row >= params.m) { continue; }
-    let start = params.baseC + group.z * params.sliceStride + row * params.strideC;
+    let start = startC + row * params.strideC;
     for (var g = 0u; g < ${shape.columnsEach / 4}u; g++) {
       let sum = sums[r * ${shape.columnsEach / 4}u + g];
       ${write}
@@ -186,6 +186,9 @@ export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const code = /* wgsl */ `
 var<workgroup> stagedA: array<array<vec4f, ${a.pitch}>, ${a.lineCount}>;
 var<workgroup> stagedB: array<array<vec4f, ${b.pitch}>, ${b.lineCount}>;
+/** Where the operands start. */
+var<private> firstA: u32;
+var<private> firstB: u32;
 var<private> rowStart: u32;
 var<private> columnStart: u32;
 var<private> kEnd: u32;
@@ -202,7 +205,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   rowStart = group.y * ${rows}u;
   columnStart = group.x * ${columns}u;
   if (params.lowerOnly != 0u && group.x * ${columns}u >= (group.y + 1u) * ${rows}u) { return; }
-  let kStart = group.z * params.kPerSlice;
+  ${PLACES}
+  firstA = startA;
+  firstB = startB;
   let kLimit = min(kStart + params.kPerSlice, params.k);
   kEnd = kLimit;
   // Subgroups are blocks of 8 × 4 invocations, which read fewer different values at a time than rows of 16 or 32 would.

@@ -21,12 +21,16 @@ import {
   queueTriangularSolve,
   type Range,
 } from "./triangular_blocks.ts";
+import { queueWiderInverses } from "./triangular_inverse.ts";
+
+/** Inverses of larger blocks cost more to make than they save in the few solves that most factors are made for. */
+const WIDEST_SOLVING_BLOCK = 2048;
 
 /** A symmetric positive definite matrix A = L Lᵀ, factored. Dispose it after its last use. */
 export interface CholeskyFactor extends Disposable {
   /** L, `[n, n]`, zero above the diagonal. */
   readonly lower: Tensor;
-  /** On a GPU, `[⌈n / block⌉, block, block]`: the inverses of the diagonal blocks of L, which turn solving into products. */
+  /** On a GPU, `[⌈n / block⌉, pitch, block]`: the inverses of the diagonal blocks of L, which turn solving into products. */
   readonly inverses: Tensor | undefined;
   /** The pivots, that is the squares of the diagonal of L; how small they get says how near to singular A is. */
   readonly pivots: Float64Array<ArrayBuffer>;
@@ -53,7 +57,7 @@ function squareSize(a: Tensor): number {
 /** Factors the rows and columns of `range` in place: one half, the block below it, then what that leaves of the other half. */
 function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tensor, range: Range): void {
   const { lower, inverses } = triangle;
-  const parts = halves(range, inverses.shape[1]!);
+  const parts = halves(range, inverses.shape[2]!);
   if (!parts) {
     const { window, base } = windowOf(device, block(lower, range, range));
     const inverse = inverseOf(inverses, range);
@@ -103,7 +107,7 @@ async function factorOnGpu(
   const n = squareSize(a);
   const lower = overwrite ? device.share(a, a.shape) : copy(a);
   const size = blockSize(device, n);
-  const inverses = device.empty([Math.ceil(n / size), size, size]);
+  let inverses = device.empty([Math.ceil(n / size), size, size]);
   const dispose = () => [lower, inverses].forEach((tensor) => tensor.dispose());
   using found = device.empty([n]);
   try {
@@ -112,6 +116,11 @@ async function factorOnGpu(
     if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, found);
     else if (n > 0) queueFactor(device, triangle, found, [0, n]);
     queueClearing(device, whole);
+    const wider = size === WIDE_BLOCK ? solvingBlock(n) : size;
+    if (wider > size) {
+      inverses = queueWiderInverses(device, triangle, wider);
+      triangle.inverses.dispose();
+    }
     const pivots = Float64Array.from(await device.download(found));
     const index = pivots.findIndex((pivot) => !(pivot > 0 && pivot < Infinity));
     if (index >= 0) throw notPositiveDefinite(index, pivots[index]!);
@@ -120,6 +129,16 @@ async function factorOnGpu(
     dispose();
     throw error;
   }
+}
+
+/**
+ * Rows of the inverted diagonal blocks that solve with a factor on hardware: about a quarter of it, so that solving takes few products
+ * one after the other, each with many workgroups.
+ */
+function solvingBlock(n: number): number {
+  let size = WIDE_BLOCK;
+  while (2 * size <= Math.min(n / 4, WIDEST_SOLVING_BLOCK)) size *= 2;
+  return size;
 }
 
 function notPositiveDefinite(index: number, pivot: number): TensorError {

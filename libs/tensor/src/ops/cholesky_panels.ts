@@ -159,7 +159,7 @@ export function queueFactorByPanels(
   pivots: Tensor,
   kernels: BlockKernels = WIDE_KERNELS,
 ): void {
-  const [n, size] = [lower.rows, inverses.shape[1]!];
+  const [n, size] = [lower.rows, inverses.shape[2]!];
   const together = size * panelsTogether(device, n, size);
   using copies = offersMatrixUnits(device)
     ? new PackedCopies(device, lower, together)
@@ -198,7 +198,7 @@ function queueDiagonal(
     invert,
     [window, inverses],
     [inverse.rows, lower.stride, base, inverse.offset],
-    [inverses.shape[1]! / INVERSE_COLUMNS],
+    [inverses.shape[2]! / INVERSE_COLUMNS],
   );
 }
 
