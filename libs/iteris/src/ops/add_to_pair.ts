@@ -1,5 +1,11 @@
-import { type CpuTensor, defineOperation, elementCount, type Kernel, type Tensor } from "@lora-loom/tensor";
-import { ERROR_FREE } from "./error_free.ts";
+import {
+  type CpuTensor,
+  defineOperation,
+  elementCount,
+  ERROR_FREE,
+  type Kernel,
+  type Tensor,
+} from "@lora-loom/tensor";
 
 const WORKGROUP = 64;
 const WIDEST_ROW = 65535 * WORKGROUP;

@@ -2,12 +2,12 @@ import {
   add,
   type CpuTensor,
   defineOperation,
+  ERROR_FREE,
   gemm,
   type Kernel,
   scaleColumns,
   type Tensor,
 } from "@lora-loom/tensor";
-import { ERROR_FREE } from "./error_free.ts";
 
 /** Rows per invocation: the split of a matrix element serves them all. */
 const ROWS = 4;
