@@ -1,6 +1,7 @@
 import type { CpuDevice, CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
+import type { Kernel } from "../gpu/kernel.ts";
 import { block, forEachRowWindow, type MatrixView, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
 import { CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL } from "../kernels/cholesky.ts";
 import { WIDE_BLOCK } from "../kernels/cholesky_block.ts";
@@ -26,12 +27,16 @@ import { queueWiderInverses } from "./triangular_inverse.ts";
 /** Inverses of larger blocks cost more to make than they save in the few solves that most factors are made for. */
 const WIDEST_SOLVING_BLOCK = 2048;
 
-/** A symmetric positive definite matrix A = L Lᵀ, factored. Dispose it after its last use. */
-export interface CholeskyFactor extends Disposable {
+/** What solving with a factor takes. */
+export interface TriangularFactor {
   /** L, `[n, n]`, zero above the diagonal. */
   readonly lower: Tensor;
   /** On a GPU, `[⌈n / block⌉, pitch, block]`: the inverses of the diagonal blocks of L, which turn solving into products. */
   readonly inverses: Tensor | undefined;
+}
+
+/** A symmetric positive definite matrix A = L Lᵀ, factored. Dispose it after its last use. */
+export interface CholeskyFactor extends TriangularFactor, Disposable {
   /** The pivots, that is the squares of the diagonal of L; how small they get says how near to singular A is. */
   readonly pivots: Float64Array<ArrayBuffer>;
 }
@@ -99,34 +104,54 @@ function queueClearing(device: GpuDevice, lower: MatrixView): void {
   });
 }
 
-async function factorOnGpu(
+/** A factor on a GPU whose pivots nobody has looked at yet. */
+export interface QueuedFactor extends TriangularFactor, Disposable {
+  /** `[n]` */
+  readonly pivots: Tensor;
+}
+
+/** Queues a factorisation; {@linkcode checkedPivots} says whether it succeeded. */
+export function queueCholesky(
   device: GpuDevice,
   a: Tensor,
-  { overwrite = false }: CholeskyOptions,
-): Promise<CholeskyFactor> {
+  { overwrite = false }: CholeskyOptions = {},
+): QueuedFactor {
   const n = squareSize(a);
   const lower = overwrite ? device.share(a, a.shape) : copy(a);
   const size = blockSize(device, n);
-  let inverses = device.empty([Math.ceil(n / size), size, size]);
-  const dispose = () => [lower, inverses].forEach((tensor) => tensor.dispose());
-  using found = device.empty([n]);
+  const narrow = device.empty([Math.ceil(n / size), size, size]);
+  const pivots = device.empty([n]);
+  const whole = wholeMatrix(lower, "factorCholesky");
+  const triangle = { lower: whole, inverses: narrow };
+  if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, pivots);
+  else if (n > 0) queueFactor(device, triangle, pivots, [0, n]);
+  queueClearing(device, whole);
+  const wider = size === WIDE_BLOCK ? solvingBlock(n) : size;
+  const inverses = wider > size ? queueWiderInverses(device, triangle, wider) : narrow;
+  if (inverses !== narrow) narrow.dispose();
+  const dispose = () => [lower, inverses, pivots].forEach((tensor) => tensor.dispose());
+  return { lower, inverses, pivots, [Symbol.dispose]: dispose };
+}
+
+/**
+ * Pivots that were read back, if the factorisation succeeded.
+ *
+ * @throws {TensorError} `not_positive_definite`
+ */
+export function checkedPivots(found: ArrayLike<number>): Float64Array<ArrayBuffer> {
+  const pivots = Float64Array.from(found);
+  const index = pivots.findIndex((pivot) => !(pivot > 0 && pivot < Infinity));
+  if (index >= 0) throw notPositiveDefinite(index, pivots[index]!);
+  return pivots;
+}
+
+async function factorOnGpu(device: GpuDevice, a: Tensor, options: CholeskyOptions): Promise<CholeskyFactor> {
+  const factor = queueCholesky(device, a, options);
   try {
-    const whole = wholeMatrix(lower, "factorCholesky");
-    const triangle = { lower: whole, inverses };
-    if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, found);
-    else if (n > 0) queueFactor(device, triangle, found, [0, n]);
-    queueClearing(device, whole);
-    const wider = size === WIDE_BLOCK ? solvingBlock(n) : size;
-    if (wider > size) {
-      inverses = queueWiderInverses(device, triangle, wider);
-      triangle.inverses.dispose();
-    }
-    const pivots = Float64Array.from(await device.download(found));
-    const index = pivots.findIndex((pivot) => !(pivot > 0 && pivot < Infinity));
-    if (index >= 0) throw notPositiveDefinite(index, pivots[index]!);
-    return { lower, inverses, pivots, [Symbol.dispose]: dispose };
+    const pivots = checkedPivots(await device.download(factor.pivots));
+    return { ...factor, pivots };
   } catch (error) {
-    dispose();
+    factor[Symbol.dispose]();
     throw error;
   }
 }
@@ -162,9 +187,17 @@ function factorOnCpu(device: CpuDevice, a: Tensor): CholeskyFactor {
   };
 }
 
+/** Every kernel of the factorisation, for the registry. */
+export const CHOLESKY_KERNELS: readonly Kernel[] = [
+  CHOLESKY_DIAGONAL_SERIAL,
+  ...PANEL_KERNELS,
+  CLEAR_ABOVE_DIAGONAL,
+  ...PRODUCT_KERNELS,
+];
+
 const operation = defineOperation<[Tensor, CholeskyOptions], Promise<CholeskyFactor>>({
   name: "factorCholesky",
-  kernels: [CHOLESKY_DIAGONAL_SERIAL, ...PANEL_KERNELS, CLEAR_ABOVE_DIAGONAL, ...PRODUCT_KERNELS],
+  kernels: CHOLESKY_KERNELS,
   gpu: factorOnGpu,
   cpu: (device, a) => Promise.try(() => factorOnCpu(device, a)),
 });

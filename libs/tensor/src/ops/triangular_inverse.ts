@@ -4,7 +4,7 @@ import { block, type MatrixView, wholeMatrix } from "../gpu/matrix_view.ts";
 import { triangularSolve } from "../linalg/mod.ts";
 import { defineOperation } from "../operation.ts";
 import type { Tensor } from "../tensor.ts";
-import type { CholeskyFactor } from "./cholesky.ts";
+import type { TriangularFactor } from "./cholesky.ts";
 import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
 import { queueCopyRectangles } from "./rectangles.ts";
 import { type BlockedTriangle, inverseOf, type Range } from "./triangular_blocks.ts";
@@ -16,7 +16,7 @@ import { type BlockedTriangle, inverseOf, type Range } from "./triangular_blocks
  *
  *     [L₁ 0; L₂₁ L₂]⁻¹ = [L₁⁻¹ 0; −L₂⁻¹ L₂₁ L₁⁻¹  L₂⁻¹]
  */
-export const invertTriangular: (factor: CholeskyFactor) => Tensor = (factor) =>
+export const invertTriangular: (factor: TriangularFactor) => Tensor = (factor) =>
   operation(factor.lower, factor.inverses);
 
 const operation = defineOperation<[Tensor, Tensor | undefined], Tensor>({
