@@ -139,7 +139,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   ${
     lines(outputs.flatMap(({ at }) => [
       ...levels.map((level) => `var run${level}_${at} = ${MAGIC}.0; var sum${level}_${at} = 0u;`),
-      `var rest_${at} = 0.0;`,
+      `var run3_${at} = 0.0; var rest_${at} = 0.0;`,
     ]))
   }
   for (var k0 = kStart; k0 < kEnd; k0 += ${depth}u) {
@@ -181,17 +181,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         run0_${at} = fma(x${r}.x, g${c}.x, run0_${at});
         run1_${at} = fma(x${r}.y, g${c}.x, fma(x${r}.x, g${c}.y, run1_${at}));
         run2_${at} = fma(x${r}.z, g${c}.x, fma(x${r}.y, g${c}.y, fma(x${r}.x, g${c}.z, run2_${at})));
-        rest_${at} = fma(x${r}.w, whole${c}, fma(x${r}.z, lower${c}, fma(x${r}.y, tail${c}, fma(x${r}.x, g${c}.w, rest_${at}))));`))
+        run3_${at} = fma(x${r}.w, whole${c}, fma(x${r}.z, lower${c}, fma(x${r}.y, tail${c}, fma(x${r}.x, g${c}.w, run3_${at}))));`))
   }
       }
       ${
-    lines(outputs.flatMap(({ at }) =>
-      levels.map((level) =>
+    lines(outputs.flatMap(({ at }) => [
+      ...levels.map((level) =>
         `sum${level}_${at} += bitcast<u32>(run${level}_${at}) - ${
           bitsOf(MAGIC)
         }u; run${level}_${at} = ${MAGIC}.0;`
-      )
-    ))
+      ),
+      // Short runs first, because f32 loses less of sums that are small.
+      `rest_${at} += run3_${at}; run3_${at} = 0.0;`,
+    ]))
   }
     }
   }
