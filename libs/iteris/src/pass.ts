@@ -1,13 +1,13 @@
 import { copyTo, disposeDeltas } from "./algebra.ts";
 import type { Delta, Deltas, Stage } from "./base_model.ts";
+import { ErrorTable } from "./error_table.ts";
 import { gather, type Gathered } from "./gather.ts";
-import { ErrorSums, type OutputErrors } from "./output_error.ts";
+import type { OutputErrors } from "./output_error.ts";
 import { placeProblem } from "./place.ts";
 import type { PlannedSite } from "./plan.ts";
 import { recordStage, replayStage, stagesKnown } from "./replay.ts";
 import type { SiteReport } from "./report.ts";
-import { baseWeightFor, type Run } from "./run_context.ts";
-import { Scalars } from "./scalars.ts";
+import type { Run } from "./run_context.ts";
 import { type SolvedSite, solveStage } from "./solve_stage.ts";
 import { type LoadedPair, TaskStream } from "./streams/task_stream.ts";
 
@@ -26,6 +26,7 @@ export interface PassResult {
 }
 
 const NO_DELTAS: Deltas = new Map();
+const UNMEASURED: OutputErrors = { sum: 0, mean: 0, merged: 0 };
 
 /** A pass on its way. */
 interface Pass {
@@ -96,12 +97,10 @@ async function runStage(pass: Pass, stage: Stage): Promise<void> {
   }
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
-  using errors = new ErrorTable(sites.length, streams.length);
-  await leadThrough(pass, stage, async (task, pair) => {
-    if (applied.measure) await errors.add(run, sites, task, pair, solved);
-  });
-  await errors.settle();
-  const measured = reports.map((report, site) => withErrors(report, errors.of(site)));
+  using errors = applied.measure && sites.length > 0 ? new ErrorTable(run, sites, solved) : undefined;
+  await leadThrough(pass, stage, errors && ((task, pair) => errors.add(task, pair)));
+  await errors?.settle();
+  const measured = errors ? reports.map((report, site) => withErrors(report, errors.of(site))) : reports;
   result.sites.push(...measured);
   await recordStage(run, pass.number, stage, solved, measured);
 }
@@ -157,57 +156,10 @@ async function solve(
         adaptiveWeight: gathered.adaptiveWeights[index]![task]!,
         gramNorm: gathered.moments[task]!.ownNorm,
         crossNorm: gathered.moments[task]!.crossNorm,
-        errors: { sum: NaN, mean: NaN, merged: NaN },
+        errors: UNMEASURED,
       })),
     };
   });
-}
-
-/** Output errors by site and task. */
-class ErrorTable implements Disposable {
-  readonly #sums: ErrorSums[][];
-  readonly #scalars = new Scalars();
-
-  constructor(sites: number, tasks: number) {
-    this.#sums = Array.from({ length: sites }, () => Array.from({ length: tasks }, () => new ErrorSums()));
-  }
-
-  async add(
-    run: Run,
-    sites: readonly PlannedSite[],
-    task: number,
-    pair: LoadedPair,
-    solved: Deltas,
-  ): Promise<void> {
-    const { drift, stream } = run.settings;
-    for (const [index, { site, deltas, stacked }] of sites.entries()) {
-      this.#sums[index]![task]!.add(this.#scalars, {
-        site,
-        pair,
-        rootWeights: pair.rootWeights,
-        delta: deltas[task],
-        baseWeight: baseWeightFor(run, site.module),
-        target: { drift, stream },
-        stacked,
-        solution: solved.get(site.module)!,
-        tasks: run.plan.tasks.length,
-      });
-    }
-    await this.#scalars.settleSome();
-  }
-
-  /** Waits for what was added. */
-  settle(): Promise<void> {
-    return this.#scalars.settle();
-  }
-
-  of(site: number): OutputErrors[] {
-    return this.#sums[site]!.map((sums) => sums.errors());
-  }
-
-  [Symbol.dispose](): void {
-    this.#scalars[Symbol.dispose]();
-  }
 }
 
 function withErrors(report: SiteReport, errors: readonly OutputErrors[]): SiteReport {

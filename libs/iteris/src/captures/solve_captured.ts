@@ -197,7 +197,7 @@ async function sumOfRows(
     using weights = batch.device.upload(new Float32Array(batch.shape[0]!).fill(1), [batch.shape[0]!]);
     sum.add(batch, batch, weights);
   }
-  const gram = await sum.on(solver);
+  const gram = await sum.takeTo(solver);
   return gram ?? solver.zeros([inFeatures, inFeatures]);
 }
 

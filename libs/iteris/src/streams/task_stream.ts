@@ -45,6 +45,16 @@ export class TaskStream {
     return stream;
   }
 
+  /** Rows of a stage that reads `reads`, all samples together. */
+  rows(reads: Stage["reads"]): number {
+    return this.task.tokenWeights.get(reads)!.sequences.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  /** Whether the merged model has left the expert's path. */
+  get diverged(): boolean {
+    return this.#chunks.some(({ merged }) => merged !== undefined);
+  }
+
   /** Number of chunks. */
   get length(): number {
     return this.#chunks.length;
