@@ -1,6 +1,7 @@
 import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
 import { copyTo, weightedSum } from "./algebra.ts";
 import type { Site, Stage } from "./base_model.ts";
+import { concurrently, inTurn } from "./concurrently.ts";
 import {
   type AdaptedSite,
   type Moments,
@@ -84,9 +85,19 @@ export interface SolvedSite {
  * @throws {IterisError} `singular_system`
  */
 export async function solveStage(problem: StageProblem): Promise<SolvedSite[]> {
-  const solved: SolvedSite[] = [];
-  for (const group of groupedByWeights(problem.sites)) solved.push(...await solveGroup(problem, group));
-  return solved;
+  const groups = [...groupedByWeights(problem.sites)];
+  const each = mayOverlap(problem) ? concurrently : inTurn;
+  return (await each(groups, (group) => solveGroup(problem, group))).flat();
+}
+
+/**
+ * Whether several systems may be solved at a time, so that none waits alone: where a device other than this processor solves them, and
+ * they have few right-hand sides each.
+ */
+function mayOverlap({ metric, target, moments, alpha }: StageProblem): boolean {
+  const { class: kind } = moments[0]!.own.device.info;
+  const isNarrow = !metric && !target.drift && !target.stream;
+  return (kind === "tensor" || kind === "gpu") && isNarrow && alpha !== "auto";
 }
 
 function groupedByWeights(sites: readonly SiteProblem[]): Iterable<readonly SiteProblem[]> {
@@ -109,23 +120,20 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
   for (const [alpha, indices] of Map.groupBy(group.keys(), (index) => alphas[index]!)) {
     using factor = await factorise(equations.gram, alpha * equations.ridge, conditioning);
     const { solver, shift } = factor;
-    const condition = await factor.condition();
-    for (const index of indices) {
-      const { site, stackedB } = group[index]!;
+    const solutionOf = (index: number) => {
+      const site = group[index]!;
       const plain = equations.sites[index]!;
-      const cut = { rank: problem.rank ?? stackedB.shape[1]!, truncation: problem.truncation };
-      const solution = problem.metric
-        ? await solveInMetric(problem, problem.metric, group[index]!, plain, factor, equations, alpha, cut)
-        : await solveSite(factor, plain, alpha, cut);
-      solved.push({
-        module: site.module,
-        solution,
-        alpha,
-        alphaCurve: curves[index]!,
-        solver,
-        condition,
-        shift,
-      });
+      const cut = { rank: problem.rank ?? site.stackedB.shape[1]!, truncation: problem.truncation };
+      return problem.metric
+        ? solveInMetric(problem, problem.metric, site, plain, factor, equations, alpha, cut)
+        : solveSite(factor, plain, alpha, cut);
+    };
+    const each = mayOverlap(problem) ? concurrently : inTurn;
+    const [condition, solutions] = await Promise.all([factor.condition(), each(indices, solutionOf)]);
+    for (const [position, index] of indices.entries()) {
+      const { module } = group[index]!.site;
+      const solution = solutions[position]!;
+      solved.push({ module, solution, alpha, alphaCurve: curves[index]!, solver, condition, shift });
     }
   }
   return solved;

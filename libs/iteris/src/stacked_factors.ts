@@ -1,4 +1,5 @@
 import { concatRows, gemm, sliceRows, type Tensor } from "@lora-loom/tensor";
+import { copyTo } from "./algebra.ts";
 
 /**
  * Narrow factors `[r, in]` of modules that read the same input, one below the other: one product serves them all, because reading the
@@ -21,8 +22,14 @@ export class StackedFactors implements Disposable {
     return gemm(rows, this.#stack, { transposeB: true });
   }
 
-  /** The rows that belong to each factor, of a matrix with a row for each of theirs, `[Σr, n]`. */
-  rowsOf(products: Tensor): Tensor[] {
+  /**
+   * F · matrix of each factor F, `[r, n]`, on the device of the matrix.
+   *
+   * @param sums what is added to the products, `[Σr, n]`; used up
+   */
+  async times(matrix: Tensor, sums: Tensor | undefined): Promise<Tensor[]> {
+    using stack = await copyTo(matrix.device, this.#stack);
+    using products = gemm(stack, matrix, sums ? { into: sums, beta: 1 } : {});
     const ends = [...this.starts.slice(1), products.shape[0]!];
     return this.starts.map((start, index) => sliceRows(products, start, ends[index]!));
   }

@@ -96,16 +96,11 @@ export class TaskStatistics implements Disposable {
     const own = (await taken(this.#own))!;
     const drift = await taken(this.#drift);
     const stream = await taken(this.#stream);
-    using products = await this.#driftOfFactors.takeTo(device);
     const { factors } = this.#options;
-    const driftOfFactors = new Map<string, Tensor>();
-    if (factors && products) {
-      for (const [index, part] of factors.stack.rowsOf(products).entries()) {
-        driftOfFactors.set(factors.modules[index]!, part);
-      }
-    }
+    const ofFactors = await factors?.stack.times(own, await this.#driftOfFactors.takeTo(device)) ?? [];
+    const crossOfFactors = new Map(ofFactors.map((product, index) => [factors!.modules[index]!, product]));
     owned.move();
-    return withNorms({ own, drift, stream, driftOfFactors }, scalars);
+    return withNorms({ own, drift, stream, crossOfFactors }, scalars);
   }
 
   [Symbol.dispose](): void {
@@ -120,18 +115,18 @@ export function sumOfMoments(x: Moments, y: Moments, scalars: Scalars): Moments 
   const own = plus(x.own, y.own);
   const drift = x.drift && y.drift && plus(x.drift, y.drift);
   const stream = x.stream && y.stream && plus(x.stream, y.stream);
-  const driftOfFactors = new Map(
-    [...x.driftOfFactors].flatMap(([module, product]) => {
-      const other = y.driftOfFactors.get(module);
+  const crossOfFactors = new Map(
+    [...x.crossOfFactors].flatMap(([module, product]) => {
+      const other = y.crossOfFactors.get(module);
       return other ? [[module, plus(product, other)] as const] : [];
     }),
   );
-  return withNorms({ own, drift, stream, driftOfFactors }, scalars);
+  return withNorms({ own, drift, stream, crossOfFactors }, scalars);
 }
 
 /** Releases the sums. */
-export function disposeMoments({ own, drift, stream, driftOfFactors }: Moments): void {
-  for (const tensor of [own, drift, stream, ...driftOfFactors.values()]) tensor?.dispose();
+export function disposeMoments({ own, drift, stream, crossOfFactors }: Moments): void {
+  for (const tensor of [own, drift, stream, ...crossOfFactors.values()]) tensor?.dispose();
 }
 
 /** Adds n_i = ‖S_i‖_F and k_i = ‖C_i‖_F, NaN until the scalars are settled. */

@@ -71,7 +71,7 @@ export async function solveCaptured(
     moments.push({
       own,
       drift: undefined,
-      driftOfFactors: new Map(),
+      crossOfFactors: new Map(),
       stream: undefined,
       ownNorm,
       crossNorm: ownNorm,

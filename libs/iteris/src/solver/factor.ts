@@ -116,7 +116,7 @@ export class Factor implements Disposable {
     using target = scaleColumns(rows, this.system.scales);
     let residual = Infinity;
     for (const precision of this.#precisions) {
-      using refinement = await Refinement.start(this.system, target, precision);
+      using refinement = new Refinement(this.system, target, precision);
       await this.#refine(refinement, precision);
       const { solution, relativeResidual, backwardError, steps } = refinement;
       if (relativeResidual <= LARGEST_RESIDUAL) {
