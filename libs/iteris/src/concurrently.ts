@@ -5,7 +5,7 @@
  */
 export async function concurrently<Item, Result>(
   items: readonly Item[],
-  work: (item: Item) => Promise<Result>,
+  work: (item: Item, index: number) => Promise<Result>,
 ): Promise<Result[]> {
   const outcomes = await Promise.allSettled(items.map(work));
   return outcomes.map((outcome) => {
@@ -17,9 +17,9 @@ export async function concurrently<Item, Result>(
 /** The same, one item after the other. */
 export async function inTurn<Item, Result>(
   items: readonly Item[],
-  work: (item: Item) => Promise<Result>,
+  work: (item: Item, index: number) => Promise<Result>,
 ): Promise<Result[]> {
   const results: Result[] = [];
-  for (const item of items) results.push(await work(item));
+  for (const [index, item] of items.entries()) results.push(await work(item, index));
   return results;
 }
