@@ -37,6 +37,8 @@ interface Pass {
   readonly applied: Applied;
   /** What the stages so far gave. */
   readonly result: PassResult;
+  /** What the last stage measured, on its way: the device goes on meanwhile. */
+  finishing: Promise<void>;
 }
 
 /**
@@ -50,7 +52,7 @@ export async function runPass(run: Run, number: number, applied: Applied): Promi
   const known = stagesKnown(run, number);
   const streams = known < stages.length ? await beginStreams(run) : [];
   const result: PassResult = { deltas: new Map(), sites: [] };
-  const pass: Pass = { run, number, streams, applied, result };
+  const pass: Pass = { run, number, streams, applied, result, finishing: Promise.resolve() };
   try {
     for (const stage of stages) {
       // Where all stages are known, no sample passes through, and no weight is needed.
@@ -59,7 +61,9 @@ export async function runPass(run: Run, number: number, applied: Applied): Promi
       else await runStage(pass, stage);
       run.onStage(stage);
     }
+    await pass.finishing;
   } catch (error) {
+    await pass.finishing.catch(() => {});
     disposeDeltas(result.deltas);
     throw error;
   }
@@ -97,12 +101,30 @@ async function runStage(pass: Pass, stage: Stage): Promise<void> {
   }
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
-  using errors = applied.measure && sites.length > 0 ? new ErrorTable(run, sites, solved) : undefined;
+  using owned = new DisposableStack();
+  const errors = applied.measure && sites.length > 0
+    ? owned.use(new ErrorTable(run, sites, solved))
+    : undefined;
   await leadThrough(pass, stage, errors && ((task, pair) => errors.add(task, pair)));
-  await errors?.settle();
-  const measured = errors ? reports.map((report, site) => withErrors(report, errors.of(site))) : reports;
+  await pass.finishing;
+  owned.move();
+  pass.finishing = finishStage(pass, stage, solved, reports, errors);
+  pass.finishing.catch(() => {}); // awaited after the next stage; must not count as unhandled meanwhile
+}
+
+/** Reads back what was measured of a stage, and puts it down. */
+async function finishStage(
+  { run, number, result }: Pass,
+  stage: Stage,
+  solved: Deltas,
+  reports: readonly SiteReport[],
+  errors: ErrorTable | undefined,
+): Promise<void> {
+  using table = errors;
+  await table?.settle();
+  const measured = table ? reports.map((report, site) => withErrors(report, table.of(site))) : reports;
   result.sites.push(...measured);
-  await recordStage(run, pass.number, stage, solved, measured);
+  await recordStage(run, number, stage, solved, measured);
 }
 
 /** Leads all samples to the next stage, where there is one; `look` sees each batch before. */

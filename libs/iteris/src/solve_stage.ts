@@ -65,7 +65,8 @@ export interface SolvedSite {
 }
 
 /**
- * Solves all sites of a stage. Sites with the same c_i share one Gram matrix, and those with the same α one factor of it.
+ * Solves all sites of a stage. Sites with the same c_i share one Gram matrix, and those with the same α one factor of it; on a GPU, also
+ * sites whose c_i are alike.
  *
  * @throws {IterisError} `singular_system`
  */
