@@ -20,10 +20,11 @@ export class ProductSum implements Disposable {
     readonly products: "f32" | "f16" = "f32",
   ) {}
 
-  /** Adds one batch, `[tokens, m]` and `[tokens, n]` with weights `[tokens]`. The same tensor twice gives a symmetric sum. */
-  add(x: Tensor, y: Tensor, weights: Tensor): void {
-    if (this.precision === "double") this.#addInDouble(x, y, weights);
-    else this.#addInSingle(x, y, weights);
+  /** Adds one batch, `[tokens, m]` and `[tokens, n]` with weights `[tokens]`, 1 where absent. The same tensor twice gives a symmetric sum. */
+  add(x: Tensor, y: Tensor, weights?: Tensor): void {
+    if (this.precision === "single") return this.#addInSingle(x, y, weights);
+    using ones = weights ? undefined : onesFor(x);
+    this.#addInDouble(x, y, weights ?? ones!);
   }
 
   #addInDouble(x: Tensor, y: Tensor, weights: Tensor): void {
@@ -33,12 +34,12 @@ export class ProductSum implements Disposable {
     accumulateProducts(x, y, weights, this.#high, this.#low);
   }
 
-  #addInSingle(x: Tensor, y: Tensor, weights: Tensor): void {
+  #addInSingle(x: Tensor, y: Tensor, weights: Tensor | undefined): void {
     const { factor: alpha, products: precision } = this;
     const options = { alpha, precision, ...this.#high ? { into: this.#high, beta: 1 } : {} };
     this.#high = x === y
-      ? gram(x, { of: "columns", rowWeights: weights, ...options })
-      : gemm(x, y, { transposeA: true, innerWeights: weights, ...options });
+      ? gram(x, { of: "columns", ...weights && { rowWeights: weights }, ...options })
+      : gemm(x, y, { transposeA: true, ...weights && { innerWeights: weights }, ...options });
   }
 
   /** The sum so far, rounded, as `sum` times `factor`; `sum` stays this object's. Nothing where nothing was added. */
@@ -71,4 +72,9 @@ export class ProductSum implements Disposable {
     this.#high?.dispose();
     this.#low?.dispose();
   }
+}
+
+/** 1 for each row. */
+function onesFor({ device, shape: [rows] }: Tensor): Tensor {
+  return device.upload(new Float64Array(rows!).fill(1), [rows!]);
 }

@@ -11,8 +11,8 @@ export interface Pair {
   readonly expert: Activations;
   /** The same object as `expert` where nothing is merged yet. */
   readonly merged: Activations;
-  /** The diagonal of D_i, but for a factor that the whole task shares, `[tokens]`. */
-  readonly weights: Tensor;
+  /** The diagonal of D_i, but for a factor that the whole task shares, `[tokens]`; absent where all of it is 1. */
+  readonly weights: Tensor | undefined;
 }
 
 /** A_i of a task at the sites of a stage that it adapts. */

@@ -1,4 +1,4 @@
-import { sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { rowNorms, sumOfSquares, type Tensor } from "@lora-loom/tensor";
 import { accumulate, multiple } from "../algebra.ts";
 import { addToPair } from "../ops/add_to_pair.ts";
 import { plainResidual, residual, type RowMap } from "../ops/residual.ts";
@@ -81,11 +81,13 @@ export class Refinement implements Disposable {
 
   /** Norms of a residual and of the solution; the first time, those that stay the same as well, for each reading waits. */
   async #readNorms(next: Tensor): Promise<readonly [next: number, solution: number]> {
-    const tensors = [next, this.#high, ...this.#norms ? [] : [this.target, this.system.matrix]];
     const norms: number[] = [];
     using scalars = new Scalars();
-    for (const tensor of tensors) {
-      scalars.add(sumOfSquares(tensor), (square) => norms.push(Math.sqrt(square)));
+    for (const rows of [next, this.#high, ...this.#norms ? [] : [this.target]]) {
+      scalars.add(rowNorms(rows), (...ofRows) => norms.push(Math.hypot(...ofRows)));
+    }
+    if (!this.#norms) {
+      scalars.add(sumOfSquares(this.system.matrix), (squares) => norms.push(Math.sqrt(squares)));
     }
     await scalars.settle();
     const [nextNorm, norm, target, matrix] = norms as [number, number, number, number];

@@ -72,7 +72,10 @@ export class TaskStream {
     const { sequences, largest } = this.task.tokenWeights.get(stage.reads)!;
     const diagonal = concatenated(chunk.indices.map((sequence) => sequences[sequence]!));
     const shape = [diagonal.length];
-    const weights = owned.use(device.upload(diagonal.map((weight) => weight / largest), shape));
+    const areOne = diagonal.every((weight) => weight === largest);
+    const weights = areOne
+      ? undefined
+      : owned.use(device.upload(diagonal.map((weight) => weight / largest), shape));
     const rootWeights = owned.use(device.upload(diagonal.map(Math.sqrt), shape));
     const kept = owned.move();
     return {
