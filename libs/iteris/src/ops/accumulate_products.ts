@@ -1,5 +1,12 @@
-import { defineOperation, gemm, gram, type Kernel, scaleRows, type Tensor } from "@lora-loom/tensor";
-import { ERROR_FREE } from "./error_free.ts";
+import {
+  defineOperation,
+  ERROR_FREE,
+  gemm,
+  gram,
+  type Kernel,
+  scaleRows,
+  type Tensor,
+} from "@lora-loom/tensor";
 
 /** Columns of X per invocation: the split of an element of Y serves them all. */
 const COLUMNS = 8;

@@ -2,12 +2,13 @@ import {
   add,
   type CpuTensor,
   defineOperation,
+  ERROR_FREE,
   gemm,
   type Kernel,
+  preciseResidual,
   scaleColumns,
   type Tensor,
 } from "@lora-loom/tensor";
-import { ERROR_FREE } from "./error_free.ts";
 
 /** Rows per invocation: the split of a matrix element serves them all. */
 const ROWS = 4;
@@ -17,6 +18,7 @@ function perRow(line: (row: number) => string): string {
   return Array.from({ length: ROWS }, (_, row) => line(row)).join("\n");
 }
 
+/** For drivers that run on the CPU; hardware is served better by workgroup memory. */
 const RESIDUAL: Kernel = {
   name: "iteris_residual",
   buffers: [
@@ -79,7 +81,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 }`,
 };
 
-/** A linear map of rows, X ↦ X (M + diag(d)). The diagonal is apart, so that a small one is not lost in the rounding of M. */
+/** A linear map of rows, X ↦ X (M + diag(d)) with a symmetric positive semidefinite M. The diagonal is apart, so that a small one is not lost in the rounding of M. */
 export interface RowMap {
   /** M, `[n, n]`. */
   readonly matrix: Tensor;
@@ -106,6 +108,7 @@ const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tens
   name: "iteris_residual",
   kernels: [RESIDUAL],
   gpu(device, target, high, low, matrix, diagonal) {
+    if (device.info.class !== "software") return preciseResidual(target, high, low, { matrix, diagonal });
     const [m, n] = target.shape as [number, number];
     const result = device.empty([m, n]);
     const workgroups = [Math.ceil(n / WORKGROUP), Math.ceil(m / ROWS)] as const;

@@ -138,6 +138,13 @@ fn scaleOf(largest: u32) -> f32 {
   return select(bitcast<f32>(exponent << 23u), 1.0, largest == 0u);
 }`;
 
+/** Functions that split what was scaled into two parts of f16. */
+export const SPLIT_INTO_HALVES = /* wgsl */ `
+/** 1 / scale for a power of two; by bits, so that it is exact. */
+fn reciprocal(scale: f32) -> f32 { return bitcast<f32>((254u << 23u) - bitcast<u32>(scale)); }
+/** x to 11 significant bits. By bits, because compilers may take a conversion to f16 and back for the identity. */
+fn rounded(x: f32) -> f32 { return bitcast<f32>((bitcast<u32>(x) + 0x1000u) & 0xffffe000u); }`;
+
 /**
  * Brings an operand into tiles of f16 for the matrix units, `[tile of 128 rows][chunk of 16][part][half of the chunk][row][8]`,
  * filled up with zeros. An invocation makes the eight values of a vec4u, in both parts. NaN and infinity become NaN.
@@ -161,10 +168,7 @@ export function packHalves(form: PackForm): Kernel {
     code: /* wgsl */ `
 ${valueAt(form)}
 ${SCALE_OF_LARGEST}
-/** 1 / scale for a power of two; by bits, so that it is exact. */
-fn reciprocal(scale: f32) -> f32 { return bitcast<f32>((254u << 23u) - bitcast<u32>(scale)); }
-/** x to 11 significant bits. By bits, because compilers may take a conversion to f16 and back for the identity. */
-fn rounded(x: f32) -> f32 { return bitcast<f32>((bitcast<u32>(x) + 0x1000u) & 0xffffe000u); }
+${SPLIT_INTO_HALVES}
 
 @compute @workgroup_size(${PACKED_ROWS}, ${VECTORS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
