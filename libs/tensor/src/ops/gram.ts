@@ -7,6 +7,7 @@ import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
 import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import type { ProductPrecision } from "./matrix_unit_product.ts";
 import { queueCopyRectangle } from "./rectangles.ts";
 import { queueTranspose } from "./transpose.ts";
 
@@ -22,6 +23,8 @@ export interface GramOptions {
   readonly beta?: number;
   /** Where the result goes, a square matrix that is taken to be symmetric; absent: a new tensor. */
   readonly into?: Tensor;
+  /** How exact the product has to be on devices with matrix units, as for `gemm`. Default `f32`. */
+  readonly precision?: ProductPrecision;
 }
 
 function check(x: Tensor, { of, rowWeights, into }: GramOptions): number {
@@ -79,7 +82,7 @@ export const gram: (x: Tensor, options: GramOptions) => Tensor = defineOperation
   kernels: [...PRODUCT_KERNELS, MIRROR_DIAGONAL],
   gpu(device, x, options) {
     const size = check(x, options);
-    const { of, rowWeights, into, alpha = 1, beta = 0 } = options;
+    const { of, rowWeights, into, alpha = 1, beta = 0, precision = "f32" } = options;
     if (into && device.sameMemory(into, x)) throw aliasedOutput("gram");
     const c = into ?? device.empty([size, size]);
     const [whole, result] = [wholeMatrix(x, "gram"), wholeMatrix(c, "gram")];
@@ -93,6 +96,7 @@ export const gram: (x: Tensor, options: GramOptions) => Tensor = defineOperation
       beta: into ? beta : 0,
       lowerOnly: true,
       weights: rowWeights,
+      precision,
     });
     queueMirror(device, result);
     return c;
