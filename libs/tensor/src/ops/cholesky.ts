@@ -104,7 +104,7 @@ function queueClearing(device: GpuDevice, lower: MatrixView): void {
   });
 }
 
-/** A factor on a GPU whose pivots nobody has looked at yet. */
+/** A factor on a GPU whose pivots nobody has looked at yet, with anything above the diagonal: enough to solve with it. */
 export interface QueuedFactor extends TriangularFactor, Disposable {
   /** `[n]` */
   readonly pivots: Tensor;
@@ -125,7 +125,6 @@ export function queueCholesky(
   const triangle = { lower: whole, inverses: narrow };
   if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, pivots);
   else if (n > 0) queueFactor(device, triangle, pivots, [0, n]);
-  queueClearing(device, whole);
   const wider = size === WIDE_BLOCK ? solvingBlock(n) : size;
   const inverses = wider > size ? queueWiderInverses(device, triangle, wider) : narrow;
   if (inverses !== narrow) narrow.dispose();
@@ -148,6 +147,7 @@ export function checkedPivots(found: ArrayLike<number>): Float64Array<ArrayBuffe
 async function factorOnGpu(device: GpuDevice, a: Tensor, options: CholeskyOptions): Promise<CholeskyFactor> {
   const factor = queueCholesky(device, a, options);
   try {
+    queueClearing(device, wholeMatrix(factor.lower, "factorCholesky"));
     const pivots = checkedPivots(await device.download(factor.pivots));
     return { ...factor, pivots };
   } catch (error) {
