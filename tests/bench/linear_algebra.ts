@@ -59,6 +59,14 @@ await using device = await openDevice({
   device: flags.device as DeviceChoice,
   profile: flags.profile as Profile,
 });
+/** The same adapter as if it had no matrix units. */
+await using withoutUnits = device.info.class === "tensor"
+  ? await openDevice({
+    device: flags.device as DeviceChoice,
+    profile: flags.profile as Profile,
+    assumeClass: "gpu",
+  })
+  : undefined;
 const hardware = device.info.class === "tensor" || device.info.class === "gpu";
 const scale = Number(flags.scale ?? (hardware ? 1 : 8));
 /** Large products in f32 run on f16 matrix units where there are some. */
@@ -94,33 +102,37 @@ function entryError(
 }
 
 async function productError(left: Tensor, right: Tensor, into: Tensor): Promise<number> {
-  const [x, y] = [await device.download(left), await device.download(right)];
+  const [x, y, found] = [await read(left), await read(right), await read(into)];
   const [n] = into.shape as [number, number];
-  return entryError(await device.download(into), [n, n], n, (i, j, k) => x[i * n + k]! * y[k * n + j]!);
+  return entryError(found, [n, n], n, (i, j, k) => x[i * n + k]! * y[k * n + j]!);
+}
+
+function read(tensor: Tensor): Promise<ArrayLike<number>> {
+  return tensor.device.download(tensor);
+}
+
+/** An f32 product of random square matrices. */
+function* product(on: Device, name: string, n: number, bound: Bound): Generator<Case> {
+  using left = on.upload(uniforms(n * n, 1), [n, n]);
+  using right = on.upload(uniforms(n * n, 2), [n, n]);
+  using into = on.zeros([n, n]);
+  yield {
+    name,
+    amount: 2 * n ** 3,
+    unit: "TFLOP/s",
+    bound,
+    run: () => void gemm(left, right, { into }),
+    error: () => productError(left, right, into),
+  };
 }
 
 function* products(n: number): Generator<Case> {
+  yield* product(device, `gemm f32 ${n}³`, n, F32_PRODUCTS);
+  if (withoutUnits) yield* product(withoutUnits, `gemm f32 ${n}³, kernel without matrix units`, n, "f32");
   using left = device.upload(uniforms(n * n, 1), [n, n]);
   using right = device.upload(uniforms(n * n, 2), [n, n]);
   using into = device.zeros([n, n]);
   const work = { amount: 2 * n ** 3, unit: "TFLOP/s" } as const;
-  const error = () => productError(left, right, into);
-  yield {
-    ...work,
-    name: `gemm f32 ${n}³`,
-    bound: F32_PRODUCTS,
-    run: () => void gemm(left, right, { into }),
-    error,
-  };
-  if (device.info.class === "tensor") {
-    yield {
-      ...work,
-      name: `gemm f32 ${n}³, kernel without matrix units`,
-      bound: "f32",
-      run: () => void gemm(left, right, { into, kernel: "tiled_128" }),
-      error,
-    };
-  }
   for (const dtype of ["f16", "bf16"] as const) {
     using low = cast(left, dtype);
     using lower = cast(right, dtype);
@@ -261,6 +273,7 @@ async function measure({ run }: Case): Promise<number> {
     const start = performance.now();
     for (let i = 0; i < repeats; i++) (await run())?.[Symbol.dispose]();
     await device.finish();
+    await withoutUnits?.finish();
     return (performance.now() - start) / 1000 / repeats;
   };
   let seconds = await once(1);

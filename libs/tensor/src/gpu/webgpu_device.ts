@@ -129,7 +129,7 @@ export class WebGpuDevice implements GpuDevice {
       BUFFER,
       (options.timeKernels ?? false) && this.features.has("timestamp-query"),
     );
-    this.#uploader = new Uploader(device, this.#queue);
+    this.#uploader = new Uploader(device, this.#queue, this.#onHardware);
     this.#pipelines = new PipelineCache(device, this.limits);
     this.#bindGroups = new BindGroupCache(device);
     this.#readback = new Readback(device, BUFFER, MAP_READ_MODE);
@@ -313,7 +313,7 @@ export class WebGpuDevice implements GpuDevice {
   async #wait<T>(work: () => Promise<T>): Promise<T> {
     this.#checkOpen();
     this.#failures.throwIfAny();
-    beginWait();
+    beginWait(this.#onHardware);
     let result: T;
     try {
       result = await work();
@@ -382,6 +382,11 @@ export class WebGpuDevice implements GpuDevice {
     }
     this.#queue.use(pooled);
     return { pooled, offset, size };
+  }
+
+  /** Whether the GPU is not this processor. */
+  get #onHardware(): boolean {
+    return this.info.class !== "software";
   }
 
   #checkOpen(): void {

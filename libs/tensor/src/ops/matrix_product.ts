@@ -99,7 +99,7 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   const variant = chooseVariant(device, shapeOf(product), product.variant);
   if (!variant.family && tooLarge.length === 0) return queueMatrixUnitProduct(device, product, k);
   const copies = variant.copies.filter((operand) => operand === "a" ? !transposeA : transposeB);
-  if (copies.length > 0) return queueTransposed(device, product, copies);
+  if (copies.length > 0 && tooLarge.length === 0) return queueTransposed(device, product, copies);
   const family = familyOf(device, product);
   const { tileRows, tileColumns } = family.values().next().value!;
   const cutsRows = tooLarge.includes(c) || (tooLarge.includes(a) && !transposeA) ||
