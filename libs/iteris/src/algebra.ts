@@ -3,6 +3,7 @@ import {
   concatRows,
   copy,
   type Device,
+  dot,
   gemm,
   multiply,
   scaleRows,
@@ -95,7 +96,9 @@ export async function rowDots(x: Tensor, y: Tensor): Promise<Float64Array<ArrayB
 
 /** ⟨x, y⟩ = Σ x ∘ y. */
 export async function innerProduct(x: Tensor, y: Tensor): Promise<number> {
-  return (await rowDots(x, y)).reduce((sum, row) => sum + row, 0);
+  using product = dot(x, y);
+  const [sum] = await x.device.download(product);
+  return sum!;
 }
 
 /** Releases the factors of all deltas. */

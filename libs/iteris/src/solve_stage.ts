@@ -16,10 +16,11 @@ import type { OutputMetrics } from "./output_metrics.ts";
 import type { Precision } from "./product_sum.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
 import {
+  areIdentities,
   BlockFactor,
   type BlockMatrix,
   combination,
-  dampedMetric,
+  dampedMetrics,
   identityOf,
 } from "./solver/block_matrix.ts";
 import { type Conditioning, type Factor, factorise } from "./solver/factor.ts";
@@ -148,10 +149,8 @@ async function solveInMetric(
 ): Promise<SiteSolution> {
   using owned = new DisposableStack();
   const { weights } = site;
-  const damped: BlockMatrix[] = [];
-  for (const task of weights.keys()) {
-    damped.push(owned.use(await dampedBlocks(metrics, task, site.site, damping)));
-  }
+  const damped = await dampedBlocks(metrics, weights.length, site.site, damping);
+  for (const matrix of damped) owned.use(matrix);
   if (await areIdentities(damped, roundoff)) {
     return { ...await solveSite(factor, plain, alpha, cut), metric: { steps: 0, residual: 0 } };
   }
@@ -184,11 +183,6 @@ async function solveInMetric(
   return await solveSiteWithMetrics(factor, right, system, cut);
 }
 
-async function areIdentities(matrices: readonly BlockMatrix[], roundoff: number): Promise<boolean> {
-  for (const matrix of matrices) if (!await matrix.isIdentity(roundoff)) return false;
-  return true;
-}
-
 /** N + α P with a row per output. */
 function denseRightHandSide(
   site: SiteProblem,
@@ -203,18 +197,19 @@ function denseRightHandSide(
   return gemm(equations.stacked, rows);
 }
 
+/** The F̂_i of all tasks at a site. */
 async function dampedBlocks(
   metrics: OutputMetrics,
-  task: number,
+  tasks: number,
   { module, outFeatures }: Site,
   damping: number,
-): Promise<BlockMatrix> {
-  const blocks = await metrics.blocks(task, module, outFeatures);
-  try {
-    return await dampedMetric(blocks, damping);
-  } finally {
-    blocks.forEach((block) => block.dispose());
+): Promise<BlockMatrix[]> {
+  using owned = new DisposableStack();
+  const blocks: Tensor[] = [];
+  for (let task = 0; task < tasks; task++) {
+    blocks.push(owned.use(await metrics.blocks(task, module, outFeatures)));
   }
+  return await dampedMetrics(blocks, damping);
 }
 
 /** The equations of sites with the same c_i. */

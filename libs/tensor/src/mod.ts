@@ -17,6 +17,7 @@ export { forEachRowWindow, wholeMatrix, windowOf } from "./gpu/matrix_view.ts";
 export type { KernelTime } from "./gpu/kernel_timer.ts";
 export type { Profile, Toggles } from "./gpu/dawn.ts";
 export * from "./ops/add.ts";
+export * from "./ops/blocks.ts";
 export * from "./ops/cast.ts";
 export { type CholeskyFactor, factorCholesky } from "./ops/cholesky.ts";
 export * from "./ops/cholesky_solve.ts";
