@@ -23,7 +23,7 @@ export class BlockMatrix implements Disposable {
   /** @param blocks one below the other, `[out, size]`; the last may have fewer rows, with zeros behind its columns. Owned. */
   constructor(readonly blocks: Tensor) {}
 
-  /** this · x, `[out, n]`; added to `into` where given. */
+  /** this · x, `[out, n]`, added to `into` where given; it is its own transpose. */
   times(x: Tensor, into?: Tensor): Tensor {
     return multiplyBlocks(this.blocks, x, into ? { into, beta: 1 } : {});
   }
@@ -88,12 +88,12 @@ export class BlockFactor implements Disposable {
 
   /** Lᵀ x */
   transposedTimes(x: Tensor): Tensor {
-    return multiplyBlocks(this.lower, x, { transpose: true });
+    return multiplyBlocks(this.lower, x);
   }
 
   /** L^-T x */
   transposedSolve(x: Tensor): Tensor {
-    return multiplyBlocks(this.inverseOfLower, x, { transpose: true });
+    return multiplyBlocks(this.inverseOfLower, x);
   }
 
   /** M⁻¹ = L^-T L⁻¹ */

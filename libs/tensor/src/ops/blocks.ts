@@ -10,12 +10,10 @@ import { block, wholeMatrix } from "../gpu/matrix_view.ts";
 import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
-import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import { PRODUCT_KERNELS, queueBlockProducts, queueProduct } from "./matrix_product.ts";
 
 /** Options of {@linkcode multiplyBlocks}. */
 export interface BlockProductOptions {
-  /** Use the transpose of every block. Default false. */
-  readonly transpose?: boolean;
   /** Factor of what `into` held. Default 0. */
   readonly beta?: number;
   /** Where the result goes, neither operand; absent: a new tensor. */
@@ -44,8 +42,8 @@ function check(blocks: Tensor, x: Tensor, { into }: BlockProductOptions) {
 }
 
 /**
- * The product of a block-diagonal matrix and a dense one, `M · x + beta · into`: blocks `[rows, size]`, x `[rows, n]` → `[rows, n]`.
- * A dispatch a block, from windows of x into windows of the result.
+ * The product of a block-diagonal matrix's transpose and a dense matrix, `Mᵀ · x + beta · into`: blocks `[rows, size]`, x `[rows, n]` →
+ * `[rows, n]`. One dispatch for all blocks where their size is a multiple of 16 and the operands can be bound at once.
  *
  * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`, `aliased_output`
  */
@@ -55,26 +53,18 @@ export const multiplyBlocks: (blocks: Tensor, x: Tensor, options?: BlockProductO
     kernels: PRODUCT_KERNELS,
     gpu(device, blocks, x, options = {}) {
       const { rows, size, columns } = check(blocks, x, options);
-      const { into, transpose = false, beta = 0 } = options;
+      const { into, beta = 0 } = options;
       if (into && (device.sameMemory(into, x) || device.sameMemory(into, blocks))) {
         throw aliasedOutput("multiplyBlocks");
       }
       const result = into ?? device.empty([rows, columns]);
       const [a, b, c] = [blocks, x, result].map((tensor) => wholeMatrix(tensor, "multiplyBlocks"));
-      for (const [first, end] of blockRows(rows, size)) {
-        queueProduct(device, {
-          a: block(a!, [first, end], [0, end - first]),
-          b: block(b!, [first, end], [0, columns]),
-          c: block(c!, [first, end], [0, columns]),
-          transposeA: transpose,
-          beta: into ? beta : 0,
-        });
-      }
+      if (columns > 0) queueBlockProducts(device, { a: a!, b: b!, c: c!, beta: into ? beta : 0 }, size);
       return result;
     },
     cpu(device, blocks, x, options = {}) {
       const { rows, size, columns } = check(blocks, x, options);
-      const { transpose = false, beta = 0 } = options;
+      const { beta = 0 } = options;
       const result = (options.into ?? device.zeros([rows, columns])) as CpuTensor;
       const [values, right] = [(blocks as CpuTensor).floats, (x as CpuTensor).floats];
       if (result.floats === values || result.floats === right) throw aliasedOutput("multiplyBlocks");
@@ -92,7 +82,7 @@ export const multiplyBlocks: (blocks: Tensor, x: Tensor, options?: BlockProductO
             m: order,
             n: columns,
             k: order,
-            transposeA: transpose,
+            transposeA: true,
             transposeB: false,
             alpha: 1,
             beta: options.into ? beta : 0,

@@ -3,10 +3,17 @@ import { assertRelativelyClose } from "@lora-loom/testing";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
 import { randomMatrix } from "../test_support/matrices.ts";
+import type { GpuDevice } from "../gpu/gpu_device.ts";
+import { wholeMatrix } from "../gpu/matrix_view.ts";
 import { gramBlocks, multiplyBlocks } from "./blocks.ts";
+import { queueBlockProducts } from "./matrix_product.ts";
 
-/** Rows, the blocks' size, columns of the other factor: one block, whole blocks, and a smaller last one. */
-const SIZES = [[1, 1, 1], [7, 7, 5], [96, 32, 33], [70, 32, 65], [5, 2, 3]] as const;
+/** Rows, the blocks' size, columns of the other factor: one block, whole blocks, a smaller last one, sizes that are no multiple of 16. */
+const SIZES = [[1, 1, 1], [7, 7, 5], [96, 32, 33], [64, 16, 68], [70, 32, 65], [5, 2, 3], [
+  64,
+  64,
+  130,
+]] as const;
 
 /** The blocks as they are stored, with zeros after a last one that is smaller. */
 function randomBlocks(rows: number, size: number): Float32Array<ArrayBuffer> {
@@ -32,7 +39,7 @@ function dense(stored: ArrayLike<number>, rows: number, size: number): Float64Ar
 
 for (const [rows, size, columns] of SIZES) {
   testOnEachDevice(
-    `multiplyBlocks() multiplies as the whole matrix does: ${rows} rows in blocks of ${size}`,
+    `multiplyBlocks() multiplies as the transposed whole matrix does: ${rows} rows in blocks of ${size}`,
     async (device) => {
       const stored = randomBlocks(rows, size);
       const whole = dense(stored, rows, size);
@@ -40,24 +47,23 @@ for (const [rows, size, columns] of SIZES) {
       const held = randomMatrix(rows, columns, 3).data;
       using blocks = device.upload(stored, [rows, size]);
       using right = device.upload(x, [rows, columns]);
-      for (const transpose of [false, true]) {
-        const expected = new Float64Array(rows * columns);
-        for (let i = 0; i < rows; i++) {
-          for (let j = 0; j < rows; j++) {
-            const factor = transpose ? whole[j * rows + i]! : whole[i * rows + j]!;
-            for (let c = 0; c < columns; c++) expected[i * columns + c]! += factor * x[j * columns + c]!;
+      const expected = new Float64Array(rows * columns);
+      for (let i = 0; i < rows; i++) {
+        for (let j = 0; j < rows; j++) {
+          for (let c = 0; c < columns; c++) {
+            expected[i * columns + c]! += whole[j * rows + i]! * x[j * columns + c]!;
           }
         }
-        using product = multiplyBlocks(blocks, right, { transpose });
-        assertRelativelyClose(await device.download(product), expected, 1e-6);
-        using into = device.upload(held, [rows, columns]);
-        multiplyBlocks(blocks, right, { transpose, into, beta: 2 });
-        assertRelativelyClose(
-          await device.download(into),
-          expected.map((value, i) => value + 2 * held[i]!),
-          1e-6,
-        );
       }
+      using product = multiplyBlocks(blocks, right);
+      assertRelativelyClose(await device.download(product), expected, 1e-6);
+      using into = device.upload(held, [rows, columns]);
+      multiplyBlocks(blocks, right, { into, beta: 2 });
+      assertRelativelyClose(
+        await device.download(into),
+        expected.map((value, i) => value + 2 * held[i]!),
+        1e-6,
+      );
     },
   );
 
@@ -82,6 +88,18 @@ for (const [rows, size, columns] of SIZES) {
     },
   );
 }
+
+Deno.test("the kernels of hardware multiply blocks in one dispatch, as those of software drivers do", async () => {
+  const [rows, size, columns] = [70, 32, 68];
+  await using device = await openTestGpu();
+  using blocks = device.upload(randomBlocks(rows, size), [rows, size]);
+  using x = device.upload(randomMatrix(rows, columns, 2).data, [rows, columns]);
+  using expected = multiplyBlocks(blocks, x);
+  using found = device.upload(randomMatrix(rows, columns, 3).data, [rows, columns]);
+  const [a, b, c] = [blocks, x, found].map((tensor) => wholeMatrix(tensor, "the test"));
+  queueBlockProducts(device as GpuDevice, { a: a!, b: b!, c: c!, variant: "tiled_8x8" }, size);
+  assertRelativelyClose(await device.download(found), await device.download(expected), 1e-6);
+});
 
 Deno.test("multiplyBlocks() works in windows when operands exceed one binding", async () => {
   const [rows, size, columns] = [200, 64, 70];
