@@ -8,7 +8,7 @@ Deno.test("compileAllKernels() finds nothing wrong with the kernels of this libr
   const report = await compileAllKernels();
   assertEquals(report.problems, []);
   assertGreater(report.modules, 80);
-  // The largest tiles of products, and blocks and panels of triangles need more workgroup memory than the null backend has; nothing else does.
+  // The largest tiles of products and blocks of triangles need more workgroup memory than the null backend has; nothing else does.
   const larger = [...allKernels().values()].flat().filter(({ requires }) =>
     (requires?.workgroupStorageBytes ?? 0) > 16384
   );

@@ -3,7 +3,7 @@ import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import type { Kernel } from "../gpu/kernel.ts";
 import { block, forEachRowWindow, type MatrixView, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
-import { CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL } from "../kernels/cholesky.ts";
+import { CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL, CLEARED_BLOCK } from "../kernels/cholesky.ts";
 import { WIDE_BLOCK } from "../kernels/cholesky_block.ts";
 import { cholesky } from "../linalg/mod.ts";
 import { defineOperation } from "../operation.ts";
@@ -99,7 +99,10 @@ function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tenso
 function queueClearing(device: GpuDevice, lower: MatrixView): void {
   forEachRowWindow(device, lower, "factorCholesky", (rows, rowStart) => {
     const { window, base } = windowOf(device, rows);
-    const grid = [Math.ceil(rows.columns / 8), Math.ceil(rows.rows / 8)] as const;
+    const grid = [
+      Math.ceil(rows.columns / CLEARED_BLOCK.columns),
+      Math.ceil(rows.rows / CLEARED_BLOCK.rows),
+    ] as const;
     device.dispatch(CLEAR_ABOVE_DIAGONAL, [window], [rows.rows, rows.columns, base, rowStart], grid);
   });
 }

@@ -294,3 +294,77 @@ function dispatchProduct(device: GpuDevice, product: Product, family: Family, k:
   );
   partial.dispose();
 }
+
+/** Multiple of the inner index at which kernels can begin a slice. */
+const SLICE_GRAIN = 16;
+
+/**
+ * Queues C_z = A_zᵀ B_z + beta · C_z for the runs z of `size` rows that A, B and C are cut into. The last may be shorter, with zeros behind the
+ * columns of A that it lacks. To the kernels the runs are slices of one inner index whose sums stay apart: all whole ones take one dispatch.
+ */
+export function queueBlockProducts(
+  device: GpuDevice,
+  { a, b, c, beta = 0, variant }: Pick<Product, "a" | "b" | "c" | "beta" | "variant">,
+  size: number,
+): void {
+  const whole = a.rows - a.rows % size;
+  const rows = (view: MatrixView, first: number, end: number) => block(view, [first, end], [0, view.columns]);
+  const views = [a, b, c].map((view) => rows(view, 0, whole)) as [MatrixView, MatrixView, MatrixView];
+  const inOneDispatch = size % SLICE_GRAIN === 0 && size <= LONGEST_RUN &&
+    whole / size <= MAX_WORKGROUPS && views.every((view) => fitsBinding(device, view));
+  if (whole > 0 && inOneDispatch) dispatchSlices(device, views, size, beta, variant);
+  for (let first = inOneDispatch ? whole : 0; first < a.rows; first += size) {
+    const end = Math.min(first + size, a.rows);
+    queueProduct(device, {
+      a: block(a, [first, end], [0, end - first]),
+      b: rows(b, first, end),
+      c: rows(c, first, end),
+      transposeA: true,
+      beta,
+      variant,
+    });
+  }
+}
+
+function dispatchSlices(
+  device: GpuDevice,
+  [a, b, c]: readonly [MatrixView, MatrixView, MatrixView],
+  size: number,
+  beta: number,
+  variant: string | undefined,
+): void {
+  const first = (view: MatrixView) => block(view, [0, size], [0, view.columns]);
+  const family = familyOf(device, { a: first(a), b: first(b), c: first(c), transposeA: true, variant });
+  const vec4 = size % 4 === 0 && [a, b, c].every(isVec4Aligned);
+  const { kernel, tileRows, tileColumns } = family.get(
+    formKey({ transposeA: true, transposeB: false, vec4, weighted: false }),
+  )!;
+  const windows = [a, b, c].map((view) => windowOf(device, view));
+  device.dispatch(
+    kernel,
+    windows.map(({ window }) => window),
+    gemmParamValues({
+      m: size,
+      n: c.columns,
+      k: a.rows,
+      strideA: a.stride,
+      strideB: b.stride,
+      strideC: c.stride,
+      baseA: windows[0]!.base,
+      baseB: windows[1]!.base,
+      baseC: windows[2]!.base,
+      baseWeights: 0,
+      kPerSlice: size,
+      slices: a.rows / size,
+      sliceStride: size * c.stride,
+      batchA: 0,
+      batchB: 0,
+      batchC: 0,
+      trims: 0,
+      lowerOnly: 0,
+      alpha: 1,
+      beta,
+    }),
+    [Math.ceil(c.columns / tileColumns), Math.ceil(size / tileRows), a.rows / size],
+  );
+}

@@ -22,6 +22,7 @@ import {
   packHalves,
   type PackSource,
   packSourceName,
+  VECTOR_LENGTH,
 } from "../kernels/pack_halves.ts";
 import { elementCount, type Tensor } from "../tensor.ts";
 import type { Product } from "./matrix_product.ts";
@@ -114,17 +115,18 @@ interface Operand {
 }
 
 function operandsOf({ a, b, transposeA = false, transposeB = false, weights, weightsStart = 0 }: Product) {
-  const operand = (view: MatrixView, alongInner: boolean, weighted: Tensor | undefined): Operand => ({
-    view,
-    source: {
-      dtype: view.tensor.dtype as PackSource["dtype"],
-      alongInner,
-      weighted: weighted !== undefined,
-    },
-    rows: alongInner ? view.rows : view.columns,
-    weights: weighted,
-    weightsStart,
-  });
+  const operand = (view: MatrixView, alongInner: boolean, weighted: Tensor | undefined): Operand => {
+    const dtype = view.tensor.dtype as PackSource["dtype"];
+    const startsVectors = view.offset % VECTOR_LENGTH[dtype] === 0 &&
+      view.stride % VECTOR_LENGTH[dtype] === 0;
+    return {
+      view,
+      source: { dtype, alongInner, weighted: weighted !== undefined, vectors: alongInner && startsVectors },
+      rows: alongInner ? view.rows : view.columns,
+      weights: weighted,
+      weightsStart,
+    };
+  };
   return { left: operand(a, !transposeA, undefined), right: operand(b, transposeB, weights) };
 }
 
