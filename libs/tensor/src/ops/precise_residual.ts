@@ -18,7 +18,7 @@ const NAME = "preciseResidual";
 
 /** Tiles for hardware, and small ones for drivers that run on the CPU. */
 const TILES = {
-  hardware: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 16, depth: 16 },
+  hardware: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 32, depth: 8 },
   software: { rowsEach: 2, columnsEach: 2, lanesY: 4, lanesX: 8, depth: 16 },
 };
 
