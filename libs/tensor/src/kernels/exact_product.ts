@@ -165,13 +165,27 @@ export function exactProduct(
   const [tileRows, tileColumns, threads] = [rowsEach * lanesY, columnsEach * lanesX, lanesX * lanesY];
   const outputs = range(rowsEach).flatMap((r) => range(columnsEach).map((c) => ({ r, c, at: `${r}_${c}` })));
   const levels = range(form.levels);
-  const share = (count: number, body: (index: string) => string) =>
-    lines(
-      range(Math.ceil(count / threads)).map((i) => {
-        const guard = (i + 1) * threads > count ? `if (thread + ${i * threads}u < ${count}u) ` : "";
-        return `${guard}{ let index = thread + ${i * threads}u; ${body("index")} }`;
-      }),
-    );
+  /** What an invocation carries of a tile: its place, its row or column there, and its step of the inner index. */
+  const carried = (extent: number, rowOf: (index: string) => readonly [row: string, step: string]) =>
+    range(Math.ceil(extent * depth / threads)).map((i) => {
+      const index = `(thread + ${i * threads}u)`;
+      const [row, step] = rowOf(index);
+      const guard = (i + 1) * threads > extent * depth ? `if (${index} < ${extent * depth}u) ` : "";
+      return { i, row, step, guard };
+    });
+  const ofX = carried(tileRows, (index) => [`${index} / ${depth}u`, `${index} % ${depth}u`]);
+  const ofG = carried(tileColumns, (index) => [`${index} % ${tileColumns}u`, `${index} / ${tileColumns}u`]);
+  const inMatrix = (column: string) => `min(columnStart + ${column}, params.n - 1u)`;
+  // Beyond the end, elements of X count as zero, and those of the matrix are any that there are: no read waits for a branch.
+  const fetch = (k0: string) =>
+    lines([
+      ...ofX.map(({ i, row, step }) => /* wgsl */ `
+      nextX${i} = sliced[min(rowStart + ${row}, params.m - 1u) * params.n + params.firstK + min(${k0} + ${step}, kEnd - 1u)];
+      if (${k0} + ${step} >= kEnd) { nextX${i} = vec4f(0); }`),
+      ...ofG.map(({ i, row, step }) => /* wgsl */ `
+      bound${i} = bounds[params.firstK + min(${k0} + ${step}, kEnd - 1u)];
+      nextG${i} = matrix[params.base + min(${k0} + ${step}, kEnd - 1u) * params.n + ${inMatrix(row)}];`),
+    ]);
   const code = /* wgsl */ `
 ${POWER_ABOVE}
 var<workgroup> stagedX: array<array<${form.staged}, ${depth}>, ${tileRows}>;
@@ -191,30 +205,37 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       `var rest_${at} = 0.0; var total_${at} = 0.0;`,
     ]))
   }
+  ${lines(ofX.map(({ i }) => `var nextX${i}: vec4f;`))}
+  ${
+    lines(ofG.map(({ i, row }) => /* wgsl */ `
+  var nextG${i}: f32;
+  var bound${i}: u32;
+  let columnScale${i} = reciprocal(powerAbove(bounds[${inMatrix(row)}])) * ${UNIT}.0;`))
+  }
+  ${fetch("kStart")}
   for (var k0 = kStart; k0 < kEnd; k0 += ${depth}u) {
     workgroupBarrier();
     ${
-    share(tileRows * depth, (index) => /* wgsl */ `
-    let k = k0 + ${index} % ${depth}u;
-    let row = min(rowStart + ${index} / ${depth}u, params.m - 1u);
-    var value = vec4f(0);
-    if (k < kEnd) { value = sliced[row * params.n + params.firstK + k]; }
-    ${form.ofRow}
-    stagedX[${index} / ${depth}u][${index} % ${depth}u] = parts;`)
+    lines(ofX.map(({ i, row, step, guard }) => /* wgsl */ `
+    ${guard}{
+      let value = nextX${i};
+      ${form.ofRow}
+      stagedX[${row}][${step}] = parts;
+    }`))
   }
     ${
-    share(tileColumns * depth, (index) => /* wgsl */ `
-    let k = k0 + ${index} / ${tileColumns}u;
-    let column = min(columnStart + ${index} % ${tileColumns}u, params.n - 1u);
-    var value = 0.0;
-    if (k < kEnd) {
-      value = matrix[params.base + k * params.n + column] * reciprocal(powerAbove(bounds[params.firstK + k])) *
-        (reciprocal(powerAbove(bounds[column])) * ${UNIT}.0);
-    }
-    ${form.ofElement}
-    stagedG[${index} / ${tileColumns}u][${index} % ${tileColumns}u] = parts;`)
+    lines(ofG.map(({ i, row, step, guard }) => /* wgsl */ `
+    ${guard}{
+      let value = nextG${i} * reciprocal(powerAbove(bound${i})) * columnScale${i};
+      ${form.ofElement}
+      stagedG[${step}][${row}] = parts;
+    }`))
   }
     workgroupBarrier();
+    // The next tile's elements are on their way while this one's are multiplied.
+    if (k0 + ${depth}u < kEnd) {
+      ${fetch(`k0 + ${depth}u`)}
+    }
     for (var run = 0u; run < ${depth}u; run += ${EXACT_RUN}u) {
       for (var k = run; k < run + ${EXACT_RUN}u; k++) {
         ${lines(range(rowsEach).map((r) => `let x${r} = stagedX[y + ${r * lanesY}u][k];`))}
