@@ -35,7 +35,7 @@ const BUSY = { hardware: 1024, software: 8 };
 const SHORTEST_SLICE = 256;
 
 /** The most bytes of sums at a time; more rows are computed in turn. */
-const MOST_BYTES = 2 ** 28;
+const MOST_BYTES = 2 ** 27;
 
 /** A symmetric positive semidefinite matrix and an addition to its diagonal that may be too small for the rounding of the matrix. */
 export interface ShiftedMatrix {
