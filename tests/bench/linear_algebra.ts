@@ -18,7 +18,9 @@ import {
   openDevice,
   type Profile,
   solveCholesky,
+  solvePositiveDefinite,
   type Tensor,
+  transpose,
 } from "@lora-loom/tensor";
 import { uniforms } from "@lora-loom/testing";
 import { measurePeaks } from "./support/peaks.ts";
@@ -191,6 +193,22 @@ function* factorisations(n: number, columns: number): Generator<Case> {
       return entryError(b, [n, columns], n, (i, j, k) => a[i * n + k]! * found[k * columns + j]!);
     },
   };
+  // The same right-hand sides; here, each is a row.
+  using rows = transpose(rhs);
+  yield {
+    name: `cholesky + solve to a float64 residual, ${n}, ${columns} right-hand sides`,
+    amount: n ** 3 / 3 + 2 * n * n * columns,
+    unit: "TFLOP/s",
+    bound: F32_PRODUCTS,
+    run: async () => void (await solvePositiveDefinite(matrix, rows))[Symbol.dispose](),
+    async error() {
+      using solution = await solvePositiveDefinite(matrix, rows);
+      const [a, goal] = [await device.download(matrix), await device.download(rows)];
+      const [high, low] = [await device.download(solution.high), await device.download(solution.low)];
+      const x = (i: number, k: number) => high[i * n + k]! + low[i * n + k]!;
+      return entryError(goal, [columns, n], n, (i, j, k) => x(i, k) * a[k * n + j]!);
+    },
+  };
 }
 
 /** Zero when two arrays are the same, byte by byte. */
@@ -298,19 +316,27 @@ function describe(on: Device): string {
   return `${on.info.name}, class ${on.info.class}, ${on.info.driver}, profile ${flags.profile}`;
 }
 
+/** Of the first column. */
+const WIDTH = 66;
+
+/** Two decimals, or an exponent where they would show nothing. */
+function errorOf({ error }: Figure): string {
+  return error === 0 || error >= 0.01 ? error.toFixed(2) : error.toExponential(1);
+}
+
 console.log(`${describe(device)}\n`);
-console.log("case".padEnd(52), "ms".padStart(10), "speed".padStart(9), "".padEnd(8), "error / 2⁻²⁴");
+console.log("case".padEnd(WIDTH), "ms".padStart(10), "speed".padStart(9), "".padEnd(8), "error / 2⁻²⁴");
 const figures: Figure[] = [];
 for (const entry of cases()) {
   if (!new RegExp(flags.only).test(entry.name)) continue;
   const measured = await figure(entry);
   figures.push(measured);
   console.log(
-    measured.name.padEnd(52),
+    measured.name.padEnd(WIDTH),
     measured.milliseconds.toFixed(3).padStart(10),
     measured.speed.toPrecision(4).padStart(9),
     measured.unit.padEnd(8),
-    measured.error.toFixed(2),
+    errorOf(measured),
   );
 }
 const peaks = await measurePeaks(device);

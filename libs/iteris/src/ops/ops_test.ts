@@ -17,7 +17,11 @@ function singles(count: number, seed: number, factor = 1): Float64Array<ArrayBuf
 
 for (const [m, n] of [[1, 1], [3, 65], [9, 129]] as const) {
   testOnEachDevice(`residual() keeps 42 bits of what cancels for shape [${m}, ${n}]`, async (device) => {
-    const [high, low, matrix] = [singles(m * n, 1), singles(m * n, 2, 1e-8), singles(n * n, 3)];
+    const [high, low, entries] = [singles(m * n, 1), singles(m * n, 2, 1e-8), singles(n * n, 3)];
+    // Symmetric, and with a diagonal that makes it positive definite.
+    const entry = (i: number, j: number) =>
+      i === j ? 3 * Math.sqrt(n) : entries[i < j ? i * n + j : j * n + i]!;
+    const matrix = entries.map((_, index) => Math.fround(entry(Math.floor(index / n), index % n)));
     const product = new Float64Array(m * n);
     const magnitude = new Float64Array(m * n);
     for (let i = 0; i < m; i++) {

@@ -2,21 +2,20 @@ import {
   add,
   type CpuTensor,
   defineOperation,
+  ERROR_FREE,
   gemm,
   type Kernel,
+  preciseResidual,
   scaleColumns,
   type Tensor,
 } from "@lora-loom/tensor";
-import { ERROR_FREE } from "./error_free.ts";
 
-/** Rows per invocation: the split of a matrix element serves them all. */
-const ROWS = 4;
 const WORKGROUP = 64;
+/** Rows and columns per invocation, which splits and loads an operand's element once for two results; the columns are a workgroup apart. */
+const ROWS = 2;
+const COLUMNS = 2;
 
-function perRow(line: (row: number) => string): string {
-  return Array.from({ length: ROWS }, (_, row) => line(row)).join("\n");
-}
-
+/** For drivers that run on the CPU; hardware is served better by workgroup memory. */
 const RESIDUAL: Kernel = {
   name: "iteris_residual",
   buffers: [
@@ -30,56 +29,58 @@ const RESIDUAL: Kernel = {
   params: [["m", "u32"], ["n", "u32"], ["zero", "u32"]],
   code: /* wgsl */ `
 ${ERROR_FREE}
-/** high + mid + low: what the f32 sum misses, and what the sum of those misses. */
-struct Sum { high: f32, mid: f32, low: f32 }
+/** high + mid + low of four results: what the f32 sum misses, and what the sum of those misses. */
+struct Sum { high: vec4f, mid: vec4f, low: vec4f }
 
 /** Adds x·g. Of the four products of heads and tails the first three are exact, as are the sums they go into. */
-fn accumulate(sum: Sum, x: f32, x_low: f32, g: f32, g_head: f32, g_tail: f32) -> Sum {
-  let x_head = head(x);
+fn accumulate(sum: Sum, x: vec4f, x_low: vec4f, g: vec4f) -> Sum {
+  let g_head = head4(g);
+  let g_tail = g - g_head;
+  let x_head = head4(x);
   let x_tail = x - x_head;
-  let first = two_sum(sum.high, x_head * g_head);
-  let second = two_sum(sum.mid, x_head * g_tail);
-  let third = two_sum(second.high, x_tail * g_head);
-  let fourth = two_sum(third.high, first.low);
+  let first = two_sum4(sum.high, x_head * g_head);
+  let second = two_sum4(sum.mid, x_head * g_tail);
+  let third = two_sum4(second.high, x_tail * g_head);
+  let fourth = two_sum4(third.high, first.low);
   let rest = second.low + third.low + (fourth.low + (x_tail * g_tail + x_low * g));
   return Sum(first.high, fourth.high, sum.low + rest);
 }
 
 @compute @workgroup_size(${WORKGROUP})
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let column = id.x;
-  let first = id.y * ${ROWS}u;
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let column = group.x * ${COLUMNS * WORKGROUP}u + lane;
+  let row = group.y * ${ROWS}u;
   if (column >= params.n) { return; }
-  ${
-    perRow((row) => `
-  var sum${row} = Sum(0.0, 0.0, 0.0);
-  let row${row} = min(first + ${row}u, params.m - 1u) * params.n;`)
+  let columns = min(vec2u(column, column + ${WORKGROUP}u), vec2u(params.n - 1u));
+  let rows = min(vec2u(row, row + 1u), vec2u(params.m - 1u)) * params.n;
+  var sum = Sum(vec4f(0.0), vec4f(0.0), vec4f(0.0));
+  // After the matrix's rows come those of the diagonal matrix, in the same loop: software drivers take long to compile a load.
+  for (var k = 0u; k < params.n + ${COLUMNS}u; k++) {
+    var inner = k;
+    var g: vec2f;
+    if (k < params.n) {
+      g = vec2f(matrix[k * params.n + columns.x], matrix[k * params.n + columns.y]);
+    } else {
+      inner = select(columns.y, columns.x, k == params.n);
+      g = select(vec2f(0.0, diagonal[inner]), vec2f(diagonal[inner], 0.0), k == params.n);
+    }
+    let at = rows + inner;
+    let x = vec2f(high[at.x], high[at.y]);
+    let x_low = vec2f(low[at.x], low[at.y]);
+    sum = accumulate(sum, x.xxyy, x_low.xxyy, g.xyxy);
   }
-  for (var k = 0u; k < params.n; k++) {
-    let g = matrix[k * params.n + column];
-    let g_head = head(g);
-    let g_tail = g - g_head;
-    ${
-    perRow((row) => `
-    sum${row} = accumulate(sum${row}, high[row${row} + k], low[row${row} + k], g, g_head, g_tail);`)
-  }
-  }
-  let d = diagonal[column];
-  let d_head = head(d);
-  let d_tail = d - d_head;
-  ${
-    perRow((row) => `
-  sum${row} = accumulate(sum${row}, high[row${row} + column], low[row${row} + column], d, d_head, d_tail);
-  if (first + ${row}u < params.m) {
-    let rest${row} = two_sum(target_rows[row${row} + column], -sum${row}.high);
-    let less${row} = two_sum(rest${row}.high, -sum${row}.mid);
-    result[row${row} + column] = less${row}.high + (less${row}.low + (rest${row}.low - sum${row}.low));
-  }`)
+  for (var i = 0u; i < min(${ROWS}u, params.m - row) * ${COLUMNS}u; i++) {
+    let to = column + (i % ${COLUMNS}u) * ${WORKGROUP}u;
+    if (to >= params.n) { continue; }
+    let at = (row + i / ${COLUMNS}u) * params.n + to;
+    let rest = two_sum(target_rows[at], -sum.high[i]);
+    let less = two_sum(rest.high, -sum.mid[i]);
+    result[at] = less.high + (less.low + (rest.low - sum.low[i]));
   }
 }`,
 };
 
-/** A linear map of rows, X ↦ X (M + diag(d)). The diagonal is apart, so that a small one is not lost in the rounding of M. */
+/** A linear map of rows, X ↦ X (M + diag(d)) with a symmetric positive semidefinite M. The diagonal is apart, so that a small one is not lost in the rounding of M. */
 export interface RowMap {
   /** M, `[n, n]`. */
   readonly matrix: Tensor;
@@ -106,9 +107,10 @@ const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tens
   name: "iteris_residual",
   kernels: [RESIDUAL],
   gpu(device, target, high, low, matrix, diagonal) {
+    if (device.info.class !== "software") return preciseResidual(target, high, low, { matrix, diagonal });
     const [m, n] = target.shape as [number, number];
     const result = device.empty([m, n]);
-    const workgroups = [Math.ceil(n / WORKGROUP), Math.ceil(m / ROWS)] as const;
+    const workgroups = [Math.ceil(n / (COLUMNS * WORKGROUP)), Math.ceil(m / ROWS)] as const;
     device.dispatch(RESIDUAL, [target, high, low, matrix, diagonal, result], [m, n, 0], workgroups);
     return result;
   },

@@ -67,35 +67,38 @@ const LOWEST = "-3e38";
 
 /**
  * One invocation per row and head, with one pass over its keys (online softmax, arXiv 2205.14135): for drivers that run
- * invocations as SIMD lanes of a CPU. Sums stay in the result's memory, not in registers, because those drivers take
- * seconds to compile code that is unrolled over a head.
+ * invocations as SIMD lanes of a CPU. Sums stay in the result's memory, not in registers, and numbers are loaded one by one, because
+ * those drivers take seconds to compile code that is unrolled over a head.
  */
 const perInvocation = (withBias: boolean): Kernel => ({
   name: `attention_invocation_per_query${withBias ? "_biased" : ""}`,
-  buffers: withBias ? [...buffers, ...biasBuffers] : buffers,
-  params: [...params, ["quads", "u32"]],
+  buffers: (withBias ? [...buffers, ...biasBuffers] : buffers).map((buffer) => ({
+    ...buffer,
+    element: buffer.element === "vec4f" ? "f32" : buffer.element,
+  })),
+  params: [...params, ["head_dim", "u32"]],
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE}
-  let mine = i * params.quads;
+  let mine = i * params.head_dim;
   var highest = ${LOWEST};
   var sum = 0.0;
   for (var j = 0u; j < key_count; j++) {
-    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.quads;
-    var dots = vec4f();
-    for (var d = 0u; d < params.quads; d++) { dots = fma(queries[mine + d], keys[at + d], dots); }
-    var score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
+    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.head_dim;
+    var score = 0.0;
+    for (var d = 0u; d < params.head_dim; d++) { score = fma(queries[mine + d], keys[at + d], score); }
+    score *= params.scale;
     ${finishScore(withBias, "j")}
     let above = max(highest, score);
     let shrink = exp(highest - above);
     let weight = exp(score - above);
     highest = above;
     sum = sum * shrink + weight;
-    for (var d = 0u; d < params.quads; d++) {
-      let so_far = select(result[mine + d] * shrink, vec4f(), j == 0u);
-      result[mine + d] = fma(values[at + d], vec4f(weight), so_far);
+    for (var d = 0u; d < params.head_dim; d++) {
+      let so_far = select(result[mine + d] * shrink, 0.0, j == 0u);
+      result[mine + d] = fma(values[at + d], weight, so_far);
     }
   }
-  for (var d = 0u; d < params.quads; d++) { result[mine + d] /= sum; }
+  for (var d = 0u; d < params.head_dim; d++) { result[mine + d] /= sum; }
 }`,
 });
 
@@ -206,7 +209,7 @@ export function dispatchAttention(
     device.dispatch(groupKernelFor(headDim, bias !== undefined), tensors, params, grid(count));
   } else {
     const kernel = invocationKernels[bias ? "biased" : "plain"];
-    device.dispatch(kernel, tensors, [...params, headDim / 4], grid(count, LANES));
+    device.dispatch(kernel, tensors, [...params, headDim], grid(count, LANES));
   }
   return result;
 }

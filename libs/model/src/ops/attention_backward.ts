@@ -11,6 +11,7 @@ import {
 } from "@lora-loom/tensor";
 import { type AttentionHeads, biasOf, type DistanceBias, scaleOf } from "./attention.ts";
 import { FOR_EACH_ELEMENT, grid, LANES } from "./grid.ts";
+import { elementOf, type HeadElement, NUMBERS_IN, sumOf } from "./head_elements.ts";
 
 /** Gradients at the inputs of `attention`, in their shapes. */
 export interface AttentionGradients {
@@ -19,26 +20,38 @@ export interface AttentionGradients {
   readonly values: Tensor;
 }
 
+/** One of the forms in which each kernel exists. */
+interface Form {
+  readonly element: HeadElement;
+  readonly withBias: boolean;
+}
+
+function nameOf(kernel: string, { element, withBias }: Form): string {
+  return `attention_backward_${kernel}${withBias ? "_biased" : ""}_by_${element}`;
+}
+
 const params: Kernel["params"] = [
   ["count", "u32"],
   ["query_heads", "u32"],
   ["key_value_heads", "u32"],
   ["scale", "f32"],
   ["soft_cap", "f32"],
-  ["quads", "u32"],
+  // Elements of a head.
+  ["width", "u32"],
 ];
 
-const read = (...names: readonly string[]): Kernel["buffers"] =>
-  names.map((name) => ({ name, element: "vec4f", access: "read" }));
+const read = ({ element }: Form, ...names: readonly string[]): Kernel["buffers"] =>
+  names.map((name) => ({ name, element: element, access: "read" }));
 const biasTable: Kernel["buffers"] = [{ name: "bias", element: "f32", access: "read" }];
+const statistics: Kernel["buffers"] = [{ name: "statistics", element: "vec4f", access: "read" }];
 
 /**
  * WGSL: from the products in `dots` of a query and the key row `key` to the score that the softmax takes, and to `slope`, its derivative by
  * the unscaled product. `first_bias` is the bias table's row for key row 0.
  */
-function scoreOf(withBias: boolean, key: string): string {
+function scoreOf({ element, withBias }: Form, key: string): string {
   return /* wgsl */ `
-    var score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
+    var score = ${sumOf(element, "dots")} * params.scale;
     var slope = params.scale;
     if (params.soft_cap > 0.0) {
       let bent = tanh(clamp(score / params.soft_cap, -20.0, 20.0));
@@ -55,39 +68,39 @@ const LOCATE_QUERY = /* wgsl */ `
   let key_value_head = head / (params.query_heads / params.key_value_heads);
   let first_key = spans[2u * row];
   let key_count = spans[2u * row + 1u];
-  let mine = i * params.quads;`;
+  let mine = i * params.width;`;
 
 /**
  * One invocation per query row and head: what the other kernels need of a softmax, which is the logarithm of its sum and o·g, of the
  * attention's output and the gradient there. The third number leads from key rows to rows of the bias table; it is exact below 2²⁴.
  */
-const statisticsKernel = (withBias: boolean): Kernel => ({
-  name: `attention_backward_statistics${withBias ? "_biased" : ""}`,
+const statisticsKernel = (form: Form): Kernel => ({
+  name: nameOf("statistics", form),
   buffers: [
-    ...read("queries", "keys"),
+    ...read(form, "queries", "keys"),
     { name: "spans", element: "u32", access: "read" },
-    ...read("output", "gradient"),
+    ...read(form, "output", "gradient"),
     { name: "statistics", element: "vec4f", access: "read_write" },
-    ...(withBias ? [...biasTable, { name: "origins", element: "u32", access: "read" } as const] : []),
+    ...(form.withBias ? [...biasTable, { name: "origins", element: "u32", access: "read" } as const] : []),
   ],
   params,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE_QUERY}
-  let first_bias = ${withBias ? "i32(origins[row]) - i32(first_key)" : "0"};
+  let first_bias = ${form.withBias ? "i32(origins[row]) - i32(first_key)" : "0"};
   var highest = -3e38;
   var sum = 0.0;
   for (var j = 0u; j < key_count; j++) {
-    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.quads;
-    var dots = vec4f();
-    for (var d = 0u; d < params.quads; d++) { dots = fma(queries[mine + d], keys[at + d], dots); }
-    ${scoreOf(withBias, "first_key + j")}
+    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.width;
+    var dots = ${form.element}();
+    for (var d = 0u; d < params.width; d++) { dots = fma(queries[mine + d], keys[at + d], dots); }
+    ${scoreOf(form, "first_key + j")}
     let above = max(highest, score);
     sum = sum * exp(highest - above) + exp(score - above);
     highest = above;
   }
-  var through = vec4f();
-  for (var d = 0u; d < params.quads; d++) { through = fma(output[mine + d], gradient[mine + d], through); }
-  let along = through.x + through.y + through.z + through.w;
+  var through = ${form.element}();
+  for (var d = 0u; d < params.width; d++) { through = fma(output[mine + d], gradient[mine + d], through); }
+  let along = ${sumOf(form.element, "through")};
   statistics[i] = vec4f(highest + log(sum), along, f32(first_bias), 0.0);
 }`,
 });
@@ -96,33 +109,34 @@ const statisticsKernel = (withBias: boolean): Kernel => ({
  * One invocation per query row and head. With p the softmax of a query's scores and δ_j = p_j (v_j·g − o·g), the gradient at the
  * query is Σ_j δ_j k_j, times the slope of the scores (arXiv 2205.14135, algorithm 4).
  */
-const queryKernel = (withBias: boolean): Kernel => ({
-  name: `attention_backward_queries${withBias ? "_biased" : ""}`,
+const queryKernel = (form: Form): Kernel => ({
+  name: nameOf("queries", form),
   buffers: [
-    ...read("queries", "keys", "values"),
+    ...read(form, "queries", "keys", "values"),
     { name: "spans", element: "u32", access: "read" },
-    ...read("gradient", "statistics"),
-    { name: "at_queries", element: "vec4f", access: "read_write" },
-    ...(withBias ? biasTable : []),
+    ...read(form, "gradient"),
+    ...statistics,
+    { name: "at_queries", element: form.element, access: "read_write" },
+    ...(form.withBias ? biasTable : []),
   ],
   params,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE_QUERY}
   let known = statistics[i];
   let first_bias = i32(known.z);
-  for (var d = 0u; d < params.quads; d++) { at_queries[mine + d] = vec4f(); }
+  for (var d = 0u; d < params.width; d++) { at_queries[mine + d] = ${form.element}(); }
   for (var j = 0u; j < key_count; j++) {
-    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.quads;
-    var dots = vec4f();
-    var pulls = vec4f();
-    for (var d = 0u; d < params.quads; d++) {
+    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.width;
+    var dots = ${form.element}();
+    var pulls = ${form.element}();
+    for (var d = 0u; d < params.width; d++) {
       dots = fma(queries[mine + d], keys[at + d], dots);
       pulls = fma(gradient[mine + d], values[at + d], pulls);
     }
-    ${scoreOf(withBias, "first_key + j")}
-    let delta = exp(score - known.x) * (pulls.x + pulls.y + pulls.z + pulls.w - known.y) * slope;
-    for (var d = 0u; d < params.quads; d++) {
-      at_queries[mine + d] = fma(keys[at + d], vec4f(delta), at_queries[mine + d]);
+    ${scoreOf(form, "first_key + j")}
+    let delta = exp(score - known.x) * (${sumOf(form.element, "pulls")} - known.y) * slope;
+    for (var d = 0u; d < params.width; d++) {
+      at_queries[mine + d] = fma(keys[at + d], ${form.element}(delta), at_queries[mine + d]);
     }
   }
 }`,
@@ -130,16 +144,17 @@ const queryKernel = (withBias: boolean): Kernel => ({
 
 /**
  * One invocation per key row and key/value head: gathers from every query that sees the key, so that nothing is added twice. Both results
- * go into one buffer, a row's keys before its values, because adapters need not offer more than eight.
+ * go into one buffer, a row's keys before its values, because adapters need not offer more than eight; it is zero before.
  */
-const keyKernel = (withBias: boolean): Kernel => ({
-  name: `attention_backward_keys${withBias ? "_biased" : ""}`,
+const keyKernel = (form: Form): Kernel => ({
+  name: nameOf("keys", form),
   buffers: [
-    ...read("queries", "keys", "values"),
+    ...read(form, "queries", "keys", "values"),
     { name: "viewers", element: "u32", access: "read" },
-    ...read("gradient", "statistics"),
-    { name: "result", element: "vec4f", access: "read_write" },
-    ...(withBias ? biasTable : []),
+    ...read(form, "gradient"),
+    ...statistics,
+    { name: "result", element: form.element, access: "read_write" },
+    ...(form.withBias ? biasTable : []),
   ],
   params,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
@@ -148,44 +163,44 @@ const keyKernel = (withBias: boolean): Kernel => ({
   let shared_by = params.query_heads / params.key_value_heads;
   let first_query = viewers[2u * row];
   let query_count = viewers[2u * row + 1u];
-  let mine = i * params.quads;
-  let at_key = (row * params.key_value_heads + i) * params.quads;
-  let at_value = at_key + params.key_value_heads * params.quads;
-  for (var d = 0u; d < params.quads; d++) {
-    result[at_key + d] = vec4f();
-    result[at_value + d] = vec4f();
-  }
+  let mine = i * params.width;
+  let at_key = (row * params.key_value_heads + i) * params.width;
+  let at_value = at_key + params.key_value_heads * params.width;
   for (var j = 0u; j < query_count; j++) {
     for (var h = 0u; h < shared_by; h++) {
       let head = key_value_head * shared_by + h;
       let unit = (first_query + j) * params.query_heads + head;
-      let at = unit * params.quads;
-      var dots = vec4f();
-      var pulls = vec4f();
-      for (var d = 0u; d < params.quads; d++) {
+      let at = unit * params.width;
+      var dots = ${form.element}();
+      var pulls = ${form.element}();
+      for (var d = 0u; d < params.width; d++) {
         dots = fma(queries[at + d], keys[mine + d], dots);
         pulls = fma(gradient[at + d], values[mine + d], pulls);
       }
       let known = statistics[unit];
       let first_bias = i32(known.z);
-      ${scoreOf(withBias, "row")}
+      ${scoreOf(form, "row")}
       let weight = exp(score - known.x);
-      let delta = weight * (pulls.x + pulls.y + pulls.z + pulls.w - known.y) * slope;
-      for (var d = 0u; d < params.quads; d++) {
-        result[at_key + d] = fma(queries[at + d], vec4f(delta), result[at_key + d]);
-        result[at_value + d] = fma(gradient[at + d], vec4f(weight), result[at_value + d]);
+      let delta = weight * (${sumOf(form.element, "pulls")} - known.y) * slope;
+      for (var d = 0u; d < params.width; d++) {
+        result[at_key + d] = fma(queries[at + d], ${form.element}(delta), result[at_key + d]);
+        result[at_value + d] = fma(gradient[at + d], ${form.element}(weight), result[at_value + d]);
       }
     }
   }
 }`,
 });
 
-const kernelsOf = (withBias: boolean) => ({
-  statistics: statisticsKernel(withBias),
-  queries: queryKernel(withBias),
-  keys: keyKernel(withBias),
+const kernelsOf = (form: Form) => ({
+  statistics: statisticsKernel(form),
+  queries: queryKernel(form),
+  keys: keyKernel(form),
 });
-const kernels = { plain: kernelsOf(false), biased: kernelsOf(true) };
+const formsOf = (element: HeadElement) => ({
+  plain: kernelsOf({ element, withBias: false }),
+  biased: kernelsOf({ element, withBias: true }),
+});
+const kernels = { f32: formsOf("f32"), vec4f: formsOf("vec4f") };
 
 type Operands = readonly [
   queries: Tensor,
@@ -218,8 +233,10 @@ function check(
   return { rows, keyRows };
 }
 
-function onGpu(
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchAttentionBackward(
   device: GpuDevice,
+  element: HeadElement,
   operands: Operands,
   heads: AttentionHeads,
   bias: DistanceBias | undefined,
@@ -228,14 +245,14 @@ function onGpu(
   const [queries, keys, values, output, gradient, spans, viewers] = operands;
   const { queryHeads, keyValueHeads, headDim, attentionSoftCap = 0 } = heads;
   const table = bias ? [bias.table] : [];
+  const chosen = kernels[element][bias ? "biased" : "plain"];
   const run = (kernel: Kernel, count: number, tensors: readonly Tensor[]) =>
     device.dispatch(
       kernel,
       tensors,
-      [count, queryHeads, keyValueHeads, scaleOf(heads), attentionSoftCap, headDim / 4],
+      [count, queryHeads, keyValueHeads, scaleOf(heads), attentionSoftCap, headDim / NUMBERS_IN[element]],
       grid(count, LANES),
     );
-  const chosen = bias ? kernels.biased : kernels.plain;
   using statistics = device.empty([rows, queryHeads, 4]);
   run(chosen.statistics, rows * queryHeads, [
     queries,
@@ -258,7 +275,7 @@ function onGpu(
     ...table,
   ]);
   const width = keyValueHeads * headDim;
-  using both = device.empty([keyRows, 2 * width]);
+  using both = device.zeros([keyRows, 2 * width]);
   run(chosen.keys, keyRows * keyValueHeads, [
     queries,
     keys,
@@ -348,9 +365,18 @@ export const attentionBackward: (
   AttentionGradients
 >({
   name: "attention_backward",
-  kernels: [...Object.values(kernels.plain), ...Object.values(kernels.biased)],
+  kernels: Object.values(kernels).flatMap(({ plain, biased }) => [
+    ...Object.values(plain),
+    ...Object.values(biased),
+  ]),
   gpu: (device, queries, keys, values, output, gradient, spans, viewers, heads, bias) =>
-    onGpu(device, [queries, keys, values, output, gradient, spans, viewers], heads, bias),
+    dispatchAttentionBackward(
+      device,
+      elementOf(device),
+      [queries, keys, values, output, gradient, spans, viewers],
+      heads,
+      bias,
+    ),
   cpu: (device, queries, keys, values, output, gradient, spans, viewers, heads, bias) =>
     inFloat64(device, [queries, keys, values, output, gradient, spans, viewers], heads, bias),
 });

@@ -9,11 +9,11 @@ import { activate, type Activation } from "./activation.ts";
 import { activationBackward, gatedBackward } from "./activation_backward.ts";
 import { adam } from "./adam.ts";
 import { attention, type DistanceBias } from "./attention.ts";
-import { attentionBackward } from "./attention_backward.ts";
+import { attentionBackward, dispatchAttentionBackward } from "./attention_backward.ts";
 import { dispatchDivergence, divergence } from "./divergence.ts";
 import { dispatchDrawnScores, drawnScores } from "./drawn_scores.ts";
 import { layerNorm } from "./layer_norm.ts";
-import { layerNormBackward } from "./layer_norm_backward.ts";
+import { dispatchLayerNormBackward, layerNormBackward } from "./layer_norm_backward.ts";
 import { softCap, softCapBackward } from "./soft_cap.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { dispatchRmsNormBackward, rmsNormBackward } from "./rms_norm_backward.ts";
@@ -119,34 +119,41 @@ gpuTest("gatedBackward() gives both gradients, and stays finite far from zero", 
   }
 });
 
-gpuTest("layerNormBackward() adds the norm's gradient, also far from a mean of zero", async (gpu) => {
-  for (const [rows, width, offset] of [[1, 4, 0], [65, 129, 0], [3, 70, 50]] as const) {
-    const shape = [rows, width];
-    const values = noise(shape, width, 3).map((value) => Math.fround(value + offset));
-    const gains = noise([width], 5), at = noise(shape, 6), held = noise(shape, 7);
-    const on = (device: Device): Tensor => {
-      const into = device.upload(held, shape);
-      layerNormBackward(
-        device.upload(values, shape),
-        device.upload(gains, [width]),
-        device.upload(at, shape),
-        1e-5,
-        into,
+gpuTest(
+  "layerNormBackward() adds the norm's gradient in both variants, also far from a mean of zero",
+  async (gpu) => {
+    for (const [rows, width, offset] of [[1, 4, 0], [65, 129, 0], [3, 70, 50]] as const) {
+      const shape = [rows, width];
+      const values = noise(shape, width, 3).map((value) => Math.fround(value + offset));
+      const gains = noise([width], 5), at = noise(shape, 6), held = noise(shape, 7);
+      const on = (device: Device, backward: typeof layerNormBackward): Tensor => {
+        const into = device.upload(held, shape);
+        backward(
+          device.upload(values, shape),
+          device.upload(gains, [width]),
+          device.upload(at, shape),
+          1e-5,
+          into,
+        );
+        return into;
+      };
+      const expected = await read(on(cpu, layerNormBackward));
+      assertRelativelyClose(await read(on(gpu, layerNormBackward)), expected, 3e-6);
+      for (const variant of VARIANTS) {
+        const run: typeof layerNormBackward = (...args) => dispatchLayerNormBackward(gpu, variant, ...args);
+        assertRelativelyClose(await read(on(gpu, run)), expected, 3e-6, variant);
+      }
+      const gradient = Float64Array.from(expected, (value, i) => value - held[i]!);
+      await assertDerivative(
+        values,
+        gradient,
+        at,
+        (moved) =>
+          layerNorm(cpu.upload(moved, shape), cpu.upload(gains, [width]), cpu.upload(gains, [width]), 1e-5),
       );
-      return into;
-    };
-    const expected = await read(on(cpu));
-    assertRelativelyClose(await read(on(gpu)), expected, 3e-6);
-    const gradient = Float64Array.from(expected, (value, i) => value - held[i]!);
-    await assertDerivative(
-      values,
-      gradient,
-      at,
-      (moved) =>
-        layerNorm(cpu.upload(moved, shape), cpu.upload(gains, [width]), cpu.upload(gains, [width]), 1e-5),
-    );
-  }
-});
+    }
+  },
+);
 
 gpuTest("softCapBackward() gives the bound's gradient from what it gave", async (gpu) => {
   const shape = [63, 65];
@@ -237,7 +244,7 @@ const CASES: Readonly<Record<string, Case>> = {
 
 for (const [name, [view, [queryHeads, keyValueHeads, headDim], options, biased]] of Object.entries(CASES)) {
   gpuTest(
-    `attentionBackward() agrees with its twin, and that with finite differences: ${name}`,
+    `attentionBackward() agrees with its twin in both variants, and that with finite differences: ${name}`,
     async (gpu) => {
       const heads = { queryHeads, keyValueHeads, headDim, ...options };
       const shapes = [view.rows, view.keyRows, view.keyRows].map((rows, i) => [
@@ -268,14 +275,20 @@ for (const [name, [view, [queryHeads, keyValueHeads, headDim], options, biased]]
         const { tensors, spans, output } = forward(device, values);
         const viewers = device.upload(view.viewers, [view.keyRows, 2]);
         const gradient = device.upload(at, shapes[0]!);
-        return attentionBackward(...tensors, output, gradient, spans, viewers, heads, biasOn(device));
+        return [...tensors, output, gradient, spans, viewers] as const;
       };
-      const [actual, expected] = [on(gpu), on(cpu)];
+      const expected = attentionBackward(...on(cpu), heads, biasOn(cpu));
+      const found = [
+        attentionBackward(...on(gpu), heads, biasOn(gpu)),
+        ...(["f32", "vec4f"] as const).map((element) =>
+          dispatchAttentionBackward(gpu, element, on(gpu), heads, biasOn(gpu))
+        ),
+      ];
       for (const [index, side] of (["queries", "keys", "values"] as const).entries()) {
         const wanted = await read(expected[side]);
         // A single row's scores have no gradient: what is found is roundoff.
         const tolerance = view.rows === 1 && side !== "values" ? 1e-5 : 3e-6;
-        assertRelativelyClose(await read(actual[side]), wanted, tolerance, side);
+        for (const actual of found) assertRelativelyClose(await read(actual[side]), wanted, tolerance, side);
         await assertDerivative(
           values[index]!,
           wanted,

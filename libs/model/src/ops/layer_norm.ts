@@ -1,25 +1,51 @@
 import {
   type CpuTensor,
   defineOperation,
+  type GpuDevice,
   type Kernel,
   matrixShape,
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { forEachGroup, grid, reduceLanes } from "./grid.ts";
+import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
+
+const buffers: Kernel["buffers"] = [
+  { name: "x", element: "f32", access: "read" },
+  { name: "gain", element: "f32", access: "read" },
+  { name: "bias", element: "f32", access: "read" },
+  { name: "result", element: "f32", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]];
+
+/** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
+const perInvocation: Kernel = {
+  name: "layer_norm_invocation_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  let first = i * params.width;
+  var sum = 0.0;
+  for (var c = 0u; c < params.width; c++) { sum += x[first + c]; }
+  let mean = sum / f32(params.width);
+  var squares = 0.0;
+  for (var c = 0u; c < params.width; c++) {
+    let v = x[first + c] - mean;
+    squares = fma(v, v, squares);
+  }
+  let scale = 1.0 / sqrt(squares / f32(params.width) + params.epsilon);
+  for (var c = 0u; c < params.width; c++) {
+    result[first + c] = (x[first + c] - mean) * scale * gain[c] + bias[c];
+  }
+}`,
+};
 
 const GROUP = 64;
 
 /** One workgroup per row: the mean first, then the squares of what is left, so that nothing cancels. Fixed summation trees. */
-const kernel: Kernel = {
-  name: "layer_norm",
-  buffers: [
-    { name: "x", element: "f32", access: "read" },
-    { name: "gain", element: "f32", access: "read" },
-    { name: "bias", element: "f32", access: "read" },
-    { name: "result", element: "f32", access: "read_write" },
-  ],
-  params: [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]],
+const perGroup: Kernel = {
+  name: "layer_norm_workgroup_per_row",
+  buffers,
+  params,
   code: /* wgsl */ `
 var<workgroup> partial: array<f32, ${GROUP}>;
 ${forEachGroup(GROUP)}
@@ -45,6 +71,23 @@ ${forEachGroup(GROUP)}
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 4 },
 };
 
+const kernels = { invocation: perInvocation, workgroup: perGroup };
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchLayerNorm(
+  device: GpuDevice,
+  grain: Grain,
+  x: Tensor,
+  gain: Tensor,
+  bias: Tensor,
+  epsilon: number,
+): Tensor {
+  const [rows, width] = check(x, gain, bias);
+  const result = device.empty(x.shape);
+  dispatchRows(device, kernels, grain, [x, gain, bias, result], [rows, width, epsilon]);
+  return result;
+}
+
 function check(x: Tensor, gain: Tensor, bias: Tensor): readonly [rows: number, width: number] {
   const [rows, width] = matrixShape(x, "layer_norm");
   requireShape(gain, [width], "gain", "layer_norm");
@@ -58,13 +101,8 @@ export const layerNorm: (x: Tensor, gain: Tensor, bias: Tensor, epsilon: number)
   Tensor
 >({
   name: "layer_norm",
-  kernels: [kernel],
-  gpu(device, x, gain, bias, epsilon) {
-    const [rows, width] = check(x, gain, bias);
-    const result = device.empty(x.shape);
-    device.dispatch(kernel, [x, gain, bias, result], [rows, width, epsilon], grid(rows));
-    return result;
-  },
+  kernels: Object.values(kernels),
+  gpu: (device, ...args) => dispatchLayerNorm(device, grainOf(device), ...args),
   cpu(device, x, gain, bias, epsilon) {
     const [rows, width] = check(x, gain, bias);
     const result = device.zeros(x.shape);

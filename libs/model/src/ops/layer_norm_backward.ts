@@ -1,25 +1,54 @@
 import {
   type CpuTensor,
   defineOperation,
+  type GpuDevice,
   type Kernel,
   matrixShape,
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { forEachGroup, grid, reduceLanes } from "./grid.ts";
+import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
+
+const buffers: Kernel["buffers"] = [
+  { name: "x", element: "f32", access: "read" },
+  { name: "gain", element: "f32", access: "read" },
+  { name: "gradient", element: "f32", access: "read" },
+  { name: "into", element: "f32", access: "read_write" },
+];
+const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]];
+
+/** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
+const perInvocation: Kernel = {
+  name: "layer_norm_backward_invocation_per_row",
+  buffers,
+  params,
+  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+  let first = i * params.width;
+  let size = f32(params.width);
+  // Of the inputs, and of what arrives at them.
+  var sums = vec2f();
+  for (var c = 0u; c < params.width; c++) { sums += vec2f(x[first + c], gain[c] * gradient[first + c]); }
+  let means = sums / size;
+  sums = vec2f();
+  for (var c = 0u; c < params.width; c++) {
+    let v = x[first + c] - means.x;
+    sums += vec2f(v * v, v * (gain[c] * gradient[first + c] - means.y));
+  }
+  let scale = 1.0 / sqrt(sums.x / size + params.epsilon);
+  let pull = sums.y * scale * scale / size;
+  for (var c = 0u; c < params.width; c++) {
+    into[first + c] += scale * (gain[c] * gradient[first + c] - means.y - (x[first + c] - means.x) * pull);
+  }
+}`,
+};
 
 const GROUP = 64;
 
 /** One workgroup per row: the mean first, then what depends on it, so that nothing cancels. Fixed summation trees. */
-const kernel: Kernel = {
-  name: "layer_norm_backward",
-  buffers: [
-    { name: "x", element: "f32", access: "read" },
-    { name: "gain", element: "f32", access: "read" },
-    { name: "gradient", element: "f32", access: "read" },
-    { name: "into", element: "f32", access: "read_write" },
-  ],
-  params: [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]],
+const perGroup: Kernel = {
+  name: "layer_norm_backward_workgroup_per_row",
+  buffers,
+  params,
   code: /* wgsl */ `
 var<workgroup> partial: array<vec2f, ${GROUP}>;
 ${forEachGroup(GROUP)}
@@ -50,6 +79,22 @@ ${forEachGroup(GROUP)}
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
 };
 
+const kernels = { invocation: perInvocation, workgroup: perGroup };
+
+/** Queues one variant, whatever the device's class; the operation chooses between them. */
+export function dispatchLayerNormBackward(
+  device: GpuDevice,
+  grain: Grain,
+  x: Tensor,
+  gain: Tensor,
+  gradient: Tensor,
+  epsilon: number,
+  into: Tensor,
+): void {
+  const [rows, width] = check(x, gain, gradient, into);
+  dispatchRows(device, kernels, grain, [x, gain, gradient, into], [rows, width, epsilon]);
+}
+
 function check(x: Tensor, gain: Tensor, gradient: Tensor, into: Tensor) {
   const [rows, width] = matrixShape(x, "layer_norm_backward");
   requireShape(gain, [width], "gain", "layer_norm_backward");
@@ -70,11 +115,8 @@ export const layerNormBackward: (
   into: Tensor,
 ) => void = defineOperation<[Tensor, Tensor, Tensor, number, Tensor], void>({
   name: "layer_norm_backward",
-  kernels: [kernel],
-  gpu(device, x, gain, gradient, epsilon, into) {
-    const [rows, width] = check(x, gain, gradient, into);
-    device.dispatch(kernel, [x, gain, gradient, into], [rows, width, epsilon], grid(rows));
-  },
+  kernels: Object.values(kernels),
+  gpu: (device, ...args) => dispatchLayerNormBackward(device, grainOf(device), ...args),
   cpu(_device, x, gain, gradient, epsilon, into) {
     const [rows, width] = check(x, gain, gradient, into);
     const factors = (gain as CpuTensor).floats;

@@ -11,7 +11,7 @@ import { addBias } from "./add_bias.ts";
 import { argmax, dispatchArgmax } from "./argmax.ts";
 import { attention, dispatchAttention } from "./attention.ts";
 import { countNonFinite, dispatchCountNonFinite } from "./count_non_finite.ts";
-import { layerNorm } from "./layer_norm.ts";
+import { dispatchLayerNorm, layerNorm } from "./layer_norm.ts";
 import { dispatchRmsNorm, rmsNorm } from "./rms_norm.ts";
 import { rotary } from "./rotary.ts";
 import { dispatchGather, gatherRows, scatterRows } from "./rows.ts";
@@ -153,14 +153,25 @@ gpuTest("softCap() agrees with its twin, and bounds what is far from zero", asyn
   assertEquals([values[5], values[6]], [30, -30]);
 });
 
-gpuTest("layerNorm() agrees with its twin, also far from zero mean", async (gpu) => {
+gpuTest("layerNorm() agrees with its twin in both variants, also far from zero mean", async (gpu) => {
   for (const [rows, width] of [[1, 1], [3, 7], [65, 129], [5, 688]] as const) {
     const data = noise([rows, width], width, 3).map((value) => Math.fround(value + 20));
     const [gain, bias] = [noise([width], 5), noise([width], 6)];
-    const [actual, expected] = both([gpu, cpu], data, [rows, width]).map((x) =>
-      layerNorm(x, x.device.upload(gain, [width]), x.device.upload(bias, [width]), 1e-5)
-    ) as [Tensor, Tensor];
-    assertRelativelyClose(await read(actual), await read(expected), 5e-6);
+    const on = (device: Device, norm: typeof layerNorm) =>
+      read(
+        norm(
+          device.upload(data, [rows, width]),
+          device.upload(gain, [width]),
+          device.upload(bias, [width]),
+          1e-5,
+        ),
+      );
+    const expected = await on(cpu, layerNorm);
+    assertRelativelyClose(await on(gpu, layerNorm), expected, 5e-6);
+    for (const variant of VARIANTS) {
+      const run: typeof layerNorm = (...args) => dispatchLayerNorm(gpu, variant, ...args);
+      assertRelativelyClose(await on(gpu, run), expected, 5e-6, variant);
+    }
   }
 });
 

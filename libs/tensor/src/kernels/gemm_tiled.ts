@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
 
 /** Shape of a tile in workgroup memory and of the block that each invocation computes of it. */
 export interface TileShape {
@@ -119,7 +119,7 @@ function loader(plan: Plan, staging: Staging): string {
   return /* wgsl */ `
 fn load${operand}(inner: u32, outer: u32) -> vec4f {
   if (${line} >= ${lineEnd}) { return vec4f(0); }
-  let start = params.base${operand} + ${line} * params.stride${operand};
+  let start = first${operand} + ${line} * params.stride${operand};
   ${read}
 }`;
 }
@@ -134,7 +134,7 @@ function cursors(plan: Plan): string {
       ? `${other} * params.stride${operand} + ${k}`
       : `${k} * params.stride${operand} + ${other}`;
     return lines([
-      `var at${name} = (params.base${operand} + ${place}) / 4u;`,
+      `var at${name} = (start${operand} + ${place}) / 4u;`,
       ...isWeighted(plan, staging) ? [`var weightAt${name} = params.baseWeights + ${k};`] : [],
     ]);
   });
@@ -241,7 +241,7 @@ function store(plan: Plan): string {
   for (var r = 0u; r < ${shape.rowsEach}u; r++) {
     let row = rowStart + 4u * (ty + r / 4u * ${threadsY}u) + r % 4u;
     if (row >= params.m) { continue; }
-    let start = params.baseC + group.z * params.sliceStride + row * params.strideC;
+    let start = startC + row * params.strideC;
     for (var g = 0u; g < ${shape.columnsEach / 4}u; g++) {
       let sum = sums[r * ${shape.columnsEach / 4}u + g];
       let column = columnStart + 4u * (tx + g * ${threadsX}u);
@@ -264,6 +264,9 @@ export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const code = /* wgsl */ `
 var<workgroup> stagedA: array<array<array<vec4f, ${a.perLine}>, ${depth}>, 2>;
 var<workgroup> stagedB: array<array<array<vec4f, ${b.perLine}>, ${depth}>, 2>;
+/** Where the operands start. */
+var<private> firstA: u32;
+var<private> firstB: u32;
 var<private> rowStart: u32;
 var<private> columnStart: u32;
 var<private> kEnd: u32;
@@ -280,7 +283,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   rowStart = group.y * ${rows}u;
   columnStart = group.x * ${columns}u;
   if (params.lowerOnly != 0u && group.x * ${columns}u >= (group.y + 1u) * ${rows}u) { return; }
-  let kStart = group.z * params.kPerSlice;
+  ${PLACES}
+  firstA = startA;
+  firstB = startB;
   // A local, because barriers may not depend on what could differ between invocations, as far as the language sees.
   let kLimit = min(kStart + params.kPerSlice, params.k);
   kEnd = kLimit;

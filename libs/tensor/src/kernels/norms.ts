@@ -18,8 +18,14 @@ fn scaleDown(exponent: u32) -> f32 { return bitcast<f32>((254u - exponent) << 23
 fn scaleUp(exponent: u32) -> f32 { return bitcast<f32>(exponent << 23u); }
 `;
 
-const TREE = (shared: string, combine: (a: string, b: string) => string) => /* wgsl */ `
-  for (var half = ${REDUCE_WORKGROUP / 2}u; half > 0u; half /= 2u) {
+/**
+ * Brings what the lanes left in `shared` together, by a tree. Compilers do not know from where `half` starts: software drivers unroll loops with
+ * constant bounds, and take long to compile each of the barriers.
+ *
+ * @param count WGSL: how many numbers there are to reduce; nothing is done where there is none
+ */
+const TREE = (shared: string, count: string, combine: (a: string, b: string) => string) => /* wgsl */ `
+  for (var half = min(${count}, 1u) * ${REDUCE_WORKGROUP / 2}u; half > 0u; half /= 2u) {
     if (lane < half) { ${shared}[lane] = ${combine(`${shared}[lane]`, `${shared}[lane + half]`)}; }
     workgroupBarrier();
   }`;
@@ -62,7 +68,7 @@ export function rowNormKernel(norm: "l2" | "inf", grain: RowGrain): Kernel {
     alone ? "" : /* wgsl */ `
   ${shared}[lane] = ${found};
   workgroupBarrier();
-  ${TREE(shared, combine)}
+  ${TREE(shared, "params.columns", combine)}
   ${found} = ${shared}[0];`;
   const store = (value: string) =>
     `${alone ? "" : "if (lane == 0u) "}{ out[params.rowStart + row] = ${value}; }`;
@@ -219,7 +225,7 @@ fn main(
   }
   results[lane] = result;
   workgroupBarrier();
-  ${TREE("results", kind === "largest" ? MAX : SUM)}
+  ${TREE("results", "params.count", kind === "largest" ? MAX : SUM)}
   if (lane == 0u) { partial[params.first + group.x] = results[0]; }
 }`,
   };
@@ -241,7 +247,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
   for (var i = lane; i < params.count; i += ${REDUCE_WORKGROUP}u) { sum += partial[i]; }
   results[lane] = sum;
   workgroupBarrier();
-  ${TREE("results", SUM)}
+  ${TREE("results", "params.count", SUM)}
   if (lane == 0u) { out[0] = results[0]; }
 }`,
 };

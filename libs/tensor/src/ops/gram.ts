@@ -2,7 +2,7 @@ import type { CpuDevice, CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { block, forEachRowWindow, type MatrixView, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
-import { MIRROR_DIAGONAL } from "../kernels/mirror.ts";
+import { MIRROR_BLOCK, MIRROR_DIAGONAL, MIRROR_DIAGONAL_TILED, MIRROR_TILE } from "../kernels/mirror.ts";
 import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
@@ -49,13 +49,11 @@ export function queueMirror(device: GpuDevice, c: MatrixView): void {
   forEachRowWindow(device, c, "gram", (rows, start) => {
     const end = start + rows.rows;
     const diagonal = windowOf(device, block(rows, [0, rows.rows], [start, end]));
-    const grid = [Math.ceil(rows.rows / 8), Math.ceil(rows.rows / 8)] as const;
-    device.dispatch(
-      MIRROR_DIAGONAL,
-      [diagonal.window],
-      [rows.rows, c.stride, diagonal.base],
-      grid,
-    );
+    const [kernel, side] = device.info.class === "software"
+      ? [MIRROR_DIAGONAL, MIRROR_BLOCK]
+      : [MIRROR_DIAGONAL_TILED, MIRROR_TILE];
+    const groups = Math.ceil(rows.rows / side);
+    device.dispatch(kernel, [diagonal.window], [rows.rows, c.stride, diagonal.base], [groups, groups]);
     // A dispatch cannot read one part of a buffer and write another, so blocks between windows go through a copy.
     forEachRowWindow(device, block(c, [0, start], [0, c.columns]), "gram", (above, aboveStart) => {
       const copied = device.empty([above.rows, rows.rows]);
@@ -79,7 +77,7 @@ export const gram: (x: Tensor, options: GramOptions) => Tensor = defineOperation
   Tensor
 >({
   name: "gram",
-  kernels: [...PRODUCT_KERNELS, MIRROR_DIAGONAL],
+  kernels: [...PRODUCT_KERNELS, MIRROR_DIAGONAL, MIRROR_DIAGONAL_TILED],
   gpu(device, x, options) {
     const size = check(x, options);
     const { of, rowWeights, into, alpha = 1, beta = 0, precision = "f32" } = options;

@@ -6,6 +6,7 @@ import { foldGrid } from "../gpu/grid.ts";
 import type { Kernel } from "../gpu/kernel.ts";
 import { MAX_WORKGROUPS } from "../gpu/limits.ts";
 import {
+  batchOf,
   block,
   fitsBinding,
   isVec4Aligned,
@@ -60,10 +61,52 @@ export interface Product {
   readonly weights?: Tensor | undefined;
   /** First of the weights that are used. */
   readonly weightsStart?: number;
+  /** Several products of these shapes at once; the views are those of the first. */
+  readonly batch?: Batch | undefined;
   /** How exact the product has to be on devices with matrix units. Default `f32`. */
   readonly precision?: ProductPrecision;
   /** Take this variant in place of the table's choice; for tests, benchmarks and tuning. */
   readonly variant?: string | undefined;
+}
+
+/** Products of one shape, each of whose matrices lies so many elements after that of the product before. */
+export interface Batch {
+  readonly count: number;
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+}
+
+/** Some of the products of a batch. */
+function partOf(product: Product, batch: Batch, first: number, count: number): Product {
+  const moved = (view: MatrixView, apart: number) => ({ ...view, offset: view.offset + first * apart });
+  const { a, b, c } = product;
+  return {
+    ...product,
+    a: moved(a, batch.a),
+    b: moved(b, batch.b),
+    c: moved(c, batch.c),
+    batch: count > 1 ? { ...batch, count } : undefined,
+  };
+}
+
+/** Queues a batch: in one dispatch where the kernels can and everything can be bound, else in halves. */
+function queueBatch(device: GpuDevice, product: Product, batch: Batch): void {
+  const { a, b, c, transposeA = false, transposeB = false } = product;
+  const { family, copies } = chooseVariant(device, shapeOf(product), product.variant);
+  const copied = copies.some((operand) => operand === "a" ? !transposeA : transposeB);
+  const bound = [
+    batchOf(a, batch.count, batch.a),
+    batchOf(b, batch.count, batch.b),
+    batchOf(c, batch.count, batch.c),
+  ];
+  const k = transposeA ? a.rows : a.columns;
+  if (family && !copied && k <= LONGEST_RUN && bound.every((view) => fitsBinding(device, view))) {
+    return dispatchProduct(device, product, family, k);
+  }
+  const half = Math.ceil(batch.count / 2);
+  queueProduct(device, partOf(product, batch, 0, half));
+  queueProduct(device, partOf(product, batch, half, batch.count - half));
 }
 
 /** Queues a product after copies of those operands that its variant wants transposed. */
@@ -95,6 +138,7 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   const k = transposeA ? a.rows : a.columns;
   const cut = (part: Partial<Product>) => queueProduct(device, { ...product, ...part });
   if (c.rows === 0 || c.columns === 0) return;
+  if (product.batch && product.batch.count > 1) return queueBatch(device, product, product.batch);
   const tooLarge = [a, b, c].filter((view) => !fitsBinding(device, view));
   const variant = chooseVariant(device, shapeOf(product), product.variant);
   if (!variant.family && tooLarge.length === 0) return queueMatrixUnitProduct(device, product, k);
@@ -188,13 +232,16 @@ function dispatchProduct(device: GpuDevice, product: Product, family: Family, k:
   const { a, b, c, transposeA = false, transposeB = false, alpha = 1, beta = 0, lowerOnly = false, weights } =
     product;
   const [m, n] = [c.rows, c.columns];
-  const windows = { a: windowOf(device, a), b: windowOf(device, b), c: windowOf(device, c) };
-  const vec4 = [a, b, c].every(isVec4Aligned);
+  const { batch = { count: 1, a: 0, b: 0, c: 0 } } = product;
+  const bind = (view: MatrixView, apart: number) => windowOf(device, batchOf(view, batch.count, apart));
+  const windows = { a: bind(a, batch.a), b: bind(b, batch.b), c: bind(c, batch.c) };
+  const vec4 = [a, b, c].every(isVec4Aligned) &&
+    [batch.a, batch.b, batch.c].every((apart) => apart % 4 === 0);
   const form: GemmForm = { transposeA, transposeB, vec4, weighted: weights !== undefined };
   const chosen = family.get(formKey(form));
   if (!chosen) throw new TensorError("unsupported", "weights need Aᵀ B", "transpose A, not B", "gemm");
 
-  const slices = sliceCount(device, product, family, k);
+  const slices = batch.count > 1 ? 1 : sliceCount(device, product, family, k);
   const kPerSlice = Math.ceil(k / slices / 16) * 16;
   const partial = slices > 1 ? device.empty([slices, m, n]) : undefined;
   const grid = [Math.ceil(n / chosen.tileColumns), Math.ceil(m / chosen.tileRows)] as const;
@@ -213,12 +260,16 @@ function dispatchProduct(device: GpuDevice, product: Product, family: Family, k:
       baseC: partial ? 0 : windows.c.base,
       baseWeights: product.weightsStart ?? 0,
       kPerSlice,
+      slices,
+      batchA: batch.a,
+      batchB: batch.b,
+      batchC: batch.c,
       sliceStride: partial ? m * n : 0,
       lowerOnly: lowerOnly ? 1 : 0,
       alpha: partial ? 1 : alpha,
       beta: partial ? 0 : beta,
     }),
-    [...grid, slices],
+    [...grid, slices * batch.count],
   );
   if (!partial) return;
   device.dispatch(
