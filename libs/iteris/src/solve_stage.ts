@@ -1,6 +1,6 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
 import type { Stage } from "./base_model.ts";
-import { concurrently, inTurn } from "./concurrently.ts";
+import { allOf, concurrently, inTurn } from "./concurrently.ts";
 import type { AdaptedSite, Moments, Target } from "./equations.ts";
 import { GroupEquations, type SiteGroup } from "./group_equations.ts";
 import type { TruncationKind } from "./options.ts";
@@ -121,7 +121,7 @@ async function solveGroup(problem: StageProblem, group: SiteGroup): Promise<Solv
         ? solveInMetric(problem, problem.metric, site, plain, factor, equations, alpha, cut)
         : solveSite(factor, plain, alpha, cut);
     };
-    const [condition, solutions] = await Promise.all([factor.condition(), inTurn(indices, solutionOf)]);
+    const [condition, solutions] = await allOf([factor.condition(), inTurn(indices, solutionOf)]);
     for (const [position, index] of indices.entries()) {
       const { module } = group[index]!.site;
       const solution = solutions[position]!;

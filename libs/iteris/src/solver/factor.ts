@@ -1,12 +1,12 @@
 import {
-  type CholeskyFactor,
   copy,
-  factorCholesky,
   gemm,
   invertTriangular,
   scaleColumns,
   solveCholesky,
   solveTriangular,
+  startCholesky,
+  type StartedFactor,
   type Tensor,
   TensorError,
 } from "@lora-loom/tensor";
@@ -65,12 +65,54 @@ const SHIFTS = [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2];
  * @throws {IterisError} `singular_system`
  */
 export async function factorise(gram: Tensor, ridge: number, conditioning: Conditioning): Promise<Factor> {
+  for (const shift of shiftsFor(conditioning)) {
+    const factor = start(gram, ridge, shift, conditioning);
+    if (await factor?.usable) return factor!;
+    factor?.[Symbol.dispose]();
+  }
+  throw notPositiveDefinite(conditioning);
+}
+
+/**
+ * Uses a factor before it is known whether the matrix could be factored, so that a GPU can go on meanwhile. What is made of it fails where
+ * it could not, and is tried again with the next shift.
+ *
+ * @param use has to solve with the factor, or estimate its condition
+ * @throws {IterisError} `singular_system`
+ */
+export async function withFactor<Result>(
+  gram: Tensor,
+  ridge: number,
+  conditioning: Conditioning,
+  use: (factor: Factor) => Promise<Result>,
+): Promise<Result> {
+  for (const shift of shiftsFor(conditioning)) {
+    using factor = start(gram, ridge, shift, conditioning);
+    if (!factor) continue;
+    try {
+      return await use(factor);
+    } catch (error) {
+      if (await factor.usable) throw error;
+    }
+  }
+  throw notPositiveDefinite(conditioning);
+}
+
+/** Without a ridge there is none to add to. */
+function shiftsFor({ regularised }: Conditioning): readonly number[] {
+  return regularised ? SHIFTS : [0];
+}
+
+/** Starts to factor a matrix with a shifted diagonal; nothing where that is known to fail. */
+function start(gram: Tensor, ridge: number, shift: number, conditioning: Conditioning): Factor | undefined {
   const system = equilibrate(gram, ridge);
   try {
-    const { lower, shift } = await factorShifted(system, conditioning);
-    return new Factor(system, lower, shift, conditioning);
+    using shifted = copy(system.matrix);
+    addToDiagonal(shifted, system.diagonal, shift);
+    return new Factor(system, startCholesky(shifted, { overwrite: true }), shift, conditioning);
   } catch (error) {
     disposeSystem(system);
+    if (isNotPositiveDefinite(error)) return undefined;
     throw error;
   }
 }
@@ -78,6 +120,8 @@ export async function factorise(gram: Tensor, ridge: number, conditioning: Condi
 /** A symmetric positive definite matrix G, factored: S G S = L Lᵀ for powers of two S. */
 export class Factor implements Disposable {
   #inverse: Tensor | undefined;
+  /** Whether the matrix could be factored, once that is known. */
+  readonly usable: Promise<boolean>;
 
   /**
    * @param system S G S, and S
@@ -87,11 +131,14 @@ export class Factor implements Disposable {
    */
   constructor(
     readonly system: Equilibrated,
-    readonly lower: CholeskyFactor,
+    readonly lower: StartedFactor,
     readonly shift: number,
     readonly conditioning: Conditioning,
     private readonly owner?: Factor,
-  ) {}
+  ) {
+    this.usable = owner?.usable ?? allAbove(lower.pivots, noiseOf(system, conditioning));
+    this.usable.catch(() => {}); // whoever uses the factor awaits it; must not count as unhandled meanwhile
+  }
 
   /** Which arithmetic it is in. */
   get solver(): "cpu_float64" | "gpu_refined" {
@@ -109,14 +156,16 @@ export class Factor implements Disposable {
   }
 
   /** Estimates the 2-norm condition number of S G S; with a shift, of the shifted matrix's inverse. */
-  condition(): Promise<number> {
+  async condition(): Promise<number> {
     const { matrix, diagonal } = this.system;
-    return estimateCondition(
+    const estimate = await estimateCondition(
       matrix.device,
       matrix.shape[0]!,
       (row) => gemm(row, matrix, { into: scaleColumns(row, diagonal), beta: 1 }),
       (row) => this.#approximate(row),
     );
+    await this.#check();
+    return estimate;
   }
 
   /**
@@ -188,12 +237,18 @@ export class Factor implements Disposable {
         ? { change: this.#approximate(refinement.rest), steps: 1 }
         : await this.#byGradients(refinement.rest);
       using correction = change;
-      if (await refinement.improve(correction, steps)) continue;
+      const isProgress = await refinement.improve(correction, steps);
+      await this.#check();
+      if (isProgress) continue;
       if (precision === "single") return;
       // In float64, no progress means that nothing is left to gain.
       if (!byFactor || refinement.relativeResidual < LARGEST_RESIDUAL ** 2) return;
       byFactor = false;
     }
+  }
+
+  async #check(): Promise<void> {
+    if (!await this.usable) throw notPositiveDefinite(this.conditioning);
   }
 
   #approximate(rows: Tensor): Tensor {
@@ -223,29 +278,26 @@ export class Factor implements Disposable {
   }
 }
 
-async function factorShifted(
-  { matrix, diagonal }: Equilibrated,
-  { regularised, roundoff, where }: Conditioning,
-): Promise<{ lower: CholeskyFactor; shift: number }> {
-  // Without a ridge, a pivot as small as the rounding of the sums themselves stands for an exact zero.
-  const noise = regularised ? 0 : 8 * Math.sqrt(matrix.shape[0]!) * roundoff;
-  for (const shift of regularised ? SHIFTS : [0]) {
-    using shifted = copy(matrix);
-    addToDiagonal(shifted, diagonal, shift);
-    const lower = await factorIfPossible(shifted);
-    if (lower && lower.pivots.every((pivot) => pivot > noise)) return { lower, shift };
-    lower?.[Symbol.dispose]();
-  }
-  throw singularSystem(where, "the scaled Gram matrix is not positive definite");
+/** Without a ridge, a pivot as small as the rounding of the sums themselves stands for an exact zero. */
+function noiseOf({ matrix }: Equilibrated, { regularised, roundoff }: Conditioning): number {
+  return regularised ? 0 : 8 * Math.sqrt(matrix.shape[0]!) * roundoff;
 }
 
-async function factorIfPossible(matrix: Tensor): Promise<CholeskyFactor | undefined> {
+async function allAbove(pivots: Promise<Float64Array>, noise: number): Promise<boolean> {
   try {
-    return await factorCholesky(matrix);
+    return (await pivots).every((pivot) => pivot > noise);
   } catch (error) {
-    if (error instanceof TensorError && error.code === "not_positive_definite") return undefined;
+    if (isNotPositiveDefinite(error)) return false;
     throw error;
   }
+}
+
+function isNotPositiveDefinite(error: unknown): boolean {
+  return error instanceof TensorError && error.code === "not_positive_definite";
+}
+
+function notPositiveDefinite({ where }: Conditioning): IterisError {
+  return singularSystem(where, "the scaled Gram matrix is not positive definite");
 }
 
 function disposeSystem({ matrix, diagonal, scales }: Equilibrated): void {
