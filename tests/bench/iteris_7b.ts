@@ -18,7 +18,15 @@ import {
   type OutputMetrics,
   type Stage,
 } from "@lora-loom/iteris";
-import { add, type Device, gram, kernelTimes, openDevice, sliceRows, type Tensor } from "@lora-loom/tensor";
+import {
+  add,
+  type Device,
+  gramBlocks,
+  kernelTimes,
+  openDevice,
+  sliceRows,
+  type Tensor,
+} from "@lora-loom/tensor";
 import { uniforms } from "@lora-loom/testing";
 
 const flags = parseArgs(Deno.args, {
@@ -167,11 +175,10 @@ function randomModel(on: Device): BaseModel {
 function randomMetrics(on: Device): OutputMetrics {
   const size = 256 / scale;
   return {
-    blocks: (task, _module, outputs) =>
-      Promise.resolve(Array.from({ length: outputs / size }, (_, i) => {
-        using gradients = random(on, 2 * size, size, 1000 * task + i, 1);
-        return gram(gradients, { of: "columns" });
-      })),
+    blocks(task, _module, outputs) {
+      using gradients = random(on, 2 * size, outputs, 1000 * task, 1);
+      return Promise.resolve(gramBlocks(gradients, { size }));
+    },
   };
 }
 

@@ -3,15 +3,23 @@
  * calibration draws and seeds. The tables of docs/methods/refinement.md are printed by
  *
  *     deno run -A tests/bench/refinement.ts [--model tiny-llama] [--device auto] [--seeds 3] [--ranks 32,16,8] [--only PATTERN]
- *       [--steps 100] [--limit 400] [--json FILE]
+ *       [--first-seed 42] [--steps 100] [--limit 400] [--json FILE]
  *
  * `--model tiny-t5` does it for the encoder-decoder; `--steps` shortens all refinements, to try the program out.
  * A draw shuffles the train rows of every task with its seed, calibrates on the first ones and measures agreement on the next; the seed
  * also decides splices, sampled gradients and minibatches. `agreement` is on unlabeled train prompts that nothing was fitted to, and is
- * what settings may be chosen by; the test rows are only reported. Cells are the mean over the draws ± half their range.
+ * what settings may be chosen by; the test rows are only reported. Cells are the mean over the draws ± half their range. `kept` says for each draw
+ * which step of a refinement was kept, or what `metric: auto` kept and how much more the merge with the metric agreed, ± the standard error of
+ * the differences prompt by prompt. `--only` is matched against "four adapters, rank 32: iteris+, metric: auto" and the like, for one row a command.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { type MergeSummary, recipeFromObject, runMerge } from "@lora-loom/merge";
+import {
+  type MergeSummary,
+  recipeFromObject,
+  runMerge,
+  type TriedSetting,
+  triedSettings,
+} from "@lora-loom/merge";
 import { openModel, openTokenizer } from "@lora-loom/model";
 import { type DeviceChoice, openDevice } from "@lora-loom/tensor";
 import { seeded } from "@lora-loom/testing";
@@ -53,7 +61,10 @@ const CHOSEN = {
   metric_damping: 0.03,
 };
 
-/** The same without gradients: a start that is fitted less closely to the calibration prompts. */
+/** What of that is not of the metric. */
+const CHOSEN_WITHOUT = { alpha: 3e-3, token_weight: 0.1, splices: 450 };
+
+/** Without gradients: a start that is fitted less closely to the calibration prompts. */
 const FIRM = { alpha: 3e-3, token_weight: 0.3, splices: 150 };
 const LONGER = { steps: 300, splices: 600, learning_rate: 2e-3 };
 
@@ -68,8 +79,11 @@ const VARIANTS: readonly Variant[] = [
   { label: "iteris+, refine without splices", method: "iteris+", refine: { splices: 0 } },
   { label: "iteris+, refine", method: "iteris+", refine: {} },
   { label: "iteris+, firm, refine", method: "iteris+", parameters: FIRM, refine: {} },
+  { label: "iteris+, chosen without metric", method: "iteris+", parameters: CHOSEN_WITHOUT },
   metric(", one sweep", { metric_sweeps: 1 }),
   metric(""),
+  { label: "iteris+, metric: auto", method: "iteris+", parameters: { metric: "auto" } },
+  { label: "iteris+, metric: auto, chosen", method: "iteris+", parameters: { ...CHOSEN, metric: "auto" } },
   metric(", alpha: 1e-3", { alpha: 1e-3 }),
   metric(", metric_damping: 0.03", { metric_damping: 0.03 }),
   metric(", splices: 150", { splices: 150 }),
@@ -85,14 +99,17 @@ interface Measured {
   readonly scores: readonly number[];
   readonly seconds: number;
   readonly keptStep: number | undefined;
+  /** What `metric: auto` tried. */
+  readonly tried: readonly TriedSetting[] | undefined;
 }
 
 const flags = parseArgs(Deno.args, {
-  string: ["model", "device", "seeds", "ranks", "only", "steps", "limit", "json"],
+  string: ["model", "device", "seeds", "first-seed", "ranks", "only", "steps", "limit", "json"],
   default: {
     model: "tiny-llama",
     device: "auto",
     seeds: "3",
+    "first-seed": "42",
     ranks: "32,16,8",
     only: "",
     steps: "",
@@ -160,8 +177,13 @@ function spread(values: readonly number[]): string {
   return `${mean(values).toFixed(3)} ± ${half.toFixed(3)}`;
 }
 
+/** What was kept, and by how much the second setting agreed more than the first: `output +0.049 ± 0.021`. */
+function choiceOf(tried: readonly TriedSetting[]): string {
+  return `${tried.find(({ kept }) => kept)!.metric} ${triedSettings(tried)[1]!.difference}`;
+}
+
 function cells(measured: readonly Measured[], tasks: readonly string[]): string[] {
-  const kept = measured.flatMap(({ keptStep }) => keptStep ?? []);
+  const kept = measured.flatMap(({ keptStep, tried }) => keptStep ?? (tried ? choiceOf(tried) : []));
   return [
     spread(measured.map(({ agreement }) => agreement)),
     `**${spread(measured.map(({ scores }) => mean(scores)))}**`,
@@ -172,7 +194,7 @@ function cells(measured: readonly Measured[], tasks: readonly string[]): string[
 }
 
 console.log(`${flags.model}. Device: ${device.info.name}.`);
-const seeds = Array.from({ length: Number(flags.seeds) }, (_, index) => FIRST_SEED + index);
+const seeds = Array.from({ length: Number(flags.seeds) }, (_, index) => Number(flags["first-seed"]) + index);
 const raw: unknown[] = [];
 try {
   for (const { title, tasks } of TABLES) {
@@ -181,7 +203,7 @@ try {
         new RegExp(flags.only).test(`${title}, rank ${rank}: ${label}`)
       );
       if (chosen.length === 0) continue;
-      const header = ["setting", "agreement", "test mean", ...tasks, "kept steps", "seconds"];
+      const header = ["setting", "agreement", "test mean", ...tasks, "kept", "seconds"];
       console.log(
         `\n### ${title}, rank ${rank}\n\n| ${header.join(" | ")} |\n| --- |${
           " ---: |".repeat(header.length - 1)
@@ -196,6 +218,7 @@ try {
             scores: await accuracies(tasks),
             seconds: seconds.total,
             keptStep: refinement?.kept_step,
+            tried: quality.tried,
           });
           raw.push({ table: title, rank, variant: variant.label, seed, ...measured.at(-1)! });
           if (flags.json) await Deno.writeTextFile(flags.json, JSON.stringify(raw, null, 1));

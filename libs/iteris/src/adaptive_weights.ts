@@ -1,7 +1,6 @@
-import { gemm, gram, scaleRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { dot, gemm, gram, scaleRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
 import { multiple } from "./algebra.ts";
 import type { Delta } from "./base_model.ts";
-import { dot } from "./ops/dot.ts";
 import type { AdaptiveWeights } from "./options.ts";
 
 /** The weight that λ_i speaks of, W0 + W_i or W_i alone, ready to measure what it makes of inputs. */

@@ -3,6 +3,7 @@ import {
   concatRows,
   copy,
   type Device,
+  dot,
   gemm,
   multiply,
   scaleRows,
@@ -10,7 +11,6 @@ import {
   type Tensor,
 } from "@lora-loom/tensor";
 import type { Delta, Deltas } from "./base_model.ts";
-import { dot } from "./ops/dot.ts";
 
 /** ‖x‖²_F. */
 export async function squaredNorm(x: Tensor): Promise<number> {

@@ -6,10 +6,11 @@ import type { Tensor } from "@lora-loom/tensor";
  */
 export interface OutputMetrics {
   /**
-   * F_i at a module, `[out, out]`, as symmetric blocks along its diagonal whose sizes add up to `out`; what lies outside of them counts as
-   * zero. The scale does not matter. The blocks are on the request's device, and whoever asks disposes them.
+   * F_i at a module, `[out, out]`, as symmetric blocks along its diagonal, one below the other, `[out, size]`: the whole matrix where the size
+   * is `out`. The last block may have fewer rows; zeros then follow its columns. What lies outside of the blocks counts as zero. The scale does
+   * not matter. The tensor is on the request's device, and whoever asks disposes it.
    *
    * @param outputs `out`
    */
-  blocks(task: number, module: string, outputs: number): Promise<readonly Tensor[]>;
+  blocks(task: number, module: string, outputs: number): Promise<Tensor>;
 }

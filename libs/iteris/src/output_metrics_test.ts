@@ -42,14 +42,14 @@ function seedOf(task: number, module: string): number {
   return 100 * task + [...module].reduce((sum, letter) => sum + letter.charCodeAt(0), 0);
 }
 
-/** Metrics from dense matrices, one block each. */
+/** Metrics from dense matrices, a block each. */
 function metricsFrom(device: Device, dense: (task: number, module: string) => Matrix): OutputMetrics {
   return {
     blocks(task, module) {
       const matrix = dense(task, module);
-      return Promise.resolve([
+      return Promise.resolve(
         device.upload(Float64Array.from(matrix.flat()), [matrix.length, matrix.length]),
-      ]);
+      );
     },
   };
 }
@@ -163,45 +163,67 @@ Deno.test("iterisPlus() with metrics loses less in their norm than the cut witho
   }
 });
 
+/** Of five outputs two blocks, of seven three: the last is smaller than the others. */
+const BLOCK = 3;
+
+/** What lies on the diagonal of a matrix in blocks, zeros elsewhere. */
+const diagonalBlocks = (matrix: Matrix): Matrix =>
+  matrix.map((row, i) => row.map((value, j) => Math.floor(i / BLOCK) === Math.floor(j / BLOCK) ? value : 0));
+
+/** Metrics of random blocks, as they are stored. */
+function metricsInBlocks(device: Device): OutputMetrics {
+  return {
+    blocks(task, module) {
+      const stored = random(task, module).map((row, i, { length }) => {
+        const first = i - i % BLOCK;
+        return Array.from({ length: BLOCK }, (_, j) => first + j < length ? row[first + j]! : 0);
+      });
+      return Promise.resolve(
+        device.upload(Float64Array.from(stored.flat()), [stored.length, BLOCK]),
+      );
+    },
+  };
+}
+
 Deno.test("iterisPlus() takes a metric in blocks for the matrix that they are the diagonal of", async () => {
   const device = new CpuDevice();
-  const sizes = (module: string) => [2, outputsOf(module) - 2];
-  const parts = (task: number, module: string) =>
-    sizes(module).map((size, i) => randomMetric(size, seedOf(task, module) + i));
-  const whole = (task: number, module: string): Matrix => {
-    const matrix = zeros(outputsOf(module), outputsOf(module));
-    let first = 0;
-    for (const part of parts(task, module)) {
-      part.forEach((row, i) => row.forEach((value, j) => matrix[first + i]![first + j] = value));
-      first += part.length;
-    }
-    return matrix;
-  };
-  const inBlocks: OutputMetrics = {
-    blocks: (task, module) =>
-      Promise.resolve(
-        parts(task, module).map((part) =>
-          device.upload(Float64Array.from(part.flat()), [part.length, part.length])
-        ),
-      ),
-  };
+  const whole = metricsFrom(device, (task, module) => diagonalBlocks(random(task, module)));
   const options = { plus: { ...EXACT, rank: 3 } };
-  const merged = await mergeToy(toy, tasks, options, { device, metrics: inBlocks });
-  const expected = await mergeToy(toy, tasks, options, { device, metrics: metricsFrom(device, whole) });
+  const merged = await mergeToy(toy, tasks, options, { device, metrics: metricsInBlocks(device) });
+  const expected = await mergeToy(toy, tasks, options, { device, metrics: whole });
   await assertDeltas(merged, await denseResult(expected), 1e-8);
 });
 
-testOnGpu("iterisPlus() with metrics gives on a GPU what it gives on the CPU", async (gpu) => {
-  const cpu = new CpuDevice();
-  for (const hostSolverLimit of [0, 512]) {
-    const options = { plus: { rank: FULL_RANK, alpha: 1e-3 } };
-    const memory = { hostSolverLimit };
-    const expected = await mergeToy(toy, tasks, options, { device: cpu, metrics: metricsFrom(cpu, random) });
-    const actual = await mergeToy(toy, tasks, options, {
-      device: gpu,
-      memory,
-      metrics: metricsFrom(gpu, random),
-    });
-    await assertDeltas(actual, await denseResult(expected), 1e-3);
-  }
+testOnGpu(
+  "iterisPlus() with metrics gives on a GPU what it gives on the CPU, also in blocks",
+  async (gpu) => {
+    const cpu = new CpuDevice();
+    const whole = (device: Device) => metricsFrom(device, random);
+    for (const metricsOn of [whole, metricsInBlocks]) {
+      for (const hostSolverLimit of [0, 512]) {
+        const options = { plus: { rank: FULL_RANK, alpha: 1e-3 } };
+        const memory = { hostSolverLimit };
+        const expected = await mergeToy(toy, tasks, options, { device: cpu, metrics: metricsOn(cpu) });
+        const actual = await mergeToy(toy, tasks, options, { device: gpu, memory, metrics: metricsOn(gpu) });
+        await assertDeltas(actual, await denseResult(expected), 1e-3);
+      }
+    }
+  },
+);
+
+testOnGpu("iterisPlus() takes identities in blocks for the closed form on a GPU, too", async (gpu) => {
+  const options = { plus: { rank: 3 } };
+  const identities: OutputMetrics = {
+    blocks(_task, module) {
+      const rows = outputsOf(module);
+      const stored = Array.from(
+        { length: rows * BLOCK },
+        (_, at) => Math.floor(at / BLOCK) % BLOCK === at % BLOCK ? 1 : 0,
+      );
+      return Promise.resolve(gpu.upload(Float64Array.from(stored), [rows, BLOCK]));
+    },
+  };
+  const plain = await mergeToy(toy, tasks, options, { device: gpu });
+  const merged = await mergeToy(toy, tasks, options, { device: gpu, metrics: identities });
+  assertEquals(await denseResult(merged), await denseResult(plain));
 });

@@ -7,10 +7,11 @@ import { withRidge } from "./ops/add_to_diagonal.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 import type { SiteProblem, StageMetric, StageProblem } from "./solve_stage.ts";
 import {
+  areIdentities,
   BlockFactor,
   type BlockMatrix,
   combination,
-  dampedMetric,
+  dampedMetrics,
   identityOf,
 } from "./solver/block_matrix.ts";
 import type { Factor } from "./solver/factor.ts";
@@ -34,10 +35,8 @@ export async function solveInMetric(
 ): Promise<SiteSolution> {
   using owned = new DisposableStack();
   const { weights } = site;
-  const damped: BlockMatrix[] = [];
-  for (const task of weights.keys()) {
-    damped.push(owned.use(await dampedBlocks(metrics, task, site.site, damping)));
-  }
+  const damped = await dampedBlocks(metrics, weights.length, site.site, damping);
+  for (const matrix of damped) owned.use(matrix);
   if (await areIdentities(damped, roundoff)) {
     return { ...await solveSite(factor, plain, alpha, cut), metric: { steps: 0, residual: 0 } };
   }
@@ -70,11 +69,6 @@ export async function solveInMetric(
   return await solveSiteWithMetrics(factor, right, system, cut);
 }
 
-async function areIdentities(matrices: readonly BlockMatrix[], roundoff: number): Promise<boolean> {
-  for (const matrix of matrices) if (!await matrix.isIdentity(roundoff)) return false;
-  return true;
-}
-
 /** N + α P with a row per output. */
 function denseRightHandSide(
   site: SiteProblem,
@@ -89,16 +83,17 @@ function denseRightHandSide(
   return gemm(equations.stacked, rows);
 }
 
+/** The F̂_i of all tasks at a site. */
 async function dampedBlocks(
   metrics: OutputMetrics,
-  task: number,
+  tasks: number,
   { module, outFeatures }: Site,
   damping: number,
-): Promise<BlockMatrix> {
-  const blocks = await metrics.blocks(task, module, outFeatures);
-  try {
-    return await dampedMetric(blocks, damping);
-  } finally {
-    blocks.forEach((block) => block.dispose());
+): Promise<BlockMatrix[]> {
+  using owned = new DisposableStack();
+  const blocks: Tensor[] = [];
+  for (let task = 0; task < tasks; task++) {
+    blocks.push(owned.use(await metrics.blocks(task, module, outFeatures)));
   }
+  return await dampedMetrics(blocks, damping);
 }

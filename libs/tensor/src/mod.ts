@@ -19,6 +19,7 @@ export type { Profile, Toggles } from "./gpu/dawn.ts";
 export { ERROR_FREE } from "./kernels/error_free.ts";
 export * from "./ops/add.ts";
 export * from "./ops/add_to_pair.ts";
+export * from "./ops/blocks.ts";
 export * from "./ops/cast.ts";
 export {
   type CholeskyFactor,

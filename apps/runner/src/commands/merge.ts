@@ -85,8 +85,8 @@ function measuredLines({ output_error, agreement, tried }: MergeSummary["quality
     lines.push(`  agreement by task        ${tasks.join(", ")}`);
   }
   if (tried) {
-    const settings = triedSettings(tried).map(({ text, agreement, kept }) =>
-      `${text} ${short(agreement)}${kept ? " (kept)" : ""}`
+    const settings = triedSettings(tried).map(({ text, agreement, difference, kept }) =>
+      `${text} ${short(agreement)}${difference && ` (${difference})`}${kept ? " (kept)" : ""}`
     );
     lines.push(`  agreement by setting     ${settings.join("; ")}`);
   }

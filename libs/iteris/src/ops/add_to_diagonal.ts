@@ -23,13 +23,16 @@ const ADD_TO_DIAGONAL: Kernel = {
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x >= params.rows) { return; }
-  let column = params.first + id.x;
+  let column = (params.first + id.x) % params.n;
   let i = params.base + id.x * params.n + column;
   matrix[i] = matrix[i] + (diagonal[column] + params.shift);
 }`,
 };
 
-/** matrix += diag(diagonal) + shift·I in place, `[n, n]` and `[n]`. */
+/**
+ * matrix += diag(diagonal) + shift·I in place, `[n, n]` and `[n]`; or to every square block of a `[rows, n]` that holds blocks one below
+ * the other, the last of which may have fewer rows.
+ */
 export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) => void = defineOperation<
   [Tensor, Tensor, number],
   void
@@ -47,17 +50,21 @@ export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) =>
   cpu(_device, matrix, diagonal, shift) {
     const n = diagonal.shape[0]!;
     const values = (matrix as CpuTensor).floats;
-    (diagonal as CpuTensor).floats.forEach((value, i) => values[i * n + i]! += value + shift);
+    const added = (diagonal as CpuTensor).floats;
+    for (let row = 0; row < matrix.shape[0]!; row++) {
+      const column = row % n;
+      values[row * n + column]! += added[column]! + shift;
+    }
   },
 });
 
-/** matrix += shift·I in place, `[n, n]`. */
+/** matrix += shift·I in place, `[n, n]`, or blocks `[rows, n]`. */
 export function shiftDiagonal(matrix: Tensor, shift: number): void {
-  using none = matrix.device.zeros([matrix.shape[0]!]);
+  using none = matrix.device.zeros([matrix.shape[1]!]);
   addToDiagonal(matrix, none, shift);
 }
 
-/** factor · x + ridge · I, a new tensor, `[n, n]`. */
+/** factor · x + ridge · I, a new tensor, `[n, n]`, or blocks `[rows, n]`. */
 export function withRidge(x: Tensor, factor: number, ridge: number): Tensor {
   const result = multiple(x, factor);
   shiftDiagonal(result, ridge);

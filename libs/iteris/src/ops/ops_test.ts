@@ -6,7 +6,6 @@ import { shiftDiagonal } from "./add_to_diagonal.ts";
 import { addToPair } from "./add_to_pair.ts";
 import { equilibrate } from "./equilibrate.ts";
 import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
-import { dot } from "./dot.ts";
 import { type ComparedOutputs, errorSquares, unstoredErrorSquares } from "./error_squares.ts";
 import { residual } from "./residual.ts";
 
@@ -186,23 +185,3 @@ for (const [m, n, ranks] of [[1, 1, [1, 1, 1]], [70, 90, [8, 16, 24]], [65, 1100
     (device) => check(device, unstoredErrorSquares),
   );
 }
-
-testOnEachDevice("dot() adds up the products of all elements", async (device) => {
-  for (const count of [1, 255, 10000]) {
-    const [x, y] = [singles(count, 1), singles(count, 2)];
-    using product = dot(device.upload(x, [count]), device.upload(y, [count]));
-    const [expected, magnitude] = [
-      x.reduce((sum, value, i) => sum + value * y[i]!, 0),
-      x.reduce((sum, value, i) => sum + Math.abs(value * y[i]!), 0),
-    ];
-    assertLess(Math.abs((await device.download(product))[0]! - expected), 1e-6 * magnitude);
-  }
-});
-
-Deno.test("dot() works in stretches when tensors exceed one binding", async () => {
-  await using device = await openDevice({ device: "auto", poison: true, maxBindingBytes: 2 ** 12 });
-  const [x, y] = [singles(5000, 1), singles(5000, 2).map(Math.abs)].map((values) => values.map(Math.abs));
-  using product = dot(device.upload(x!, [50, 100]), device.upload(y!, [50, 100]));
-  const expected = x!.reduce((sum, value, i) => sum + value * y![i]!, 0);
-  assertLess(Math.abs((await device.download(product))[0]! - expected), 1e-5 * expected);
-});

@@ -1,5 +1,6 @@
-import { gemm, type Tensor } from "@lora-loom/tensor";
-import { accumulate, frobeniusNorm, innerProduct, multiple, plus } from "../algebra.ts";
+import { add, dot, gemm, reshape, sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { accumulate, innerProduct, multiple, plus } from "../algebra.ts";
+import { Scalars } from "../scalars.ts";
 import type { BlockMatrix } from "./block_matrix.ts";
 
 /** One task's part of Σ_i F̂_i W G_i = Σ_i F̂_i R_i. */
@@ -38,16 +39,19 @@ export async function solveWithMetrics(
   inverseGram: Tensor,
   mostSteps: number,
 ): Promise<MetricSolved> {
-  using right = sumOf(terms, ({ right }) => multiple(right, 1));
-  const size = await frobeniusNorm(right) || 1;
-  const enough = REDUCTION[start.device.info.backend] * size;
+  using right = sumOf(terms, ({ right }) => reshape(right, right.shape));
   const x = multiple(start, 1);
   using image = sumOf(terms, ({ gram }) => gemm(x, gram));
   using residual = plus(right, image, -1);
-  let norm = await frobeniusNorm(residual);
-  let steps = 0;
   using direction = precondition(residual, inverseMetric, inverseGram);
-  let energy = await innerProduct(residual, direction);
+  using scalars = new Scalars();
+  let size = 0, norm = 0, energy = 0;
+  scalars.add(sumOfSquares(right), (square) => size = Math.sqrt(square) || 1);
+  scalars.add(sumOfSquares(residual), (square) => norm = Math.sqrt(square));
+  scalars.add(dot(residual, direction), (product) => energy = product);
+  await scalars.settle();
+  const enough = REDUCTION[start.device.info.backend] * size;
+  let steps = 0;
   while (norm > enough && steps < mostSteps && energy > 0) {
     using moved = sumOf(terms, ({ gram }) => gemm(direction, gram));
     const curvature = await innerProduct(direction, moved);
@@ -57,13 +61,12 @@ export async function solveWithMetrics(
     accumulate(x, direction, length);
     accumulate(residual, moved, -length);
     steps++;
-    norm = await frobeniusNorm(residual);
     using preconditioned = precondition(residual, inverseMetric, inverseGram);
-    const next = await innerProduct(residual, preconditioned);
-    using turned = plus(preconditioned, direction, next / energy);
-    accumulate(direction, direction, -1);
-    accumulate(direction, turned);
-    energy = next;
+    const before = energy;
+    scalars.add(sumOfSquares(residual), (square) => norm = Math.sqrt(square));
+    scalars.add(dot(residual, preconditioned), (product) => energy = product);
+    await scalars.settle();
+    add(preconditioned, direction, { beta: energy / before, into: direction });
   }
   return { x, steps, residual: norm / size };
 }
@@ -73,13 +76,7 @@ function sumOf(terms: readonly MetricTerm[], part: (term: MetricTerm) => Tensor)
   let sum: Tensor | undefined;
   for (const term of terms) {
     using inner = part(term);
-    const product = term.metric.times(inner);
-    if (!sum) {
-      sum = product;
-      continue;
-    }
-    accumulate(sum, product);
-    product.dispose();
+    sum = term.metric.times(inner, sum);
   }
   return sum!;
 }

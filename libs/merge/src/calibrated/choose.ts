@@ -1,10 +1,16 @@
-import type { Agreement, TriedSetting } from "../report/figures.ts";
+import type { AgreementDifference, TriedSetting } from "../report/figures.ts";
+import { agreementOf, type Matches, pairedDifference } from "./agreement.ts";
 import type { Candidate } from "./candidates.ts";
 
 /** A merge under one candidate's settings. */
 export interface Attempt {
   readonly candidate: Candidate;
-  readonly agreement: Agreement | undefined;
+  readonly matches: Matches;
+}
+
+/** What is remembered of an attempt whose merge may be gone. */
+interface Tried extends Attempt {
+  readonly agreement: number;
 }
 
 /**
@@ -18,14 +24,15 @@ export async function choose<T extends Attempt>(
   attempt: (candidate: Candidate, label: string) => Promise<T>,
   release: (loser: T) => void,
 ): Promise<{ readonly kept: T; readonly tried: readonly TriedSetting[] }> {
-  const attempts: { readonly candidate: Candidate; readonly agreement: number }[] = [];
+  const attempts: Tried[] = [];
   let kept: T | undefined;
   let best = -Infinity;
   try {
     for (const candidate of list) {
       const tried = await attempt(candidate, labelOf(list, attempts.length));
-      const agreement = tried.agreement?.mean ?? 0;
-      attempts.push({ candidate, agreement });
+      const { matches } = tried;
+      const agreement = agreementOf(matches)?.mean ?? 0;
+      attempts.push({ candidate, matches, agreement });
       if (agreement > best) {
         if (kept) release(kept);
         kept = tried;
@@ -36,8 +43,9 @@ export async function choose<T extends Attempt>(
     if (kept) release(kept);
     throw error;
   }
-  const tried = attempts.map(({ candidate, agreement }) =>
-    triedSetting(candidate, agreement, kept!.candidate)
+  const first = attempts[0]!.matches;
+  const tried = attempts.map((attempt, index) =>
+    triedSetting(attempt, index === 0 ? null : pairedDifference(first, attempt.matches), kept!.candidate)
   );
   return { kept: kept!, tried };
 }
@@ -47,7 +55,19 @@ function labelOf(list: readonly Candidate[], index: number): string {
   return list.length === 1 ? "" : `setting ${index + 1} of ${list.length}: `;
 }
 
-function triedSetting(candidate: Candidate, agreement: number, kept: Candidate): TriedSetting {
+function triedSetting(
+  { candidate, agreement }: Tried,
+  difference: AgreementDifference | null,
+  kept: Candidate,
+): TriedSetting {
   const { alpha, tokenWeight, splices, metric } = candidate;
-  return { alpha, token_weight: tokenWeight, splices, metric, agreement, kept: candidate === kept };
+  return {
+    alpha,
+    token_weight: tokenWeight,
+    splices,
+    metric,
+    agreement,
+    difference,
+    kept: candidate === kept,
+  };
 }

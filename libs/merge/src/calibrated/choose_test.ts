@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import type { Parameters } from "../methods/method.ts";
 import { type Candidate, candidates } from "./candidates.ts";
 import { choose } from "./choose.ts";
@@ -12,14 +12,17 @@ const AUTO: Parameters = {
   metric: "auto",
 };
 
-/** Chooses where agreement is as given, in the order of trial; NaN fails. */
+/** Chooses where agreement on ten prompts is as given, in the order of trial; NaN fails. */
 function choice(parameters: Parameters, agreements: readonly number[]) {
   const labels: string[] = [];
   const released: Candidate[] = [];
   const attempt = (candidate: Candidate, label: string) => {
     const mean = agreements[labels.push(label) - 1]!;
     if (Number.isNaN(mean)) return Promise.reject(new Error("out of memory"));
-    return Promise.resolve({ candidate, agreement: { tasks: {}, mean } });
+    return Promise.resolve({
+      candidate,
+      matches: { task: Array.from({ length: 10 }, (_, i) => i < 10 * mean) },
+    });
   };
   const chosen = choose(candidates(parameters), attempt, ({ candidate }) => released.push(candidate));
   return { chosen, labels, released };
@@ -38,10 +41,18 @@ for (
     assertEquals(kept.candidate.metric, metric);
     assertEquals(released.map((loser) => loser.metric), [metric === "none" ? "output" : "none"]);
     const settings = { alpha: 1e-4, token_weight: 1, splices: 0 };
+    const [none, output] = tried;
     assertEquals(tried, [
-      { ...settings, metric: "none", agreement: agreements[0], kept: metric === "none" },
-      { ...settings, metric: "output", agreement: agreements[1], kept: metric === "output" },
+      { ...settings, metric: "none", agreement: agreements[0], difference: null, kept: metric === "none" },
+      {
+        ...settings,
+        metric: "output",
+        agreement: agreements[1],
+        difference: output!.difference,
+        kept: metric === "output",
+      },
     ]);
+    assertAlmostEquals(output!.difference!.mean, output!.agreement - none!.agreement, 1e-15);
   });
 }
 

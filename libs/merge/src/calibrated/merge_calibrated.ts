@@ -4,7 +4,14 @@ import { MergeError, throwIfCancelled } from "../errors.ts";
 import type { MethodOutcome, ModelJob } from "../methods/method.ts";
 import type { StepJournal } from "../resume/step_journal.ts";
 import type { Agreement, TriedSetting } from "../report/figures.ts";
-import { type HeldOutTask, heldOutTask, measureAgreement } from "./agreement.ts";
+import {
+  agreementOf,
+  type HeldOutTask,
+  heldOutTask,
+  type Matches,
+  measureAgreement,
+  measureMatches,
+} from "./agreement.ts";
 import { answeredSequences, calibrationSequences } from "./answers.ts";
 import { fewKeptOut, withoutAnswers } from "./calibration_warnings.ts";
 import { checkRows, fittingSplices } from "./check_rows.ts";
@@ -51,7 +58,7 @@ interface TaskData {
 interface Tried {
   readonly candidate: Candidate;
   readonly merged: Merged;
-  readonly agreement: Agreement | undefined;
+  readonly matches: Matches;
 }
 
 /** Runs a method that is calibrated on prompts, from the base model's folder to the finished modules. */
@@ -177,11 +184,11 @@ async function attempt(
   );
   try {
     job.progress({ stage: `${label}agreement`, done: 0, total: 1 });
-    const agreement = await journal.recall(
-      `${label}agreement`,
-      () => measureAgreement(session, heldOut, merged.deltas, job.signal),
+    const matches = await journal.recall(
+      `${label}matches`,
+      () => measureMatches(session, heldOut, merged.deltas, job.signal),
     );
-    return { candidate, merged, agreement };
+    return { candidate, merged, matches };
   } catch (error) {
     disposeDeltas(merged.deltas);
     throw error;
@@ -204,10 +211,11 @@ async function outcomeOf(
   { job, session, journal }: Work,
   tasks: readonly TaskData[],
   heldOut: readonly HeldOutTask[],
-  { candidate, merged, agreement }: Tried,
+  { candidate, merged, matches }: Tried,
   tried: readonly TriedSetting[],
 ): Promise<MethodOutcome> {
   const { report } = merged;
+  const agreement = agreementOf(matches);
   const experts = session.experts.map(({ deltas }) => deltas);
   const compare = async (stage: string, done: number, factor: number) => {
     job.progress({ stage, done, total: 2 });

@@ -7,7 +7,7 @@ import {
   scatterRows,
   type Trace,
 } from "@lora-loom/model";
-import { type Device, gram, sliceColumns, type Tensor } from "@lora-loom/tensor";
+import { type Device, gram, gramBlocks, type Tensor } from "@lora-loom/tensor";
 import { throwIfCancelled } from "../errors.ts";
 import { cuts } from "../refine/minibatch.ts";
 import { answerRows } from "./answer_rows.ts";
@@ -35,8 +35,10 @@ const LARGEST_FULL = 1024;
 const BLOCK = 256;
 const TOKENS_PER_PASS = 2048;
 
-interface HostBlock {
+/** Blocks along a matrix's diagonal, one below the other, as `OutputMetrics` has them. */
+interface HostBlocks {
   readonly size: number;
+  /** `[out, size]` */
   readonly values: Float64Array<ArrayBuffer> | Float32Array<ArrayBuffer>;
 }
 
@@ -53,7 +55,7 @@ export async function measureOutputMetrics(
   tasks: readonly MetricTask[],
   options: MetricOptions,
 ): Promise<HostMetrics> {
-  const measured: Map<string, HostBlock[]>[] = [];
+  const measured: Map<string, HostBlocks>[] = [];
   for (const [index, task] of tasks.entries()) {
     options.progress(index);
     using sums = new BlockSums();
@@ -71,18 +73,15 @@ export async function measureOutputMetrics(
 export class HostMetrics implements OutputMetrics {
   constructor(
     readonly device: Device,
-    readonly tasks: readonly ReadonlyMap<string, readonly HostBlock[]>[],
+    readonly tasks: readonly ReadonlyMap<string, HostBlocks>[],
   ) {}
 
-  blocks(task: number, module: string, outputs = 0): Promise<readonly Tensor[]> {
+  blocks(task: number, module: string, outputs = 0): Promise<Tensor> {
     const blocks = this.tasks[task]!.get(module);
     // A task without answers says nothing about what matters.
-    if (!blocks) {
-      return Promise.resolve(
-        blockRanges(outputs).map(([first, end]) => this.device.zeros([end - first, end - first])),
-      );
-    }
-    return Promise.resolve(blocks.map(({ size, values }) => this.device.upload(values, [size, size])));
+    if (!blocks) return Promise.resolve(this.device.zeros([outputs, blockSize(outputs)]));
+    const { size, values } = blocks;
+    return Promise.resolve(this.device.upload(values, [values.length / size, size]));
   }
 
   /** The mean of these metrics and others of the same tasks. */
@@ -92,10 +91,7 @@ export class HostMetrics implements OutputMetrics {
       this.tasks.map((modules, task) =>
         new Map([...modules].map(([module, blocks]) => {
           const others = other.tasks[task]!.get(module) ?? blocks;
-          return [
-            module,
-            blocks.map(({ size, values }, i) => ({ size, values: meanOf(values, others[i]!.values) })),
-          ];
+          return [module, { size: blocks.size, values: meanOf(blocks.values, others.values) }];
         }))
       ),
     );
@@ -112,12 +108,12 @@ export function once<T>(work: () => Promise<T>): () => Promise<T> {
 export class MetricsOnDemand implements OutputMetrics {
   constructor(private readonly measured: () => Promise<OutputMetrics>) {}
 
-  async blocks(task: number, module: string, outputs: number): Promise<readonly Tensor[]> {
+  async blocks(task: number, module: string, outputs: number): Promise<Tensor> {
     return await (await this.measured()).blocks(task, module, outputs);
   }
 }
 
-function meanOf(x: HostBlock["values"], y: HostBlock["values"]): HostBlock["values"] {
+function meanOf(x: HostBlocks["values"], y: HostBlocks["values"]): HostBlocks["values"] {
   const mean = x.slice();
   y.forEach((value, i) => mean[i] = (mean[i]! + value) / 2);
   return mean;
@@ -167,58 +163,49 @@ function scoreGradient(
 
 /** Σ g gᵀ of each module by blocks, on the device. */
 class BlockSums implements Disposable {
-  readonly #sums = new Map<string, Tensor[]>();
+  readonly #sums = new Map<string, Tensor>();
 
   /** @param gradient `[tokens, out]` */
   add(module: string, gradient: Tensor): void {
     const known = this.#sums.get(module);
     const outputs = gradient.shape[1]!;
-    const ranges = blockRanges(outputs);
-    const sums = ranges.map(([first, end], i) => {
-      const into = known ? { into: known[i]!, beta: 1 } : {};
-      if (ranges.length === 1) return gram(gradient, { of: "columns", ...into });
-      using columns = sliceColumns(gradient, first, end);
-      return gram(columns, { of: "columns", ...into });
-    });
-    this.#sums.set(module, sums);
+    const size = blockSize(outputs);
+    const into = known ? { into: known } : {};
+    this.#sums.set(
+      module,
+      size === outputs
+        ? gram(gradient, { of: "columns", beta: 1, ...into })
+        : gramBlocks(gradient, { size, ...into }),
+    );
   }
 
   /** The sums at unit trace; zeros where no gradient arrived. */
-  async download(): Promise<Map<string, HostBlock[]>> {
-    const result = new Map<string, HostBlock[]>();
-    for (const [module, blocks] of this.#sums) {
-      const host: HostBlock[] = [];
-      for (const block of blocks) {
-        host.push({
-          size: block.shape[0]!,
-          values: await block.device.download(block) as HostBlock["values"],
-        });
-      }
-      const trace = host.reduce((sum, block) => sum + traceOf(block), 0);
-      if (trace > 0) {
-        for (const { values } of host) values.forEach((value, i) => values[i] = value / trace);
-      }
-      result.set(module, host);
+  async download(): Promise<Map<string, HostBlocks>> {
+    const result = new Map<string, HostBlocks>();
+    for (const [module, sums] of this.#sums) {
+      const blocks = {
+        size: sums.shape[1]!,
+        values: await sums.device.download(sums) as HostBlocks["values"],
+      };
+      const trace = traceOf(blocks);
+      if (trace > 0) blocks.values.forEach((value, i) => blocks.values[i] = value / trace);
+      result.set(module, blocks);
     }
     return result;
   }
 
   [Symbol.dispose](): void {
-    for (const block of [...this.#sums.values()].flat()) block.dispose();
+    for (const sums of this.#sums.values()) sums.dispose();
   }
 }
 
-function traceOf({ size, values }: HostBlock): number {
+function traceOf({ size, values }: HostBlocks): number {
   let trace = 0;
-  for (let i = 0; i < size; i++) trace += values[i * size + i]!;
+  for (let row = 0; row < values.length / size; row++) trace += values[row * size + row % size]!;
   return trace;
 }
 
-/** Ranges of outputs that a metric relates to one another. */
-export function blockRanges(outputs: number): [first: number, end: number][] {
-  const size = outputs <= LARGEST_FULL ? outputs : BLOCK;
-  return Array.from(
-    { length: Math.ceil(outputs / size) },
-    (_, i) => [i * size, Math.min((i + 1) * size, outputs)],
-  );
+/** Neighbouring outputs that a metric relates to one another. */
+export function blockSize(outputs: number): number {
+  return outputs <= LARGEST_FULL ? outputs : BLOCK;
 }

@@ -8,6 +8,13 @@ export interface Agreement {
   readonly mean: number;
 }
 
+/** How much more one merge agrees with the adapters than another, on the same prompts. */
+export interface AgreementDifference {
+  /** Mean over the adapters. */
+  readonly mean: number;
+  readonly standard_error: number;
+}
+
 /** Settings that a method tried and chose among by agreement, in the names of a recipe. */
 export interface TriedSetting {
   readonly alpha: number | "auto";
@@ -16,6 +23,8 @@ export interface TriedSetting {
   readonly metric: "none" | "output";
   /** Mean agreement of the merge under them. */
   readonly agreement: number;
+  /** From the agreement of the first setting; null for that one itself. */
+  readonly difference: AgreementDifference | null;
   /** Whether that merge is the result; true of one. */
   readonly kept: boolean;
 }

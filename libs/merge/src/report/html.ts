@@ -284,13 +284,14 @@ function agreementSection({ quality: { agreement } }: MergeRecord): string {
 /** What a method chose among by agreement, and what it kept. */
 function triedSection({ quality: { tried } }: MergeRecord): string {
   if (!tried) return "";
-  const rows = triedSettings(tried).map(({ text, agreement, kept }) =>
-    `<tr><td>${escapeHtml(text)}</td><td class="n">${(100 * agreement).toFixed(1)} %</td><td>${
-      kept ? "kept" : ""
-    }</td></tr>`
+  const rows = triedSettings(tried).map(({ text, agreement, difference, kept }) =>
+    `<tr><td>${escapeHtml(text)}</td><td class="n">${
+      (100 * agreement).toFixed(1)
+    } %</td><td class="n">${difference}</td><td>${kept ? "kept" : ""}</td></tr>`
   );
-  return `<h3>Settings tried</h3><p>The one that agreed most was kept, the first of equals.</p>` +
-    `<div class="scroll" tabindex="0"><table><thead><tr><th>setting</th><th class="n">agreement</th><th></th></tr></thead>` +
+  return `<h3>Settings tried</h3><p>The one that agreed most was kept, the first of equals. Differences are from the first, with their standard ` +
+    `error: where that is larger, more prompts kept out would say more.</p>` +
+    `<div class="scroll" tabindex="0"><table><thead><tr><th>setting</th><th class="n">agreement</th><th class="n">difference</th><th></th></tr></thead>` +
     `<tbody>${rows.join("")}</tbody></table></div>`;
 }
 

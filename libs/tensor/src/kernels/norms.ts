@@ -198,15 +198,21 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 }`,
 };
 
-/** Workgroups stride over all elements, each leaving one partial result: the largest magnitude or the sum of squares. */
-export function flatReduceKernel(kind: "largest" | "squares"): Kernel {
-  const step = kind === "largest"
-    ? "result = max(result, bits & 0x7fffffffu);"
-    : "let value = bitcast<f32>(bits); result += value * value;";
+/**
+ * Workgroups stride over all elements, each leaving one partial result: the largest magnitude, the sum of squares, or that of the products
+ * with the elements of another tensor.
+ */
+export function flatReduceKernel(kind: "largest" | "squares" | "products"): Kernel {
+  const step = {
+    largest: "result = max(result, bits & 0x7fffffffu);",
+    squares: "let value = bitcast<f32>(bits); result += value * value;",
+    products: "result += bitcast<f32>(bits) * y[i];",
+  }[kind];
   return {
     name: `flat_${kind}`,
     buffers: [
       { name: "x", element: "u32", access: "read" },
+      ...(kind === "products" ? [{ name: "y", element: "f32", access: "read" } as const] : []),
       { name: "partial", element: kind === "largest" ? "u32" : "f32", access: "read_write" },
     ],
     params: [["count", "u32"], ["first", "u32"]],

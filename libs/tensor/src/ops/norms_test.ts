@@ -2,7 +2,7 @@ import { assertAlmostEquals, assertEquals } from "@std/assert";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
 import { type HostMatrix, randomMatrix, transposed, wideMatrix } from "../test_support/matrices.ts";
 import { columnNorms, rowNorms } from "./norms.ts";
-import { maxAbs, sumOfSquares } from "./reductions.ts";
+import { dot, maxAbs, sumOfSquares } from "./reductions.ts";
 
 /** Norms of the rows by definition, in float64, which holds the squares of all float32 numbers. */
 function expectedRowNorms({ rows, columns, data }: HostMatrix, norm: "l2" | "inf"): number[] {
@@ -67,21 +67,30 @@ testOnEachDevice("norms show a NaN or an infinity when there is one", async (dev
   assertEquals([...await device.download(overall)], [NaN]);
 });
 
-testOnEachDevice("maxAbs() and sumOfSquares() cover every element when there are many", async (device) => {
-  for (const count of [0, 1, 65, 5000, 70001]) {
-    const { data } = randomMatrix(1, count, 7);
-    if (count > 0) data[count - 1] = -9;
-    using x = device.upload(data, [count]);
-    using largest = maxAbs(x);
-    using squares = sumOfSquares(x);
-    assertEquals([...await device.download(largest)], [count === 0 ? 0 : 9]);
-    assertEachClose(
-      await device.download(squares),
-      [data.reduce((sum, value) => sum + value * value, 0)],
-      1e-6,
-    );
-  }
-});
+testOnEachDevice(
+  "maxAbs(), sumOfSquares() and dot() cover every element when there are many",
+  async (device) => {
+    for (const count of [0, 1, 65, 5000, 70001]) {
+      const { data } = randomMatrix(1, count, 7);
+      if (count > 0) data[count - 1] = -9;
+      using x = device.upload(data, [count]);
+      using largest = maxAbs(x);
+      using squares = sumOfSquares(x);
+      assertEquals([...await device.download(largest)], [count === 0 ? 0 : 9]);
+      assertEachClose(
+        await device.download(squares),
+        [data.reduce((sum, value) => sum + value * value, 0)],
+        1e-6,
+      );
+      const other = data.map((value, i) => value + i % 7);
+      using y = device.upload(other, [count]);
+      using product = dot(x, y);
+      const expected = data.reduce((sum, value, i) => sum + value * other[i]!, 0);
+      const magnitude = data.reduce((sum, value, i) => sum + Math.abs(value * other[i]!), 0);
+      assertAlmostEquals((await device.download(product))[0]!, expected, 1e-6 * magnitude);
+    }
+  },
+);
 
 Deno.test("norms work in windows when operands exceed one binding", async () => {
   await using device = await openTestGpu({ maxBindingBytes: 4096 });
@@ -91,6 +100,8 @@ Deno.test("norms work in windows when operands exceed one binding", async () => 
   using ofColumns = columnNorms(x);
   using squares = sumOfSquares(x);
   using largest = maxAbs(x);
+  using product = dot(x, x);
+  assertEquals(await device.download(product), await device.download(squares));
   assertEachClose(await device.download(ofRows), expectedRowNorms(matrix, "l2"), 1e-6);
   assertEachClose(await device.download(ofColumns), expectedRowNorms(transposed(matrix), "l2"), 1e-6);
   assertEachClose(await device.download(squares), [
