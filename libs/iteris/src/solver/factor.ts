@@ -232,6 +232,11 @@ export class Factor implements Disposable {
   async #refine(refinement: Refinement, precision: Precision): Promise<void> {
     let byFactor = this.#byFactor;
     const enough = TARGET_ERROR[this.#backend === "cpu" ? "cpu" : precision];
+    // What one solve in f32 gives is never enough; waiting to learn it would take longer than the next.
+    if (byFactor && this.#backend === "webgpu") {
+      using first = this.#approximate(refinement.rest);
+      refinement.begin(first);
+    }
     for (let step = 0; step < MOST_REFINEMENTS && refinement.backwardError > enough; step++) {
       const { change, steps } = byFactor
         ? { change: this.#approximate(refinement.rest), steps: 1 }
