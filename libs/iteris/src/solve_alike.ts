@@ -2,7 +2,7 @@ import { allOf } from "./concurrently.ts";
 import type { RightHandSide } from "./equations.ts";
 import { GroupEquations, type SiteGroup } from "./group_equations.ts";
 import type { SiteProblem, SolvedSite, StageProblem } from "./solve_stage.ts";
-import { withFactor } from "./solver/factor.ts";
+import { withFactor } from "./solver/factorise.ts";
 import { type SiteSolution, solveSite, solveWhole } from "./solver/solve_site.ts";
 
 /**

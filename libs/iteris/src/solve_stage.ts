@@ -9,7 +9,8 @@ import type { Precision } from "./product_sum.ts";
 import { alikeGroups, solveAlike } from "./solve_alike.ts";
 import { solveInMetric } from "./solve_in_metric.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
-import { type Conditioning, type Factor, factorise } from "./solver/factor.ts";
+import type { Conditioning, Factor } from "./solver/factor.ts";
+import { factorise } from "./solver/factorise.ts";
 import { type SiteSolution, solveSite } from "./solver/solve_site.ts";
 
 /** One site of a stage, ready to be solved. All tensors of a stage's problem live on one device. */

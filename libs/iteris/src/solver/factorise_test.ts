@@ -4,7 +4,8 @@ import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
 import { IterisError } from "../errors.ts";
 import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
 import { fromFlat, solveRight } from "../test_support/oracle.ts";
-import { type Conditioning, factorise, withFactor } from "./factor.ts";
+import type { Conditioning } from "./factor.ts";
+import { factorise, withFactor } from "./factorise.ts";
 
 /** What a device can be held to. */
 interface Precision {
