@@ -25,6 +25,8 @@ export {
   type CholeskyFactor,
   type CholeskyOptions,
   factorCholesky,
+  startCholesky,
+  type StartedFactor,
   type TriangularFactor,
 } from "./ops/cholesky.ts";
 export * from "./ops/cholesky_solve.ts";
