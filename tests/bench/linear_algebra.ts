@@ -18,7 +18,9 @@ import {
   openDevice,
   type Profile,
   solveCholesky,
+  solvePositiveDefinite,
   type Tensor,
+  transpose,
 } from "@lora-loom/tensor";
 import { uniforms } from "@lora-loom/testing";
 import { measurePeaks } from "./support/peaks.ts";
@@ -59,6 +61,14 @@ await using device = await openDevice({
   device: flags.device as DeviceChoice,
   profile: flags.profile as Profile,
 });
+/** The same adapter as if it had no matrix units. */
+await using withoutUnits = device.info.class === "tensor"
+  ? await openDevice({
+    device: flags.device as DeviceChoice,
+    profile: flags.profile as Profile,
+    assumeClass: "gpu",
+  })
+  : undefined;
 const hardware = device.info.class === "tensor" || device.info.class === "gpu";
 const scale = Number(flags.scale ?? (hardware ? 1 : 8));
 /** Large products in f32 run on f16 matrix units where there are some. */
@@ -94,33 +104,37 @@ function entryError(
 }
 
 async function productError(left: Tensor, right: Tensor, into: Tensor): Promise<number> {
-  const [x, y] = [await device.download(left), await device.download(right)];
+  const [x, y, found] = [await read(left), await read(right), await read(into)];
   const [n] = into.shape as [number, number];
-  return entryError(await device.download(into), [n, n], n, (i, j, k) => x[i * n + k]! * y[k * n + j]!);
+  return entryError(found, [n, n], n, (i, j, k) => x[i * n + k]! * y[k * n + j]!);
+}
+
+function read(tensor: Tensor): Promise<ArrayLike<number>> {
+  return tensor.device.download(tensor);
+}
+
+/** An f32 product of random square matrices. */
+function* product(on: Device, name: string, n: number, bound: Bound): Generator<Case> {
+  using left = on.upload(uniforms(n * n, 1), [n, n]);
+  using right = on.upload(uniforms(n * n, 2), [n, n]);
+  using into = on.zeros([n, n]);
+  yield {
+    name,
+    amount: 2 * n ** 3,
+    unit: "TFLOP/s",
+    bound,
+    run: () => void gemm(left, right, { into }),
+    error: () => productError(left, right, into),
+  };
 }
 
 function* products(n: number): Generator<Case> {
+  yield* product(device, `gemm f32 ${n}³`, n, F32_PRODUCTS);
+  if (withoutUnits) yield* product(withoutUnits, `gemm f32 ${n}³, kernel without matrix units`, n, "f32");
   using left = device.upload(uniforms(n * n, 1), [n, n]);
   using right = device.upload(uniforms(n * n, 2), [n, n]);
   using into = device.zeros([n, n]);
   const work = { amount: 2 * n ** 3, unit: "TFLOP/s" } as const;
-  const error = () => productError(left, right, into);
-  yield {
-    ...work,
-    name: `gemm f32 ${n}³`,
-    bound: F32_PRODUCTS,
-    run: () => void gemm(left, right, { into }),
-    error,
-  };
-  if (device.info.class === "tensor") {
-    yield {
-      ...work,
-      name: `gemm f32 ${n}³, kernel without matrix units`,
-      bound: "f32",
-      run: () => void gemm(left, right, { into, kernel: "tiled_128" }),
-      error,
-    };
-  }
   for (const dtype of ["f16", "bf16"] as const) {
     using low = cast(left, dtype);
     using lower = cast(right, dtype);
@@ -177,6 +191,22 @@ function* factorisations(n: number, columns: number): Generator<Case> {
       using solution = solveCholesky(factor, rhs);
       const [a, found] = [await device.download(matrix), await device.download(solution)];
       return entryError(b, [n, columns], n, (i, j, k) => a[i * n + k]! * found[k * columns + j]!);
+    },
+  };
+  // The same right-hand sides; here, each is a row.
+  using rows = transpose(rhs);
+  yield {
+    name: `cholesky + solve to a float64 residual, ${n}, ${columns} right-hand sides`,
+    amount: n ** 3 / 3 + 2 * n * n * columns,
+    unit: "TFLOP/s",
+    bound: F32_PRODUCTS,
+    run: async () => void (await solvePositiveDefinite(matrix, rows))[Symbol.dispose](),
+    async error() {
+      using solution = await solvePositiveDefinite(matrix, rows);
+      const [a, goal] = [await device.download(matrix), await device.download(rows)];
+      const [high, low] = [await device.download(solution.high), await device.download(solution.low)];
+      const x = (i: number, k: number) => high[i * n + k]! + low[i * n + k]!;
+      return entryError(goal, [columns, n], n, (i, j, k) => x(i, k) * a[k * n + j]!);
     },
   };
 }
@@ -261,6 +291,7 @@ async function measure({ run }: Case): Promise<number> {
     const start = performance.now();
     for (let i = 0; i < repeats; i++) (await run())?.[Symbol.dispose]();
     await device.finish();
+    await withoutUnits?.finish();
     return (performance.now() - start) / 1000 / repeats;
   };
   let seconds = await once(1);
@@ -285,19 +316,27 @@ function describe(on: Device): string {
   return `${on.info.name}, class ${on.info.class}, ${on.info.driver}, profile ${flags.profile}`;
 }
 
+/** Of the first column. */
+const WIDTH = 66;
+
+/** Two decimals, or an exponent where they would show nothing. */
+function errorOf({ error }: Figure): string {
+  return error === 0 || error >= 0.01 ? error.toFixed(2) : error.toExponential(1);
+}
+
 console.log(`${describe(device)}\n`);
-console.log("case".padEnd(52), "ms".padStart(10), "speed".padStart(9), "".padEnd(8), "error / 2⁻²⁴");
+console.log("case".padEnd(WIDTH), "ms".padStart(10), "speed".padStart(9), "".padEnd(8), "error / 2⁻²⁴");
 const figures: Figure[] = [];
 for (const entry of cases()) {
   if (!new RegExp(flags.only).test(entry.name)) continue;
   const measured = await figure(entry);
   figures.push(measured);
   console.log(
-    measured.name.padEnd(52),
+    measured.name.padEnd(WIDTH),
     measured.milliseconds.toFixed(3).padStart(10),
     measured.speed.toPrecision(4).padStart(9),
     measured.unit.padEnd(8),
-    measured.error.toFixed(2),
+    errorOf(measured),
   );
 }
 const peaks = await measurePeaks(device);

@@ -72,10 +72,10 @@ function shareOfCeiling(results: Results, { speed, part, bound }: Figure): strin
   return percent(ceiling === undefined ? undefined : speed * part / ceiling);
 }
 
-/** Milliseconds of PyTorch's counterparts of a case, in f32 and, where that was measured, in f64. */
+/** Milliseconds of PyTorch's counterparts of a case: in f32 and, where that was measured, in f64; in f64 alone where results are as precise. */
 function peers({ torch }: Results, { name }: Figure): readonly number[] {
   const same = name.replace(/, kernel without matrix units$/, "");
-  const names = [same, same.replace(" f32, ", " f64, ")];
+  const names = [same, same.replace(" f32, ", " f64, "), same.replace(" to a float64 residual, ", " f64, ")];
   return [...new Set(names)].map((key) => torch?.milliseconds[key]).filter((ms) => ms !== undefined);
 }
 
@@ -96,7 +96,7 @@ function products(results: Results): string {
           compared.map((ms) => ratio(ms / figure.milliseconds)).join(" / ") || NONE,
         ]
         : [],
-      figure.error === null ? NONE : figure.error.toFixed(1),
+      figure.error === null ? NONE : roundoffs(figure.error),
     ];
   });
   const table = markdown(
@@ -114,6 +114,11 @@ function products(results: Results): string {
       : [],
   ];
   return [table, ...notes].join("\n\n");
+}
+
+/** An error in units of f32's roundoff; one far below it with an exponent. */
+function roundoffs(error: number): string {
+  return error >= 0.05 || error === 0 ? error.toFixed(1) : error.toExponential(0);
 }
 
 /** In bold where PyTorch is the slower one. */

@@ -1,13 +1,14 @@
-import { gemm, scaleRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { dot, gemm, gram, scaleRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
 import { multiple } from "./algebra.ts";
 import type { Delta } from "./base_model.ts";
-import { productSquares } from "./ops/product_squares.ts";
 import type { AdaptiveWeights } from "./options.ts";
 
 /** The weight that λ_i speaks of, W0 + W_i or W_i alone, ready to measure what it makes of inputs. */
 export interface MeasuredWeight extends Disposable {
   /** ‖D_i^½ X_i Wᵀ‖²_F of one batch, `[1]`, for X_i `[tokens, in]` and D_i^½ `[tokens]`. A module's own bias has no part in it. */
   outputEnergy(inputs: Tensor, rootWeights: Tensor): Tensor;
+  /** The same, tr(W E Wᵀ), of inputs with the Gram matrix E = X_iᵀ D_i X_i, `[in, in]`. */
+  outputEnergyOf(gram: Tensor): Tensor;
   /** ‖W‖²_F, `[1]`. */
   energy(): Tensor;
 }
@@ -41,6 +42,12 @@ class DenseWeight implements MeasuredWeight {
     return sumOfSquares(output);
   }
 
+  outputEnergyOf(gram: Tensor): Tensor {
+    // As with the roundings of outputs.
+    using image = gemm(this.#weight, gram, { precision: "f16" });
+    return dot(image, this.#weight);
+  }
+
   energy(): Tensor {
     return sumOfSquares(this.#weight);
   }
@@ -51,19 +58,34 @@ class DenseWeight implements MeasuredWeight {
 }
 
 class FactoredWeight implements MeasuredWeight {
-  constructor(readonly delta: Delta) {}
+  /** BᵀB */
+  readonly #outputs: Tensor;
+
+  constructor(readonly delta: Delta) {
+    this.#outputs = gram(delta.b, { of: "columns" });
+  }
 
   outputEnergy(inputs: Tensor, rootWeights: Tensor): Tensor {
     using inner = gemm(inputs, this.delta.a, { transposeB: true });
-    return productSquares(inner, this.delta.b, rootWeights);
+    using weighted = scaleRows(inner, rootWeights);
+    using products = gram(weighted, { of: "columns" });
+    return dot(products, this.#outputs);
+  }
+
+  outputEnergyOf(gram: Tensor): Tensor {
+    using image = gemm(this.delta.a, gram);
+    using products = gemm(image, this.delta.a, { transposeB: true });
+    return dot(products, this.#outputs);
   }
 
   energy(): Tensor {
-    using weight = gemm(this.delta.b, this.delta.a);
-    return sumOfSquares(weight);
+    using products = gram(this.delta.a, { of: "rows" });
+    return dot(products, this.#outputs);
   }
 
-  [Symbol.dispose](): void {}
+  [Symbol.dispose](): void {
+    this.#outputs.dispose();
+  }
 }
 
 /** λ_i = ‖W‖²_F / ‖D_i^½ X_i Wᵀ‖²_F; 1 for `none`, and where the output is zero. */

@@ -11,7 +11,6 @@ import {
   type Tensor,
 } from "@lora-loom/tensor";
 import type { Delta, Deltas } from "./base_model.ts";
-import { Scalars } from "./scalars.ts";
 
 /** ‖x‖²_F. */
 export async function squaredNorm(x: Tensor): Promise<number> {
@@ -23,15 +22,6 @@ export async function squaredNorm(x: Tensor): Promise<number> {
 /** ‖x‖_F. */
 export async function frobeniusNorm(x: Tensor): Promise<number> {
   return Math.sqrt(await squaredNorm(x));
-}
-
-/** ‖x‖_F and ‖y‖_F, read back together. */
-export async function frobeniusNorms(x: Tensor, y: Tensor): Promise<[number, number]> {
-  const norms: [number, number] = [0, 0];
-  const scalars = new Scalars();
-  [x, y].forEach((tensor, i) => scalars.add(sumOfSquares(tensor), (square) => norms[i] = Math.sqrt(square)));
-  await scalars.settle();
-  return norms;
 }
 
 /** ‖diag(rootWeights) x‖²_F, `[1]`. */
@@ -70,12 +60,11 @@ export function weightedSum(
   tensors: readonly (Tensor | undefined)[],
   factors: readonly number[],
 ): Tensor | undefined {
-  let sum: Tensor | undefined;
-  tensors.forEach((tensor, i) => {
-    if (!tensor) return;
-    if (sum) accumulate(sum, tensor, factors[i]!);
-    else sum = multiple(tensor, factors[i]!);
-  });
+  const [first, second, ...rest] = tensors.flatMap((x, i) => x ? [{ x, factor: factors[i]! }] : []);
+  if (!first) return undefined;
+  if (!second) return multiple(first.x, first.factor);
+  const sum = add(first.x, second.x, { alpha: first.factor, beta: second.factor });
+  for (const { x, factor } of rest) accumulate(sum, x, factor);
   return sum;
 }
 

@@ -14,8 +14,8 @@ export interface Moments {
   readonly own: Tensor;
   /** C_i − S_i, `[in, in]`. */
   readonly drift: Tensor | undefined;
-  /** A_i (C_i − S_i) by module, `[r, in]`: where the equations need no more of the drift, which is then summed for its norm only. */
-  readonly driftOfFactors: ReadonlyMap<string, Tensor>;
+  /** A_i C_i by module, `[r, in]`: where the equations need no more of the drift, which is then summed for its norm only. */
+  readonly crossOfFactors: ReadonlyMap<string, Tensor>;
   /** (H_i − H̃ᵢ)ᵀ D_i X̃ᵢ, `[hidden, in]`. */
   readonly stream: Tensor | undefined;
   /** n_i = ‖S_i‖_F. */
@@ -117,15 +117,12 @@ function addDrift(
 function timesCross(
   a: Tensor,
   { module }: Site,
-  { own, drift, driftOfFactors }: Moments,
+  { own, drift, crossOfFactors }: Moments,
   weight: number,
 ): Tensor {
+  const known = crossOfFactors.get(module);
+  if (known) return multiple(known, weight);
   const product = gemm(a, own, { alpha: weight });
-  const known = driftOfFactors.get(module);
-  if (known) {
-    accumulate(product, known, weight);
-    return product;
-  }
   return drift ? gemm(a, drift, { alpha: weight, into: product, beta: 1 }) : product;
 }
 

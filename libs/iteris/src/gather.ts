@@ -1,15 +1,17 @@
 import type { Tensor } from "@lora-loom/tensor";
-import { adaptiveWeight, type MeasuredWeight, measuredWeight } from "./adaptive_weights.ts";
 import { weightedSquares } from "./algebra.ts";
 import type { Stage } from "./base_model.ts";
 import type { Moments } from "./equations.ts";
+import { IterisError } from "./errors.ts";
+import { adaptiveWeightOf, ExpertEnergies } from "./expert_energies.ts";
 import { precisionOf } from "./options.ts";
 import { targetRows } from "./output_error.ts";
 import type { PlannedSite } from "./plan.ts";
 import { baseWeightFor, type Run, solvingDevice } from "./run_context.ts";
 import { Scalars } from "./scalars.ts";
 import type { StageProblem } from "./solve_stage.ts";
-import { disposeMoments, sumOfMoments, TaskStatistics } from "./statistics.ts";
+import { StackedFactors } from "./stacked_factors.ts";
+import { disposeMoments, sumOfMoments, type TaskFactors, TaskStatistics } from "./statistics.ts";
 import type { LoadedPair, TaskStream } from "./streams/task_stream.ts";
 
 /** What one look at all samples before a stage gives. The moments are where the stage is solved. */
@@ -41,66 +43,85 @@ export async function gather(
   streams: readonly TaskStream[],
 ): Promise<Gathered> {
   using sums = new DisposableStack();
-  const statistics = streams.map((stream): Parts => ({
-    fit: sums.use(newStatistics(run, stage, sites, stream)),
-    heldOut: sums.use(newStatistics(run, stage, sites, stream)),
-  }));
+  const scalars = sums.use(new Scalars());
+  const statistics: Parts[] = [];
+  const energies: ExpertEnergies[] = [];
   const heldOutEnergies = numberTable(sites.length, streams.length);
-  using scalars = new Scalars();
   for (const [task, stream] of streams.entries()) {
-    using experts = new ExpertEnergies(run, sites, task, scalars);
+    using experts = new ExpertEnergies(run, stage, sites, task, stream, scalars);
+    const parts = newParts(run, stage, sites, stream, experts.byGram, sums);
     for (let chunk = 0; chunk < stream.length; chunk++) {
       run.signal?.throwIfAborted();
       using pair = await stream.load(chunk, stage);
-      statistics[task]![pair.heldOut ? "heldOut" : "fit"].add(pair);
-      experts.add(pair, scalars);
+      parts[pair.heldOut ? "heldOut" : "fit"].add(pair);
+      experts.add(pair);
       if (pair.heldOut) addTargetEnergies(run, sites, task, pair, heldOutEnergies, scalars);
       await scalars.settleSome();
     }
-    await scalars.settle();
-    experts.settle();
+    experts.addGrams([parts.fit, parts.heldOut]);
+    statistics.push(parts);
+    energies.push(experts);
   }
   using owned = new DisposableStack();
-  const moments = await takeMoments(run, stage, statistics, owned);
-  const adaptiveWeights = sites.map((site) =>
-    streams.map((_, task) => run.adaptiveWeights.get(weightKey(task, site))!)
-  );
+  const moments = await takeMoments(run, stage, statistics, scalars, owned);
+  await scalars.settle();
+  checkFinite(run, stage, moments.moments);
+  for (const experts of energies) experts.keep();
+  const adaptiveWeights = sites.map((site) => streams.map((_, task) => adaptiveWeightOf(run, task, site)));
   const kept = owned.move();
   return { ...moments, adaptiveWeights, heldOutEnergies, [Symbol.dispose]: () => kept.dispose() };
 }
 
-function newStatistics(
+function newParts(
   { settings }: Run,
   { reads }: Stage,
   sites: readonly PlannedSite[],
   { task }: TaskStream,
-): TaskStatistics {
+  withExpert: boolean,
+  owned: DisposableStack,
+): Parts {
   const precision = precisionOf(settings);
-  const factors = sites.flatMap(({ site: { module } }) => {
-    const delta = task.deltas.get(module);
-    return delta ? [[module, delta.a] as const] : [];
-  });
-  return new TaskStatistics({
+  const options = {
     withStream: settings.stream && sites.some(({ site }) => site.writesStream),
+    withExpert,
     precision,
     factor: task.tokenWeights.get(reads)!.largest,
-    factors: new Map(settings.drift || precision === "double" ? [] : factors),
-  });
+    factors: settings.drift || precision === "double" ? undefined : factorsOf(task.deltas, sites, owned),
+  };
+  return {
+    fit: owned.use(new TaskStatistics(options)),
+    heldOut: owned.use(new TaskStatistics(options)),
+  };
 }
 
+function factorsOf(
+  deltas: TaskStream["task"]["deltas"],
+  sites: readonly PlannedSite[],
+  owned: DisposableStack,
+): TaskFactors | undefined {
+  const adapted = sites.flatMap(({ site: { module } }) => {
+    const delta = deltas.get(module);
+    return delta ? [{ module, a: delta.a }] : [];
+  });
+  if (adapted.length === 0) return undefined;
+  const stack = owned.use(new StackedFactors(adapted.map(({ a }) => a)));
+  return { modules: adapted.map(({ module }) => module), stack };
+}
+
+/** The moments on the device where the stage is solved; their norms are known once the scalars are settled. */
 async function takeMoments(
   run: Run,
   stage: Stage,
   statistics: readonly Parts[],
+  scalars: Scalars,
   owned: DisposableStack,
 ): Promise<Pick<Gathered, "moments" | "split">> {
   const device = solvingDevice(run, stage);
   const all: Moments[] = [];
   const split = { fit: [] as Moments[], heldOut: [] as Moments[] };
-  for (const [task, { fit, heldOut }] of statistics.entries()) {
-    const { name } = run.plan.tasks[task]!;
+  for (const { fit, heldOut } of statistics) {
     const take = async (part: TaskStatistics) =>
-      owned.adopt(await part.momentsOn(device, name, stage.name), disposeMoments);
+      owned.adopt(await part.takeMomentsTo(device, scalars), disposeMoments);
     const fitted = await take(fit);
     if (run.settings.alpha !== "auto") {
       all.push(fitted);
@@ -109,50 +130,21 @@ async function takeMoments(
     const kept = await take(heldOut);
     split.fit.push(fitted);
     split.heldOut.push(kept);
-    all.push(owned.adopt(await sumOfMoments(fitted, kept), disposeMoments));
+    all.push(owned.adopt(sumOfMoments(fitted, kept, scalars), disposeMoments));
   }
   return { moments: all, split: run.settings.alpha === "auto" ? split : undefined };
 }
 
-/** What λ_i of one task is made of at the sites of a stage: for those whose λ_i no earlier pass has found. */
-class ExpertEnergies implements Disposable {
-  readonly #weights = new Map<string, MeasuredWeight>();
-  /** Energies of weights and of outputs. */
-  readonly #sums = new Map<string, { weight: number; outputs: number }>();
-
-  constructor(readonly run: Run, sites: readonly PlannedSite[], task: number, scalars: Scalars) {
-    const kind = run.settings.adaptiveWeights;
-    for (const site of sites) {
-      const key = weightKey(task, site);
-      if (run.adaptiveWeights.has(key)) continue;
-      const sums = { weight: 1, outputs: 0 };
-      this.#sums.set(key, sums);
-      if (kind === "none") continue;
-      const weight = measuredWeight(run.model.weight(site.site.module), site.deltas[task], kind);
-      this.#weights.set(key, weight);
-      scalars.add(weight.energy(), (value) => sums.weight = value);
-    }
-  }
-
-  /** Adds one batch; it counts once the scalars are settled. */
-  add({ expert, rootWeights }: LoadedPair, scalars: Scalars): void {
-    for (const [key, weight] of this.#weights) {
-      const sums = this.#sums.get(key)!;
-      scalars.add(weight.outputEnergy(expert.input, rootWeights), (value) => sums.outputs += value);
-    }
-  }
-
-  /** Puts the λ_i down. */
-  settle(): void {
-    const { settings, adaptiveWeights } = this.run;
-    for (const [key, { weight, outputs }] of this.#sums) {
-      adaptiveWeights.set(key, adaptiveWeight(settings.adaptiveWeights, weight, outputs));
-    }
-  }
-
-  [Symbol.dispose](): void {
-    for (const weight of this.#weights.values()) weight[Symbol.dispose]();
-  }
+function checkFinite(run: Run, stage: Stage, moments: readonly Moments[]): void {
+  const task = moments.findIndex(({ ownNorm, crossNorm }) => !Number.isFinite(ownNorm + crossNorm));
+  if (task < 0) return;
+  const { name } = run.plan.tasks[task]!;
+  throw new IterisError(
+    "not_finite_activations",
+    `the inputs of ${stage.name} contain NaN or infinity on the samples of ${name}`,
+    "check the adapter and the base model for NaN weights, and that they belong together",
+    `${name}, ${stage.name}`,
+  );
 }
 
 /** Adds ‖Y_i‖² of one batch, which the score of α is made of. */
@@ -177,15 +169,6 @@ function targetEnergy(run: Run, site: PlannedSite, task: number, pair: LoadedPai
 /** Y_i of one batch at a site, `[tokens, out]`. */
 export function targetOf(run: Run, { site, deltas }: PlannedSite, task: number, pair: LoadedPair): Tensor {
   return targetRows(site, pair, deltas[task], baseWeightFor(run, site.module), run.settings);
-}
-
-function weightKey(task: number, { site }: PlannedSite): string {
-  return `${task} ${site.module}`;
-}
-
-/** Makes λ_i of a task at a site known, so that it is not looked for. */
-export function keepAdaptiveWeight(run: Run, task: number, site: PlannedSite, value: number): void {
-  run.adaptiveWeights.set(weightKey(task, site), value);
 }
 
 function numberTable(rows: number, columns: number): number[][] {

@@ -1,13 +1,13 @@
 import { copyTo, disposeDeltas } from "./algebra.ts";
 import type { Delta, Deltas, Stage } from "./base_model.ts";
+import { ErrorTable } from "./error_table.ts";
 import { gather, type Gathered } from "./gather.ts";
-import { ErrorSums, type OutputErrors } from "./output_error.ts";
+import type { OutputErrors } from "./output_error.ts";
 import { placeProblem } from "./place.ts";
 import type { PlannedSite } from "./plan.ts";
 import { recordStage, replayStage, stagesKnown } from "./replay.ts";
 import type { SiteReport } from "./report.ts";
-import { baseWeightFor, type Run } from "./run_context.ts";
-import { Scalars } from "./scalars.ts";
+import type { Run } from "./run_context.ts";
 import { type SolvedSite, solveStage } from "./solve_stage.ts";
 import { type LoadedPair, TaskStream } from "./streams/task_stream.ts";
 
@@ -26,6 +26,7 @@ export interface PassResult {
 }
 
 const NO_DELTAS: Deltas = new Map();
+const UNMEASURED: OutputErrors = { sum: 0, mean: 0, merged: 0 };
 
 /** A pass on its way. */
 interface Pass {
@@ -36,6 +37,8 @@ interface Pass {
   readonly applied: Applied;
   /** What the stages so far gave. */
   readonly result: PassResult;
+  /** What the last stage measured, on its way: the device goes on meanwhile. */
+  finishing: Promise<void>;
 }
 
 /**
@@ -49,7 +52,7 @@ export async function runPass(run: Run, number: number, applied: Applied): Promi
   const known = stagesKnown(run, number);
   const streams = known < stages.length ? await beginStreams(run) : [];
   const result: PassResult = { deltas: new Map(), sites: [] };
-  const pass: Pass = { run, number, streams, applied, result };
+  const pass: Pass = { run, number, streams, applied, result, finishing: Promise.resolve() };
   try {
     for (const stage of stages) {
       // Where all stages are known, no sample passes through, and no weight is needed.
@@ -58,7 +61,9 @@ export async function runPass(run: Run, number: number, applied: Applied): Promi
       else await runStage(pass, stage);
       run.onStage(stage);
     }
+    await pass.finishing;
   } catch (error) {
+    await pass.finishing.catch(() => {});
     disposeDeltas(result.deltas);
     throw error;
   }
@@ -96,14 +101,30 @@ async function runStage(pass: Pass, stage: Stage): Promise<void> {
   }
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
-  using errors = new ErrorTable(sites.length, streams.length);
-  await leadThrough(pass, stage, async (task, pair) => {
-    if (applied.measure) await errors.add(run, sites, task, pair, solved);
-  });
-  await errors.settle();
-  const measured = reports.map((report, site) => withErrors(report, errors.of(site)));
+  using owned = new DisposableStack();
+  const errors = applied.measure && sites.length > 0
+    ? owned.use(new ErrorTable(run, sites, solved))
+    : undefined;
+  await leadThrough(pass, stage, errors && ((task, pair) => errors.add(task, pair)));
+  await pass.finishing;
+  owned.move();
+  pass.finishing = finishStage(pass, stage, solved, reports, errors);
+  pass.finishing.catch(() => {}); // awaited after the next stage; must not count as unhandled meanwhile
+}
+
+/** Reads back what was measured of a stage, and puts it down. */
+async function finishStage(
+  { run, number, result }: Pass,
+  stage: Stage,
+  solved: Deltas,
+  reports: readonly SiteReport[],
+  errors: ErrorTable | undefined,
+): Promise<void> {
+  using table = errors;
+  await table?.settle();
+  const measured = table ? reports.map((report, site) => withErrors(report, table.of(site))) : reports;
   result.sites.push(...measured);
-  await recordStage(run, pass.number, stage, solved, measured);
+  await recordStage(run, number, stage, solved, measured);
 }
 
 /** Leads all samples to the next stage, where there is one; `look` sees each batch before. */
@@ -157,57 +178,10 @@ async function solve(
         adaptiveWeight: gathered.adaptiveWeights[index]![task]!,
         gramNorm: gathered.moments[task]!.ownNorm,
         crossNorm: gathered.moments[task]!.crossNorm,
-        errors: { sum: NaN, mean: NaN, merged: NaN },
+        errors: UNMEASURED,
       })),
     };
   });
-}
-
-/** Output errors by site and task. */
-class ErrorTable implements Disposable {
-  readonly #sums: ErrorSums[][];
-  readonly #scalars = new Scalars();
-
-  constructor(sites: number, tasks: number) {
-    this.#sums = Array.from({ length: sites }, () => Array.from({ length: tasks }, () => new ErrorSums()));
-  }
-
-  async add(
-    run: Run,
-    sites: readonly PlannedSite[],
-    task: number,
-    pair: LoadedPair,
-    solved: Deltas,
-  ): Promise<void> {
-    const { drift, stream } = run.settings;
-    for (const [index, { site, deltas, stacked }] of sites.entries()) {
-      this.#sums[index]![task]!.add(this.#scalars, {
-        site,
-        pair,
-        rootWeights: pair.rootWeights,
-        delta: deltas[task],
-        baseWeight: baseWeightFor(run, site.module),
-        target: { drift, stream },
-        stacked,
-        solution: solved.get(site.module)!,
-        tasks: run.plan.tasks.length,
-      });
-    }
-    await this.#scalars.settleSome();
-  }
-
-  /** Waits for what was added. */
-  settle(): Promise<void> {
-    return this.#scalars.settle();
-  }
-
-  of(site: number): OutputErrors[] {
-    return this.#sums[site]!.map((sums) => sums.errors());
-  }
-
-  [Symbol.dispose](): void {
-    this.#scalars[Symbol.dispose]();
-  }
 }
 
 function withErrors(report: SiteReport, errors: readonly OutputErrors[]): SiteReport {

@@ -1,10 +1,10 @@
-import { concatColumns, concatRows, type Tensor } from "@lora-loom/tensor";
-import { frobeniusNorm } from "./algebra.ts";
+import { concatColumns, concatRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
 import type { BaseModel, Delta, Deltas, Stage } from "./base_model.ts";
 import type { AdaptedSite } from "./equations.ts";
 import { IterisError } from "./errors.ts";
 import type { Settings } from "./options.ts";
 import type { Sequence, Task } from "./request.ts";
+import { Scalars } from "./scalars.ts";
 import { tokenWeights } from "./token_weights.ts";
 
 /** A task, checked, with the samples that are used. */
@@ -51,7 +51,8 @@ export async function makePlan(model: BaseModel, tasks: readonly Task[], setting
   if (tasks.length === 0) {
     throw new IterisError("no_tasks", "there is nothing to merge", "pass at least one task");
   }
-  for (const task of tasks) await checkDeltas(model, task);
+  for (const task of tasks) checkDeltas(model, task);
+  await checkFinite(tasks);
   const reads = new Set(model.stages.map((stage) => stage.reads));
   const planned = tasks.map((task) => planTask(task, reads, settings));
   const sites = new Map(model.stages.map((stage) => [stage.index, planSites(stage, tasks)]));
@@ -121,7 +122,7 @@ function checkSamples(task: string, sequences: readonly Sequence[], { samples, a
   });
 }
 
-async function checkDeltas(model: BaseModel, { name, deltas }: Task): Promise<void> {
+function checkDeltas(model: BaseModel, { name, deltas }: Task): void {
   const sites = new Map(model.stages.flatMap((stage) => stage.sites).map((site) => [site.module, site]));
   for (const [module, { a, b }] of deltas) {
     const where = `${name}, ${module}`;
@@ -142,15 +143,32 @@ async function checkDeltas(model: BaseModel, { name, deltas }: Task): Promise<vo
         where,
       );
     }
-    if (!Number.isFinite(await frobeniusNorm(a) + await frobeniusNorm(b))) {
-      throw new IterisError(
-        "not_finite_adapter",
-        `${module} of ${name} contains NaN or infinity`,
-        "use another checkpoint of the adapter",
-        where,
-      );
+  }
+}
+
+/** Throws for factors with NaN or infinity, which show in the sum of their squares. */
+async function checkFinite(tasks: readonly Task[]): Promise<void> {
+  using scalars = new Scalars();
+  for (const { name, deltas } of tasks) {
+    for (const [module, { a, b }] of deltas) {
+      for (const factor of [a, b]) {
+        scalars.add(sumOfSquares(factor), (squares) => {
+          if (!Number.isFinite(squares)) throw notFinite(name, module);
+        });
+      }
+      await scalars.settleSome();
     }
   }
+  await scalars.settle();
+}
+
+function notFinite(task: string, module: string): IterisError {
+  return new IterisError(
+    "not_finite_adapter",
+    `${module} of ${task} contains NaN or infinity`,
+    "use another checkpoint of the adapter",
+    `${task}, ${module}`,
+  );
 }
 
 function isShape(tensor: Tensor, [rows, columns]: readonly [number, number]): boolean {

@@ -12,7 +12,7 @@ export class ProductSum implements Disposable {
 
   /**
    * @param factor what the sum is multiplied by; apart from the weights, so that these can be 1, which rounds nothing
-   * @param products whether a GPU may round factors to 11 bits, for sums of which no more than the norm is used
+   * @param products whether a GPU may round factors to 11 bits, for sums of which no more than a norm is used
    */
   constructor(
     readonly precision: Precision,
@@ -20,10 +20,11 @@ export class ProductSum implements Disposable {
     readonly products: "f32" | "f16" = "f32",
   ) {}
 
-  /** Adds one batch, `[tokens, m]` and `[tokens, n]` with weights `[tokens]`. The same tensor twice gives a symmetric sum. */
-  add(x: Tensor, y: Tensor, weights: Tensor): void {
-    if (this.precision === "double") this.#addInDouble(x, y, weights);
-    else this.#addInSingle(x, y, weights);
+  /** Adds one batch, `[tokens, m]` and `[tokens, n]` with weights `[tokens]`, 1 where absent. The same tensor twice gives a symmetric sum. */
+  add(x: Tensor, y: Tensor, weights?: Tensor): void {
+    if (this.precision === "single") return this.#addInSingle(x, y, weights);
+    using ones = weights ? undefined : onesFor(x);
+    this.#addInDouble(x, y, weights ?? ones!);
   }
 
   #addInDouble(x: Tensor, y: Tensor, weights: Tensor): void {
@@ -33,29 +34,47 @@ export class ProductSum implements Disposable {
     accumulateProducts(x, y, weights, this.#high, this.#low);
   }
 
-  #addInSingle(x: Tensor, y: Tensor, weights: Tensor): void {
-    const into = this.#high ? { into: this.#high, beta: 1 } : {};
-    if (x === y) {
-      this.#high = gram(x, { of: "columns", rowWeights: weights, alpha: this.factor, ...into });
-      return;
-    }
+  #addInSingle(x: Tensor, y: Tensor, weights: Tensor | undefined): void {
     const { factor: alpha, products: precision } = this;
-    this.#high = gemm(x, y, { transposeA: true, innerWeights: weights, alpha, precision, ...into });
+    const options = { alpha, precision, ...this.#high ? { into: this.#high, beta: 1 } : {} };
+    this.#high = x === y
+      ? gram(x, { of: "columns", ...weights && { rowWeights: weights }, ...options })
+      : gemm(x, y, { transposeA: true, ...weights && { innerWeights: weights }, ...options });
   }
 
-  /** The sum `[m, n]` on `device`, which is its own or the CPU; the caller's to dispose. Nothing where nothing was added. */
-  async on(device: Device): Promise<Tensor | undefined> {
+  /** The sum so far, rounded, as `sum` times `factor`; `sum` stays this object's. Nothing where nothing was added. */
+  get rounded(): { readonly sum: Tensor; readonly factor: number } | undefined {
+    if (!this.#high) return undefined;
+    return { sum: this.#high, factor: this.precision === "double" ? this.factor : 1 };
+  }
+
+  /**
+   * Hands the sum `[m, n]` over, on `device`, which is its own or the CPU; the caller's to dispose. Nothing where nothing was added. What is
+   * added afterwards begins a new sum.
+   */
+  async takeTo(device: Device): Promise<Tensor | undefined> {
     const [high, low] = [this.#high, this.#low];
+    this.#high = this.#low = undefined;
     if (!high) return undefined;
-    if (!low) return device === high.device ? add(high, high, { beta: 0 }) : await copyTo(device, high);
-    if (device === high.device) return add(high, low, { alpha: this.factor, beta: this.factor });
-    using first = await copyTo(device, high);
-    using second = await copyTo(device, low);
-    return add(first, second, { alpha: this.factor, beta: this.factor });
+    using rest = low;
+    const { factor } = this;
+    if (device === high.device) {
+      return rest ? add(high, rest, { alpha: factor, beta: factor, into: high }) : high;
+    }
+    using first = high;
+    const copied = await copyTo(device, first);
+    if (!rest) return copied;
+    using second = await copyTo(device, rest);
+    return add(copied, second, { alpha: factor, beta: factor, into: copied });
   }
 
   [Symbol.dispose](): void {
     this.#high?.dispose();
     this.#low?.dispose();
   }
+}
+
+/** 1 for each row. */
+function onesFor({ device, shape: [rows] }: Tensor): Tensor {
+  return device.upload(new Float64Array(rows!).fill(1), [rows!]);
 }

@@ -1,6 +1,6 @@
 import type { Tensor } from "@lora-loom/tensor";
 import type { Delta, Deltas, Stage } from "./base_model.ts";
-import { keepAdaptiveWeight } from "./gather.ts";
+import { keepAdaptiveWeight } from "./expert_energies.ts";
 import type { HostMatrix, SolvedStage } from "./journal.ts";
 import type { SiteReport } from "./report.ts";
 import type { Run } from "./run_context.ts";

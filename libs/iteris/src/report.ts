@@ -26,13 +26,13 @@ export interface SiteReport {
   /** What `alpha: auto` tried; empty otherwise. */
   readonly alphaCurve: readonly AlphaScore[];
   readonly solver: Factor["solver"];
-  /** Estimated condition number of the system, scaled to a unit diagonal. */
+  /** Estimated condition number of the system that was factored for it, scaled to a unit diagonal. */
   readonly condition: number;
   /** Extra diagonal of the factor used for refinement; 0 as a rule. */
   readonly shift: number;
   /** ‖N − W G‖_F / (‖W‖_F ‖G‖_F), of the system scaled to a diagonal near 1. */
   readonly backwardError: number;
-  /** Refinement steps. */
+  /** Refinement steps: more where the factor is that of another module's system, much alike. */
   readonly iterations: number;
   readonly rank: RankReport;
   /** Of the system with output metrics, where there are any: conjugate-gradient steps, and the residual they left. */

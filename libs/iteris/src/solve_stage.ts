@@ -1,31 +1,16 @@
-import { type Device, gemm, type Tensor } from "@lora-loom/tensor";
-import { copyTo, weightedSum } from "./algebra.ts";
-import type { Site, Stage } from "./base_model.ts";
-import {
-  type AdaptedSite,
-  type Moments,
-  ridgeOf,
-  type RightHandSide,
-  rightHandSide,
-  type Target,
-  weightedGram,
-} from "./equations.ts";
-import { withRidge } from "./ops/add_to_diagonal.ts";
+import type { Device, Tensor } from "@lora-loom/tensor";
+import type { Stage } from "./base_model.ts";
+import { concurrently, inTurn } from "./concurrently.ts";
+import type { AdaptedSite, Moments, Target } from "./equations.ts";
+import { GroupEquations, type SiteGroup } from "./group_equations.ts";
 import type { TruncationKind } from "./options.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 import type { Precision } from "./product_sum.ts";
+import { alikeGroups, solveAlike } from "./solve_alike.ts";
+import { solveInMetric } from "./solve_in_metric.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
-import {
-  areIdentities,
-  BlockFactor,
-  type BlockMatrix,
-  combination,
-  dampedMetrics,
-  identityOf,
-} from "./solver/block_matrix.ts";
 import { type Conditioning, type Factor, factorise } from "./solver/factor.ts";
-import type { MetricTerm } from "./solver/metric.ts";
-import { type Cut, type SiteSolution, solveSite, solveSiteWithMetrics } from "./solver/solve_site.ts";
+import { type SiteSolution, solveSite } from "./solver/solve_site.ts";
 
 /** One site of a stage, ready to be solved. All tensors of a stage's problem live on one device. */
 export interface SiteProblem extends AdaptedSite {
@@ -80,21 +65,39 @@ export interface SolvedSite {
 }
 
 /**
- * Solves all sites of a stage. Sites with the same c_i share one Gram matrix, and those with the same α one factor of it.
+ * Solves all sites of a stage. Sites with the same c_i share one Gram matrix, and those with the same α one factor of it; on a GPU, also
+ * sites whose c_i are alike.
  *
  * @throws {IterisError} `singular_system`
  */
 export async function solveStage(problem: StageProblem): Promise<SolvedSite[]> {
-  const solved: SolvedSite[] = [];
-  for (const group of groupedByWeights(problem.sites)) solved.push(...await solveGroup(problem, group));
-  return solved;
+  const groups = [...groupedByWeights(problem.sites)];
+  const { alpha } = problem;
+  if (alpha !== "auto" && mayOverlap(problem)) {
+    const alike = keepsFactors(problem) ? alikeGroups(groups) : groups.map((group) => [group] as const);
+    return (await concurrently(alike, (some) => solveAlike(problem, alpha, some))).flat();
+  }
+  return (await inTurn(groups, (group) => solveGroup(problem, group))).flat();
 }
 
-function groupedByWeights(sites: readonly SiteProblem[]): Iterable<readonly SiteProblem[]> {
+/**
+ * Whether several systems may be solved at a time, so that none waits alone: where a device other than this processor solves them, and
+ * they have few right-hand sides each.
+ */
+function mayOverlap({ metric, target, moments }: StageProblem): boolean {
+  return moments[0]!.own.device.info.backend === "webgpu" && !metric && !target.drift && !target.stream;
+}
+
+/** Whether nothing but solutions is asked of factors, and these only in single precision. */
+function keepsFactors({ sites, rank = Infinity, precision }: StageProblem): boolean {
+  return precision === "single" && sites.every(({ stackedB }) => stackedB.shape[1]! <= rank);
+}
+
+function groupedByWeights(sites: readonly SiteProblem[]): Iterable<SiteGroup> {
   return Map.groupBy(sites, ({ weights }) => weights.join()).values();
 }
 
-async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]): Promise<SolvedSite[]> {
+async function solveGroup(problem: StageProblem, group: SiteGroup): Promise<SolvedSite[]> {
   const conditioning = {
     roundoff: problem.roundoff,
     precision: problem.precision,
@@ -110,132 +113,27 @@ async function solveGroup(problem: StageProblem, group: readonly SiteProblem[]):
   for (const [alpha, indices] of Map.groupBy(group.keys(), (index) => alphas[index]!)) {
     using factor = await factorise(equations.gram, alpha * equations.ridge, conditioning);
     const { solver, shift } = factor;
-    const condition = await factor.condition();
-    for (const index of indices) {
-      const { site, stackedB } = group[index]!;
+    const solutionOf = (index: number) => {
+      const site = group[index]!;
       const plain = equations.sites[index]!;
-      const cut = { rank: problem.rank ?? stackedB.shape[1]!, truncation: problem.truncation };
-      const solution = problem.metric
-        ? await solveInMetric(problem, problem.metric, group[index]!, plain, factor, equations, alpha, cut)
-        : await solveSite(factor, plain, alpha, cut);
-      solved.push({
-        module: site.module,
-        solution,
-        alpha,
-        alphaCurve: curves[index]!,
-        solver,
-        condition,
-        shift,
-      });
+      const cut = { rank: problem.rank ?? site.stackedB.shape[1]!, truncation: problem.truncation };
+      return problem.metric
+        ? solveInMetric(problem, problem.metric, site, plain, factor, equations, alpha, cut)
+        : solveSite(factor, plain, alpha, cut);
+    };
+    const [condition, solutions] = await Promise.all([factor.condition(), inTurn(indices, solutionOf)]);
+    for (const [position, index] of indices.entries()) {
+      const { module } = group[index]!.site;
+      const solution = solutions[position]!;
+      solved.push({ module, solution, alpha, alphaCurve: curves[index]!, solver, condition, shift });
     }
   }
   return solved;
 }
 
-/**
- * Solves one site with the tasks' output metrics; where all of them are the identity, without.
- *
- * @param plain the equations without metrics
- */
-async function solveInMetric(
-  { moments, target, roundoff }: StageProblem,
-  { metrics, device, damping, mostSteps }: StageMetric,
-  site: SiteProblem,
-  plain: RightHandSide,
-  factor: Factor,
-  { gram, ridge }: GroupEquations,
-  alpha: number,
-  cut: Cut,
-): Promise<SiteSolution> {
-  using owned = new DisposableStack();
-  const { weights } = site;
-  const damped = await dampedBlocks(metrics, weights.length, site.site, damping);
-  for (const matrix of damped) owned.use(matrix);
-  if (await areIdentities(damped, roundoff)) {
-    return { ...await solveSite(factor, plain, alpha, cut), metric: { steps: 0, residual: 0 } };
-  }
-  const rights = weights.map((_, task) => {
-    const alone = weights.map((weight, other) => other === task ? weight : 0);
-    return owned.use(denseRightHandSide(site, moments, alone, target, alpha));
-  });
-  const terms: MetricTerm[] = [];
-  for (const [task, weight] of weights.entries()) {
-    const { own, ownNorm } = moments[task]!;
-    using ownGram = withRidge(own, weight, alpha * weight * ownNorm);
-    terms.push({
-      metric: damped[task]!,
-      gram: owned.use(await copyTo(device, ownGram)),
-      right: owned.use(await copyTo(device, rights[task]!)),
-    });
-  }
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  using mean = combination(damped, weights.map((weight) => weight / total));
-  using meanThere = await mean.on(gram.device);
-  using factored = await BlockFactor.of(meanThere);
-  using inverseMetricThere = factored.inverse();
-  using inverseMetric = await inverseMetricThere.on(device);
-  using identity = identityOf(gram.device, gram.shape[0]!);
-  using inverseGramThere = factor.precondition(identity);
-  using inverseGram = await copyTo(device, inverseGramThere);
-  using right = weightedSum(rights, rights.map(() => 1))!;
-  using whole = withRidge(gram, 1, alpha * ridge);
-  const system = { terms, mean: factored, inverseMetric, inverseGram, gram: whole, mostSteps };
-  return await solveSiteWithMetrics(factor, right, system, cut);
-}
-
-/** N + α P with a row per output. */
-function denseRightHandSide(
-  site: SiteProblem,
-  moments: readonly Moments[],
-  weights: readonly number[],
-  target: Target,
-  alpha: number,
-): Tensor {
-  using equations = rightHandSide(site, site.stackedB, site.baseWeight, moments, weights, target);
-  if (!equations.stacked) return equations.at(alpha);
-  using rows = equations.at(alpha);
-  return gemm(equations.stacked, rows);
-}
-
-/** The F̂_i of all tasks at a site. */
-async function dampedBlocks(
-  metrics: OutputMetrics,
-  tasks: number,
-  { module, outFeatures }: Site,
-  damping: number,
-): Promise<BlockMatrix[]> {
-  using owned = new DisposableStack();
-  const blocks: Tensor[] = [];
-  for (let task = 0; task < tasks; task++) {
-    blocks.push(owned.use(await metrics.blocks(task, module, outFeatures)));
-  }
-  return await dampedMetrics(blocks, damping);
-}
-
-/** The equations of sites with the same c_i. */
-class GroupEquations implements Disposable {
-  readonly gram: Tensor;
-  readonly ridge: number;
-  readonly sites: readonly RightHandSide[];
-
-  constructor(group: readonly SiteProblem[], moments: readonly Moments[], target: Target) {
-    const { weights } = group[0]!;
-    this.gram = weightedGram(moments, weights);
-    this.ridge = ridgeOf(moments, weights);
-    this.sites = group.map((site) =>
-      rightHandSide(site, site.stackedB, site.baseWeight, moments, weights, target)
-    );
-  }
-
-  [Symbol.dispose](): void {
-    this.gram.dispose();
-    for (const site of this.sites) site[Symbol.dispose]();
-  }
-}
-
 async function alphaCurves(
   { split, target, alpha }: StageProblem,
-  group: readonly SiteProblem[],
+  group: SiteGroup,
   conditioning: Conditioning,
 ): Promise<AlphaScore[][]> {
   if (alpha !== "auto" || !split) return group.map(() => []);

@@ -30,6 +30,7 @@ interface Case {
 }
 
 const KERNELS = [
+  "tiled_128x192",
   "tiled_128",
   "tiled_64",
   "tiled_32",

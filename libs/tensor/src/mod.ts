@@ -16,10 +16,17 @@ export * from "./gpu/kernel.ts";
 export { forEachRowWindow, wholeMatrix, windowOf } from "./gpu/matrix_view.ts";
 export type { KernelTime } from "./gpu/kernel_timer.ts";
 export type { Profile, Toggles } from "./gpu/dawn.ts";
+export { ERROR_FREE } from "./kernels/error_free.ts";
 export * from "./ops/add.ts";
+export * from "./ops/add_to_pair.ts";
 export * from "./ops/blocks.ts";
 export * from "./ops/cast.ts";
-export { type CholeskyFactor, factorCholesky } from "./ops/cholesky.ts";
+export {
+  type CholeskyFactor,
+  type CholeskyOptions,
+  factorCholesky,
+  type TriangularFactor,
+} from "./ops/cholesky.ts";
 export * from "./ops/cholesky_solve.ts";
 export * from "./ops/concat.ts";
 export * from "./ops/copy.ts";
@@ -27,6 +34,8 @@ export * from "./ops/gemm.ts";
 export * from "./ops/gram.ts";
 export * from "./ops/multiply.ts";
 export * from "./ops/norms.ts";
+export * from "./ops/positive_definite_solve.ts";
+export { preciseResidual, type ShiftedMatrix } from "./ops/precise_residual.ts";
 export * from "./ops/reductions.ts";
 export * from "./ops/reshape.ts";
 export * from "./ops/scale.ts";

@@ -71,7 +71,7 @@ export async function solveCaptured(
     moments.push({
       own,
       drift: undefined,
-      driftOfFactors: new Map(),
+      crossOfFactors: new Map(),
       stream: undefined,
       ownNorm,
       crossNorm: ownNorm,
@@ -194,10 +194,9 @@ async function sumOfRows(
   for await (const piece of batches()) {
     using batch = piece;
     if (batch.shape[1] !== inFeatures) throw wrongShape(`[${batch.shape}]`, `[rows, ${inFeatures}]`, where);
-    using weights = batch.device.upload(new Float32Array(batch.shape[0]!).fill(1), [batch.shape[0]!]);
-    sum.add(batch, batch, weights);
+    sum.add(batch, batch);
   }
-  const gram = await sum.on(solver);
+  const gram = await sum.takeTo(solver);
   return gram ?? solver.zeros([inFeatures, inFeatures]);
 }
 

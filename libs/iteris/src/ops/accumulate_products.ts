@@ -1,5 +1,12 @@
-import { defineOperation, gemm, gram, type Kernel, scaleRows, type Tensor } from "@lora-loom/tensor";
-import { ERROR_FREE } from "./error_free.ts";
+import {
+  defineOperation,
+  ERROR_FREE,
+  gemm,
+  gram,
+  type Kernel,
+  scaleRows,
+  type Tensor,
+} from "@lora-loom/tensor";
 
 const WORKGROUP = 64;
 /** Columns of X and of Y per invocation, which loads and splits an element of either once for several results; those of Y are a workgroup apart. */

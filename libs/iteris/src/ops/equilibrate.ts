@@ -1,12 +1,15 @@
 import {
+  copy,
   type CpuTensor,
   defineOperation,
   forEachRowWindow,
   type Kernel,
+  multiply,
   type Tensor,
   wholeMatrix,
   windowOf,
 } from "@lora-loom/tensor";
+import { multiple } from "../algebra.ts";
 
 const NAME = "iteris_equilibrate";
 const WORKGROUP = 64;
@@ -62,32 +65,32 @@ export interface Equilibrated {
 }
 
 /** Scales a symmetric positive definite G + ridge·I so that its diagonal lies in [1, 4): S G S + ridge·S². */
-export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = defineOperation<
-  [Tensor, number],
-  Equilibrated
->({
+export function equilibrate(gram: Tensor, ridge: number): Equilibrated {
+  const { scales, diagonal } = diagonalScales(gram, ridge);
+  return { matrix: scaleSymmetric(gram, scales), diagonal, scales };
+}
+
+/** Scales another matrix, much like the one that was scaled, by the same S. */
+export function equilibrateLike({ scales }: Equilibrated, gram: Tensor, ridge: number): Equilibrated {
+  using squares = multiply(scales, scales);
+  return { matrix: scaleSymmetric(gram, scales), diagonal: multiple(squares, ridge), scales: copy(scales) };
+}
+
+const diagonalScales = defineOperation<[Tensor, number], Omit<Equilibrated, "matrix">>({
   name: NAME,
-  kernels: [DIAGONAL_SCALES, SCALE_SYMMETRIC],
+  kernels: [DIAGONAL_SCALES],
   gpu(device, gram, ridge) {
     const n = gram.shape[0]!;
     const scales = device.empty([n]);
     const diagonal = device.empty([n]);
-    const matrix = device.empty([n, n]);
-    const whole = wholeMatrix(gram, NAME);
-    forEachRowWindow(device, whole, NAME, (view, first) => {
+    forEachRowWindow(device, wholeMatrix(gram, NAME), NAME, (view, first) => {
       const { window, base } = windowOf(device, view);
       const params = [n, base, first, view.rows, ridge];
       device.dispatch(DIAGONAL_SCALES, [window, scales, diagonal], params, [
         Math.ceil(view.rows / WORKGROUP),
       ]);
     });
-    forEachRowWindow(device, whole, NAME, (view, first) => {
-      const { window, base } = windowOf(device, view);
-      const scaled = windowOf(device, { ...view, tensor: matrix });
-      const groups = [Math.ceil(n / WORKGROUP), view.rows] as const;
-      device.dispatch(SCALE_SYMMETRIC, [window, scales, scaled.window], [n, base, first], groups);
-    });
-    return { matrix, diagonal, scales };
+    return { scales, diagonal };
   },
   cpu(device, gram, ridge) {
     const n = gram.shape[0]!;
@@ -96,12 +99,32 @@ export const equilibrate: (gram: Tensor, ridge: number) => Equilibrated = define
       const value = values[i * n + i]! + ridge;
       return value > 0 ? 2 ** -Math.floor(Math.floor(Math.log2(value)) / 2) : 1;
     });
-    const matrix = values.map((value, index) => value * scales[Math.floor(index / n)]! * scales[index % n]!);
     const diagonal = scales.map((scale) => ridge * scale * scale);
-    return {
-      matrix: device.wrap(matrix, [n, n]),
-      diagonal: device.wrap(diagonal, [n]),
-      scales: device.wrap(scales, [n]),
-    };
+    return { scales: device.wrap(scales, [n]), diagonal: device.wrap(diagonal, [n]) };
+  },
+});
+
+/** S G S */
+const scaleSymmetric = defineOperation<[Tensor, Tensor], Tensor>({
+  name: "iteris_scale_symmetric",
+  kernels: [SCALE_SYMMETRIC],
+  gpu(device, gram, scales) {
+    const n = gram.shape[0]!;
+    const matrix = device.empty([n, n]);
+    forEachRowWindow(device, wholeMatrix(gram, NAME), NAME, (view, first) => {
+      const { window, base } = windowOf(device, view);
+      const scaled = windowOf(device, { ...view, tensor: matrix });
+      const groups = [Math.ceil(n / WORKGROUP), view.rows] as const;
+      device.dispatch(SCALE_SYMMETRIC, [window, scales, scaled.window], [n, base, first], groups);
+    });
+    return matrix;
+  },
+  cpu(device, gram, scales) {
+    const n = gram.shape[0]!;
+    const factors = (scales as CpuTensor).floats;
+    const matrix = (gram as CpuTensor).floats.map((value, index) =>
+      value * factors[Math.floor(index / n)]! * factors[index % n]!
+    );
+    return device.wrap(matrix, [n, n]);
   },
 });

@@ -1,12 +1,12 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
-import { type Device, openDevice } from "@lora-loom/tensor";
+import { type Device, openDevice, type Tensor } from "@lora-loom/tensor";
 import { gaussians } from "@lora-loom/testing";
 import { accumulateProducts } from "./accumulate_products.ts";
 import { shiftDiagonal } from "./add_to_diagonal.ts";
 import { addToPair } from "./add_to_pair.ts";
 import { equilibrate } from "./equilibrate.ts";
 import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
-import { productSquares, squaresKernel, unstoredSquares } from "./product_squares.ts";
+import { type ComparedOutputs, errorSquares, unstoredErrorSquares } from "./error_squares.ts";
 import { residual } from "./residual.ts";
 
 /** Normal numbers that float32 holds exactly. */
@@ -16,7 +16,11 @@ function singles(count: number, seed: number, factor = 1): Float64Array<ArrayBuf
 
 for (const [m, n] of [[1, 1], [3, 65], [9, 129]] as const) {
   testOnEachDevice(`residual() keeps 42 bits of what cancels for shape [${m}, ${n}]`, async (device) => {
-    const [high, low, matrix] = [singles(m * n, 1), singles(m * n, 2, 1e-8), singles(n * n, 3)];
+    const [high, low, entries] = [singles(m * n, 1), singles(m * n, 2, 1e-8), singles(n * n, 3)];
+    // Symmetric, and with a diagonal that makes it positive definite.
+    const entry = (i: number, j: number) =>
+      i === j ? 3 * Math.sqrt(n) : entries[i < j ? i * n + j : j * n + i]!;
+    const matrix = entries.map((_, index) => Math.fround(entry(Math.floor(index / n), index % n)));
     const product = new Float64Array(m * n);
     const magnitude = new Float64Array(m * n);
     for (let i = 0; i < m; i++) {
@@ -128,31 +132,56 @@ Deno.test("equilibrate() and shiftDiagonal() work in blocks of rows when a matri
   assertEquals(results[1], results[0]);
 });
 
-/** The kernel for hardware at its smallest, which software drivers compile in a fraction of the time. */
-const SMALL_SQUARES = squaresKernel(4);
+for (const [m, n, ranks] of [[1, 1, [1, 1, 1]], [70, 90, [8, 16, 24]], [65, 1100, [0, 17, 3]]] as const) {
+  const [, rank, stackedRank] = ranks;
+  const [expertWidth, mergedWidth] = [ranks[0] + 2, rank + stackedRank + 5];
+  const [expert, merged] = [singles(m * expertWidth, 1), singles(m * mergedWidth, 2)];
+  const factors = ranks.map((r, i) => singles(n * r, 3 + i));
+  const weights = singles(m, 6);
+  const firsts = [1, 0, rank + 4];
 
-for (const [m, n, inner] of [[1, 1, 1], [70, 90, 24], [65, 1100, 17]] as const) {
-  const name = `‖diag(w) X Cᵀ‖² of [${m}, ${inner}] and [${n}, ${inner}]`;
-  const [rows, outputs, weights] = [singles(m * inner, 1), singles(n * inner, 2), singles(m, 3)];
-  let expected = 0;
+  const expected = [0, 0, 0, 0];
   for (let i = 0; i < m; i++) {
     for (let j = 0; j < n; j++) {
-      let sum = 0;
-      for (let k = 0; k < inner; k++) sum += rows[i * inner + k]! * outputs[j * inner + k]!;
-      expected += (weights[i]! * sum) ** 2;
+      const [target, solution, stacked] = ranks.map((r, which) => {
+        const [inner, width] = which === 0 ? [expert, expertWidth] : [merged, mergedWidth];
+        let sum = 0;
+        for (let k = 0; k < r; k++) {
+          sum += inner[i * width + firsts[which]! + k]! * factors[which]![j * r + k]!;
+        }
+        return sum;
+      }) as [number, number, number];
+      [target, target - solution, target - stacked, target - stacked / 3].forEach((value, figure) =>
+        expected[figure]! += (weights[i]! * value) ** 2
+      );
     }
   }
-  const check = async (device: Device, squares: typeof productSquares) => {
-    using x = device.upload(rows, [m, inner]);
-    using c = device.upload(outputs, [n, inner]);
-    using w = device.upload(weights, [m]);
-    using found = squares(x, c, w);
-    assertEquals(found.shape, [1]);
-    assertLess(Math.abs((await device.download(found))[0]! - expected), 1e-5 * expected);
+  const check = async (device: Device, squares: (outputs: ComparedOutputs) => Tensor) => {
+    using owned = new DisposableStack();
+    const upload = (values: Float64Array<ArrayBuffer>, shape: number[]) =>
+      owned.use(device.upload(values, shape));
+    const inners = [upload(expert, [m, expertWidth]), upload(merged, [m, mergedWidth])] as const;
+    const [target, solution, stacked] = ranks.map((r, which) => ({
+      inner: inners[which === 0 ? 0 : 1],
+      first: firsts[which]!,
+      b: upload(factors[which]!, [n, r]),
+    }));
+    using found = squares({
+      target: ranks[0] > 0 ? target : undefined,
+      solution: solution!,
+      stacked: stacked!,
+      meanFactor: 1 / 3,
+      rootWeights: upload(weights, [m]),
+    });
+    assertEquals(found.shape, [4]);
+    (await device.download(found)).forEach((value, figure) =>
+      assertLess(Math.abs(value - expected[figure]!), 1e-5 * expected[figure]! + Number.MIN_VALUE)
+    );
   };
-  testOnEachDevice(`productSquares() gives ${name}`, (device) => check(device, productSquares));
+  const name = `of [${m}, ${n}] outputs by ranks ${ranks}`;
+  testOnEachDevice(`errorSquares() gives the errors ${name}`, (device) => check(device, errorSquares));
   testOnGpu(
-    `the kernel for hardware gives ${name}`,
-    (device) => check(device, (...factors) => unstoredSquares(...factors, SMALL_SQUARES)),
+    `the kernel for hardware gives the errors ${name}`,
+    (device) => check(device, unstoredErrorSquares),
   );
 }

@@ -2,18 +2,20 @@ import {
   add,
   type CpuTensor,
   defineOperation,
+  ERROR_FREE,
   gemm,
   type Kernel,
+  preciseResidual,
   scaleColumns,
   type Tensor,
 } from "@lora-loom/tensor";
-import { ERROR_FREE } from "./error_free.ts";
 
 const WORKGROUP = 64;
 /** Rows and columns per invocation, which splits and loads an operand's element once for two results; the columns are a workgroup apart. */
 const ROWS = 2;
 const COLUMNS = 2;
 
+/** For drivers that run on the CPU; hardware is served better by workgroup memory. */
 const RESIDUAL: Kernel = {
   name: "iteris_residual",
   buffers: [
@@ -78,7 +80,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 }`,
 };
 
-/** A linear map of rows, X ↦ X (M + diag(d)). The diagonal is apart, so that a small one is not lost in the rounding of M. */
+/** A linear map of rows, X ↦ X (M + diag(d)) with a symmetric positive semidefinite M. The diagonal is apart, so that a small one is not lost in the rounding of M. */
 export interface RowMap {
   /** M, `[n, n]`. */
   readonly matrix: Tensor;
@@ -105,6 +107,7 @@ const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tens
   name: "iteris_residual",
   kernels: [RESIDUAL],
   gpu(device, target, high, low, matrix, diagonal) {
+    if (device.info.class !== "software") return preciseResidual(target, high, low, { matrix, diagonal });
     const [m, n] = target.shape as [number, number];
     const result = device.empty([m, n]);
     const workgroups = [Math.ceil(n / (COLUMNS * WORKGROUP)), Math.ceil(m / ROWS)] as const;

@@ -13,7 +13,7 @@ import {
 import { multiple } from "../algebra.ts";
 import { IterisError } from "../errors.ts";
 import { addToDiagonal } from "../ops/add_to_diagonal.ts";
-import { equilibrate, type Equilibrated } from "../ops/equilibrate.ts";
+import { equilibrate, type Equilibrated, equilibrateLike } from "../ops/equilibrate.ts";
 import { residual } from "../ops/residual.ts";
 import type { Precision } from "../product_sum.ts";
 import { estimateCondition } from "./condition.ts";
@@ -83,17 +83,29 @@ export class Factor implements Disposable {
    * @param system S G S, and S
    * @param lower L
    * @param shift what had to be added to the diagonal of S G S to factor it; 0 as a rule. Solutions are of G itself all the same
+   * @param owner whose L it is, where that is another matrix's
    */
   constructor(
     readonly system: Equilibrated,
     readonly lower: CholeskyFactor,
     readonly shift: number,
     readonly conditioning: Conditioning,
+    private readonly owner?: Factor,
   ) {}
 
   /** Which arithmetic it is in. */
   get solver(): "cpu_float64" | "gpu_refined" {
     return this.#backend === "cpu" ? "cpu_float64" : "gpu_refined";
+  }
+
+  /**
+   * The system of a matrix much like G: solved with this factor, which has to outlive it, by a few more steps of refinement.
+   *
+   * @param where for errors
+   */
+  nearby(gram: Tensor, ridge: number, where: string): Omit<Factor, "half"> {
+    const system = equilibrateLike(this.system, gram, ridge);
+    return new Factor(system, this.lower, this.shift, { ...this.conditioning, where }, this);
   }
 
   /** Estimates the 2-norm condition number of S G S; with a shift, of the shifted matrix's inverse. */
@@ -116,7 +128,7 @@ export class Factor implements Disposable {
     using target = scaleColumns(rows, this.system.scales);
     let residual = Infinity;
     for (const precision of this.#precisions) {
-      using refinement = await Refinement.start(this.system, target, precision);
+      using refinement = new Refinement(this.system, target, precision);
       await this.#refine(refinement, precision);
       const { solution, relativeResidual, backwardError, steps } = refinement;
       if (relativeResidual <= LARGEST_RESIDUAL) {
@@ -147,6 +159,7 @@ export class Factor implements Disposable {
 
   [Symbol.dispose](): void {
     disposeSystem(this.system);
+    if (this.owner) return;
     this.lower[Symbol.dispose]();
     this.#inverse?.dispose();
   }
@@ -184,6 +197,7 @@ export class Factor implements Disposable {
   }
 
   #approximate(rows: Tensor): Tensor {
+    if (this.owner) return this.owner.#approximate(rows);
     const inverse = this.#inverseFor(rows);
     if (!inverse) return solveCholesky(this.lower, rows, { side: "right" });
     using half = gemm(rows, inverse, { transposeB: true });

@@ -177,3 +177,24 @@ testOnGpu("factorise() leads to singular_system when nothing comes near a soluti
   const error = await assertRejects(() => solveBoth(device, gram, 96, 1e-12 * frobenius(gram)), IterisError);
   assert(error.code === "singular_system" && error.fix.includes("alpha"));
 });
+
+testOnEachDevice("Factor.nearby() solves the system of a matrix that is much alike", async (device) => {
+  const n = 70;
+  const { tolerance, backwardError, conditioning } = precisionOf(device);
+  const parts = [3, 4].map((seed) => gramOf(3 * n, n, 1e-2, seed));
+  const [gram, near] = ([[1, 1], [1.03, 0.97]] as const).map((weights) =>
+    parts[0]!.map((value, i) => Math.fround(weights[0] * value + weights[1] * parts[1]![i]!))
+  ) as [Float64Array<ArrayBuffer>, Float64Array<ArrayBuffer>];
+  const ridge = 1e-4 * frobenius(gram);
+  const right = gaussians(ROWS * n, 9).map(Math.fround);
+  using matrix = device.upload(gram, [n, n]);
+  using nearMatrix = device.upload(near, [n, n]);
+  using rows = device.upload(right, [ROWS, n]);
+  using factor = await factorise(matrix, ridge, conditioning);
+  using nearby = factor.nearby(nearMatrix, ridge, "nearby");
+  const solved = await nearby.solve(rows);
+  using solution = solved.x;
+  const expected = solveRight(fromFlat(right, ROWS, n), fromFlat(withRidge(near, n, ridge), n, n)).flat();
+  assertRelativelyClose(await device.download(solution), expected, tolerance);
+  assertLess(solved.backwardError, backwardError);
+});

@@ -53,19 +53,11 @@ export async function solveSite(
   alpha: number,
   { rank, truncation }: Cut,
 ): Promise<SiteSolution> {
+  const { stacked } = equations;
+  if (stacked && rank >= stacked.shape[1]!) return await solveWhole(factor, equations, alpha);
   using rows = equations.at(alpha);
   const { x, backwardError, iterations } = await factor.solve(rows);
-  const { stacked } = equations;
   const figures = { backwardError, iterations };
-  if (stacked && rank >= x.shape[0]!) {
-    const kept = x.shape[0]!;
-    return disposable({
-      a: x,
-      b: multiple(stacked, 1),
-      rank: { solved: kept, kept, loss: 0, plainLoss: 0 },
-      ...figures,
-    });
-  }
   using solution = x;
   using half = factor.half(rows);
   const [out, inner] = stacked ? stacked.shape as [number, number] : [x.shape[0]!, x.shape[0]!];
@@ -85,6 +77,24 @@ export async function solveSite(
     solved,
     figures,
   );
+}
+
+/** Solves a system whose solution W = `stacked` · A keeps its rank. */
+export async function solveWhole(
+  factor: Pick<Factor, "solve">,
+  equations: RightHandSide,
+  alpha: number,
+): Promise<SiteSolution> {
+  using rows = equations.at(alpha);
+  const { x, backwardError, iterations } = await factor.solve(rows);
+  const kept = x.shape[0]!;
+  return disposable({
+    a: x,
+    b: multiple(equations.stacked!, 1),
+    rank: { solved: kept, kept, loss: 0, plainLoss: 0 },
+    backwardError,
+    iterations,
+  });
 }
 
 /** Systems with output metrics at one site. */

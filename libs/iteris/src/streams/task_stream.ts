@@ -45,6 +45,16 @@ export class TaskStream {
     return stream;
   }
 
+  /** Rows of a stage that reads `reads`, all samples together. */
+  rows(reads: Stage["reads"]): number {
+    return this.task.tokenWeights.get(reads)!.sequences.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  /** Whether the merged model has left the expert's path. */
+  get diverged(): boolean {
+    return this.#chunks.some(({ merged }) => merged !== undefined);
+  }
+
   /** Number of chunks. */
   get length(): number {
     return this.#chunks.length;
@@ -62,7 +72,10 @@ export class TaskStream {
     const { sequences, largest } = this.task.tokenWeights.get(stage.reads)!;
     const diagonal = concatenated(chunk.indices.map((sequence) => sequences[sequence]!));
     const shape = [diagonal.length];
-    const weights = owned.use(device.upload(diagonal.map((weight) => weight / largest), shape));
+    const areOne = diagonal.every((weight) => weight === largest);
+    const weights = areOne
+      ? undefined
+      : owned.use(device.upload(diagonal.map((weight) => weight / largest), shape));
     const rootWeights = owned.use(device.upload(diagonal.map(Math.sqrt), shape));
     const kept = owned.move();
     return {

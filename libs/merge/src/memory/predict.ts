@@ -56,7 +56,7 @@ function keptParts({ base, residency, adapterElements, mergedElements, device }:
   };
 }
 
-/** One stage of a pass over the samples, at the largest of: a chunk on its way, the sums, the solution. */
+/** One stage of a pass over the samples, at the larger of: a chunk on its way with the sums, the solution. */
 function sweeping(work: Workload, budgets: Budgets, stage: Stage): Phase {
   const { elementBytes, hostSolverLimit } = work.device;
   const inFeatures = stage.sites[0]!.inFeatures;
@@ -66,8 +66,8 @@ function sweeping(work: Workload, budgets: Budgets, stage: Stage): Phase {
   const measured = work.corrects ? 0 : sum(sites.map((site) => site.inFeatures * site.outFeatures));
   const sums = sites.length > 0 ? sumElements(work, stage) : 0;
   const gathering = chunkElements(work, budgets, stage) + sums + measured;
-  const solving = sites.length > 0 ? solvingElements(work, stage) : 0;
-  const busy = solvesOnHost ? gathering : Math.max(gathering, sums + momentElements(work, stage), solving);
+  const solving = sites.length > 0 ? solvingElements(work, stage, solvesOnHost) : 0;
+  const busy = solvesOnHost ? gathering : Math.max(gathering, solving);
   return {
     device: {
       ...(work.residency === "streamed" ? { "weights of a stage": stageWeightBytes(work, stage) } : {}),
@@ -106,22 +106,26 @@ function momentElements({ tasks, base, corrects, holdsOut }: Workload, { sites }
   return (holdsOut ? 3 : 1) * tasks.length * (2 * inFeatures ** 2 + stream) + inFeatures ** 2;
 }
 
-/** The running sums that the moments are copied from. */
+/** The running sums that become the moments. */
 function sumElements(work: Workload, stage: Stage): number {
   const inFeatures = stage.sites[0]!.inFeatures;
   const one = (momentElements({ ...work, holdsOut: false }, stage)) - inFeatures ** 2;
   return (work.holdsOut ? 2 : 1) * one;
 }
 
-/** The moments; G, its scaled form, the factor and its inverse, and what making that takes; right-hand sides, and what refining takes. */
-function solvingElements(work: Workload, stage: Stage): number {
+/**
+ * The moments; of each system that is solved at a time, G, its scaled form, the factor and its inverse, and what making that takes;
+ * right-hand sides, and what refining takes.
+ */
+function solvingElements(work: Workload, stage: Stage, onHost: boolean): number {
   const inFeatures = stage.sites[0]!.inFeatures;
   const sites = stage.sites.filter(({ module }) => work.adapted.has(module));
   // A few dozen rows at most where only the stacked factors' rows are solved for.
   const rowsOf = ({ outFeatures }: Stage["sites"][number]) => work.corrects ? outFeatures : 0;
   const rightHandSides = 2 * sum(sites.map(rowsOf)) * inFeatures;
   const refining = REFINEMENT_VECTORS * Math.max(...sites.map(rowsOf)) * inFeatures;
-  return momentElements(work, stage) + 5 * inFeatures ** 2 + rightHandSides + refining;
+  const systems = onHost || work.corrects || work.holdsOut ? 1 : sites.length;
+  return momentElements(work, stage) + 5 * systems * inFeatures ** 2 + rightHandSides + refining;
 }
 
 /** Decoding of answers: weights with the deltas folded in, keys and values, a layer's activations and the head. */

@@ -40,13 +40,13 @@ export class BufferPool {
    * @param create makes a buffer of a size class
    * @param destroy gives a buffer back to the driver, once no queued work uses it
    * @param budgetBytes the most that buffers in use and free ones may take together; `Infinity` for no limit
-   * @param keepBytes the most that free buffers may take
+   * @param mostFree the most bytes that free buffers may take, given how many are on loan and were at most
    */
   constructor(
     readonly create: (bytes: number) => GPUBuffer,
     readonly destroy: (buffer: PooledBuffer) => void,
     readonly budgetBytes: number,
-    readonly keepBytes: number,
+    readonly mostFree: (usedBytes: number, peakBytes: number) => number,
   ) {}
 
   /** Bytes of buffers on loan. */
@@ -88,7 +88,7 @@ export class BufferPool {
     this.#free.set(buffer.bytes, sameSize);
     const place = sameSize.findLastIndex(({ id }) => id > buffer.id) + 1;
     sameSize.splice(place, 0, buffer);
-    this.trim(this.keepBytes);
+    this.trim(this.mostFree(this.#usedBytes, this.#peakBytes));
   }
 
   /** Destroys free buffers, the largest first, until they take at most `bytes`. */

@@ -11,7 +11,7 @@ function poolOf(budgetBytes: number, keepBytes: number) {
     },
     ({ bytes }) => destroyed.push(bytes),
     budgetBytes,
-    keepBytes,
+    () => keepBytes,
   );
   return { pool, created, destroyed };
 }
@@ -40,6 +40,22 @@ Deno.test("BufferPool destroys free buffers when they exceed what it may keep", 
   buffers.forEach((buffer) => pool.give(buffer));
   assertEquals(destroyed, [1024]);
   assertEquals(pool.freeBytes, 2048);
+});
+
+Deno.test("BufferPool keeps what it may at the present use and peak", () => {
+  const destroyed: number[] = [];
+  const pool = new BufferPool(
+    () => ({}) as GPUBuffer,
+    ({ bytes }) => destroyed.push(bytes),
+    Infinity,
+    (usedBytes, peakBytes) => peakBytes - usedBytes,
+  );
+  const [large, small] = [pool.take(2048), pool.take(1024)];
+  pool.give(large);
+  pool.take(512); // all together would now be more than the peak of 3072 bytes
+  pool.give(small);
+  assertEquals(destroyed, [2048]);
+  assertEquals([pool.usedBytes, pool.peakBytes, pool.freeBytes], [512, 3072, 1024]);
 });
 
 Deno.test("BufferPool makes room within its budget before it creates a buffer", () => {

@@ -39,6 +39,12 @@ export function spanOf({ rows, columns, stride }: MatrixView): number {
   return rows === 0 || columns === 0 ? 0 : (rows - 1) * stride + columns;
 }
 
+/** The memory of `count` views of one shape, each `apart` elements after the one before, as one long row. */
+export function batchOf(first: MatrixView, count: number, apart: number): MatrixView {
+  const elements = spanOf(first) + (count - 1) * apart;
+  return { ...first, rows: 1, columns: elements, stride: elements };
+}
+
 /** True when all of a view can be bound at once, wherever it starts. */
 export function fitsBinding(device: GpuDevice, view: MatrixView): boolean {
   const { maxBindingBytes, windowAlignmentBytes } = device.limits;

@@ -23,7 +23,8 @@ export class Uploader {
   readonly #returning = new Set<Promise<void>>();
   #created = 0;
 
-  constructor(readonly device: GPUDevice, readonly queue: CommandQueue) {}
+  /** @param onHardware as for {@linkcode beginWait} */
+  constructor(readonly device: GPUDevice, readonly queue: CommandQueue, readonly onHardware: boolean) {}
 
   /** Writes `bytes` to the start of a buffer, ordered after all commands recorded so far. */
   write(target: PooledBuffer, bytes: Uint8Array<ArrayBuffer>): void {
@@ -55,7 +56,7 @@ export class Uploader {
       // Those that are recorded but not submitted would never come back.
       this.queue.submit();
       if (this.#returning.size === 0) throw new Error("no staging buffer is left, nor on its way back");
-      beginWait();
+      beginWait(this.onHardware);
       await Promise.race(this.#returning);
     }
   }

@@ -73,15 +73,23 @@ fn main() {
 }`,
 };
 
+/** Columns and rows that a workgroup of {@linkcode CLEAR_ABOVE_DIAGONAL} covers. */
+export const CLEARED_BLOCK = { columns: 64, rows: 32 };
+
 /** Sets what lies above the diagonal to zero, in a run of rows that starts at row `rowStart` of the matrix. */
 export const CLEAR_ABOVE_DIAGONAL: Kernel = {
   name: "clear_above_diagonal",
   buffers: [{ name: "l", element: "f32", access: "read_write" }],
   params: [["rows", "u32"], ["columns", "u32"], ["base", "u32"], ["rowStart", "u32"]],
   code: /* wgsl */ `
-@compute @workgroup_size(8, 8)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.y >= params.rows || id.x >= params.columns || id.x <= params.rowStart + id.y) { return; }
-  l[params.base + id.y * params.columns + id.x] = 0.0;
+@compute @workgroup_size(${CLEARED_BLOCK.columns})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let column = group.x * ${CLEARED_BLOCK.columns}u + lane;
+  if (column >= params.columns) { return; }
+  let start = group.y * ${CLEARED_BLOCK.rows}u;
+  let end = min(start + ${CLEARED_BLOCK.rows}u, params.rows);
+  for (var row = start; row < end && params.rowStart + row < column; row++) {
+    l[params.base + row * params.columns + column] = 0.0;
+  }
 }`,
 };

@@ -1,6 +1,6 @@
 import type { Kernel } from "../gpu/kernel.ts";
 
-/** Copies a rectangle of 32-bit elements between matrices of different strides. */
+/** Copies rectangles of 32-bit elements between matrices of different strides. */
 export const COPY_RECTANGLE: Kernel = {
   name: "copy_rectangle",
   buffers: [
@@ -14,6 +14,9 @@ export const COPY_RECTANGLE: Kernel = {
     ["baseX", "u32"],
     ["strideOut", "u32"],
     ["baseOut", "u32"],
+    // From one rectangle to the next: the workgroup's z counts them.
+    ["batchX", "u32"],
+    ["batchOut", "u32"],
   ],
   code: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -22,6 +25,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   if (i >= params.count) { return; }
   let row = i / params.columns;
   let column = i % params.columns;
-  out[params.baseOut + row * params.strideOut + column] = x[params.baseX + row * params.strideX + column];
+  let source = params.baseX + id.z * params.batchX + row * params.strideX + column;
+  out[params.baseOut + id.z * params.batchOut + row * params.strideOut + column] = x[source];
 }`,
 };

@@ -34,7 +34,8 @@ export function formName({ transposeA, transposeB, vec4, weighted }: GemmForm): 
 
 /**
  * Parameters that all matrix product kernels share, for C = alpha · op(A) op(B) + beta · C. The workgroup's z counts slices
- * of the inner index: slice z covers [z · kPerSlice, (z + 1) · kPerSlice) and writes at `sliceStride` · z in C.
+ * of the inner index, and products of a batch: slice z covers [z · kPerSlice, (z + 1) · kPerSlice) and writes at `sliceStride` · z in C;
+ * after `slices` of them the next product begins, `batchA` elements further in A and so on.
  */
 export const GEMM_PARAMS: Kernel["params"] = [
   ["m", "u32"],
@@ -48,7 +49,11 @@ export const GEMM_PARAMS: Kernel["params"] = [
   ["baseC", "u32"],
   ["baseWeights", "u32"],
   ["kPerSlice", "u32"],
+  ["slices", "u32"],
   ["sliceStride", "u32"],
+  ["batchA", "u32"],
+  ["batchB", "u32"],
+  ["batchC", "u32"],
   ["lowerOnly", "u32"],
   ["alpha", "f32"],
   ["beta", "f32"],
@@ -67,7 +72,11 @@ export interface GemmParams {
   readonly baseC: number;
   readonly baseWeights: number;
   readonly kPerSlice: number;
+  readonly slices: number;
   readonly sliceStride: number;
+  readonly batchA: number;
+  readonly batchB: number;
+  readonly batchC: number;
   /** 1: skip tiles that lie wholly above the diagonal. */
   readonly lowerOnly: number;
   readonly alpha: number;
@@ -78,6 +87,15 @@ export interface GemmParams {
 export function gemmParamValues(params: GemmParams): number[] {
   return GEMM_PARAMS.map(([name]) => params[name as keyof GemmParams]);
 }
+
+/** WGSL in a kernel's main: which slice the workgroup computes, and where the matrices of its product start. */
+export const PLACES = /* wgsl */ `
+  let slice = group.z % params.slices;
+  let item = group.z / params.slices;
+  let startA = params.baseA + item * params.batchA;
+  let startB = params.baseB + item * params.batchB;
+  let startC = params.baseC + item * params.batchC + slice * params.sliceStride;
+  let kStart = slice * params.kPerSlice;`;
 
 /** Assembles a kernel from its template's code; `a` and `b` are vec4 arrays in the `vec4` forms, as the template says. */
 export function gemmKernel(

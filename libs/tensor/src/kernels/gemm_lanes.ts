@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
 
 /** The block of C that one subgroup keeps in registers, and how it reads. */
 export interface LaneBlock {
@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   // Not an early return, behind which the driver would mask every assignment.
   let skips = params.lowerOnly != 0u && group.x * ${tileColumns}u >= row + ${rows}u;
   let rowEnd = select(min(row + ${rows}u, params.m), row, skips);
-  let kStart = group.z * params.kPerSlice;
+  ${PLACES}
   let kEnd = select(min(kStart + params.kPerSlice, params.k), kStart, skips);
   // Indices beyond the matrix are brought back into it; what they yield is not stored.
   ${lines([...a.offsets, ...b.offsets])}
@@ -64,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   });
   var first = 0u;
   for (var rowC = row; rowC < rowEnd; rowC++) {
-    let start = params.baseC + group.z * params.sliceStride + rowC * params.strideC;
+    let start = startC + rowC * params.strideC;
     for (var columnC = column; columnC < min(column + ${columnsEach}u, params.n); columnC++) {
       var result = params.alpha * sums[first + columnC - column];
       if (params.beta != 0.0) { result += params.beta * c[start + columnC]; }
@@ -104,16 +104,14 @@ function operandA({ transposeA, weighted }: GemmForm, rows: number, depth: numbe
   const groupOf = (row: number) => Math.floor(row / LANES);
   if (!transposeA && depth === 4) {
     return {
-      offsets: groups.map((g) => `let a${g} = params.baseA + ${inA(g)} * params.strideA;`),
+      offsets: groups.map((g) => `let a${g} = startA + ${inA(g)} * params.strideA;`),
       loads: groups.map((g) => `let x${g} = a[(a${g} + k) / 4u];`),
       element: (row, p) => `subgroupBroadcast(x${groupOf(row)}, ${laneOf(row)})[${p}]`,
       stored: "vec4f",
     };
   }
   return {
-    offsets: groups.map((g) =>
-      `let a${g} = params.baseA + ${inA(g)}${transposeA ? "" : " * params.strideA"};`
-    ),
+    offsets: groups.map((g) => `let a${g} = startA + ${inA(g)}${transposeA ? "" : " * params.strideA"};`),
     loads: range(depth).flatMap((p) => [
       ...weighted ? [`let weight${p} = weights[params.baseWeights + k + ${p}u];`] : [],
       ...groups.map((g) =>
@@ -142,14 +140,14 @@ function operandB({ transposeB, vec4 }: GemmForm, columnsEach: 2 | 4, depth: num
   const inB = (i: number) => `min(column + ${i}u, params.n - 1u)`;
   if (!transposeB && vec4) {
     return {
-      offsets: [`let b0 = params.baseB + min(column, params.n - ${columnsEach}u);`],
+      offsets: [`let b0 = startB + min(column, params.n - ${columnsEach}u);`],
       loads: terms.map((p) => `let y${p} = b[(b0 + (k + ${p}u) * params.strideB) / ${columnsEach}u];`),
       stored: value,
     };
   }
   if (transposeB && depth === 4) {
     return {
-      offsets: columns.map((i) => `let b${i} = params.baseB + ${inB(i)} * params.strideB;`),
+      offsets: columns.map((i) => `let b${i} = startB + ${inB(i)} * params.strideB;`),
       loads: [
         ...columns.map((i) => `let z${i} = b[(b${i} + k) / 4u];`),
         ...terms.map((p) => `let y${p} = ${value}(${columns.map((i) => `z${i}[${p}]`).join(", ")});`),
@@ -158,9 +156,7 @@ function operandB({ transposeB, vec4 }: GemmForm, columnsEach: 2 | 4, depth: num
     };
   }
   return {
-    offsets: columns.map((i) =>
-      `let b${i} = params.baseB + ${inB(i)}${transposeB ? " * params.strideB" : ""};`
-    ),
+    offsets: columns.map((i) => `let b${i} = startB + ${inB(i)}${transposeB ? " * params.strideB" : ""};`),
     loads: terms.map((p) =>
       `let y${p} = ${value}(${
         columns.map((i) => `b[b${i} + ${transposeB ? `k + ${p}u` : `(k + ${p}u) * params.strideB`}]`).join(

@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
 
 /** Rows and vec4 columns of C that one invocation keeps in registers. */
 export interface RegisterBlock {
@@ -54,14 +54,12 @@ fn store(index: u32, sum: ${value}) {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let row = group.y * ${rows}u;
   if (params.lowerOnly != 0u && group.x * ${4 * vectors * LANES}u >= row + ${rows}u) { return; }
-  let kStart = group.z * params.kPerSlice;
+  ${PLACES}
   let kEnd = min(kStart + params.kPerSlice, params.k);
   // Indices beyond the matrix are brought back into it; what they yield is not stored.
   ${
     lines(rowIndices.map((r) =>
-      `let a${r} = params.baseA + min(row + ${r}u, params.m - 1u)${
-        form.transposeA ? "" : " * params.strideA"
-      };`
+      `let a${r} = startA + min(row + ${r}u, params.m - 1u)${form.transposeA ? "" : " * params.strideA"};`
     ))
   }
   ${
@@ -74,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
   ${lines(columnOffsets)}
   ${lines(accumulators.map((name) => `var ${name} = vec4f(0);`))}
   for (var k = kStart; k < kEnd; k++) {
-    let rowB = params.baseB + k${form.transposeB ? "" : " * params.strideB"};
+    let rowB = startB + k${form.transposeB ? "" : " * params.strideB"};
     ${form.transposeA ? "let columnA = k * params.strideA;" : ""}
     ${lines(valuesOfB)}
     ${lines(multiply)}
@@ -83,7 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
   var sums = array<vec4f, ${rows * vectors}>(${accumulators.join(", ")});
   var i = 0u;
   for (var rowC = row; rowC < min(row + ${rows}u, params.m); rowC++) {
-    let start = params.baseC + group.z * params.sliceStride + rowC * params.strideC;
+    let start = startC + rowC * params.strideC;
     for (var column = first0; column < first0 + ${4 * vectors}u; column += 4u) {
       ${storeVector}
       i++;

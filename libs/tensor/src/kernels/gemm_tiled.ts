@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
 
 /** Shape of a tile in workgroup memory and of the block that each invocation computes of it. */
 export interface TileShape {
@@ -12,18 +12,17 @@ export interface TileShape {
   readonly columnsEach: number;
 }
 
-/** How one operand is staged in workgroup memory: as vec4s along whichever of its axes is contiguous. */
+/** How one operand travels to workgroup memory, where a line holds one step of the inner index: its rows of C, or columns. */
 interface Staging {
   readonly operand: "A" | "B";
-  /** True when the contiguous axis is the inner index: a line is then a row of C, or a column. */
+  /** True when the inner index runs along memory: blocks of 4 × 4 are then transposed on their way. */
   readonly alongInner: boolean;
-  readonly lineCount: number;
   /** vec4s in a line. */
   readonly perLine: number;
-  /** vec4s from one line to the next: one more than there are, so that neighbouring lines lie in different memory banks. */
-  readonly pitch: number;
   /** vec4s that each invocation loads. */
   readonly loads: number;
+  /** What the number of a step's quad is multiplied by to give the swizzle of its lines; 0 for none. */
+  readonly swizzle: number;
 }
 
 /** A form and a shape with all that follows from them. */
@@ -33,107 +32,194 @@ interface Plan {
   readonly threadsX: number;
   readonly threadsY: number;
   readonly threads: number;
+  /** Steps of the inner index in a tile, by four. */
+  readonly quads: number;
   readonly a: Staging;
   readonly b: Staging;
 }
+
+/** vec4s side by side that lie in different memory banks. */
+const BANKS = 8;
 
 function planOf(form: GemmForm, shape: TileShape): Plan {
   const threadsX = shape.columns / shape.columnsEach;
   const threadsY = shape.rows / shape.rowsEach;
   const threads = threadsX * threadsY;
+  const quads = shape.depth / 4;
   const stage = (operand: "A" | "B", alongInner: boolean, extent: number): Staging => {
-    const lineCount = alongInner ? extent : shape.depth;
-    const perLine = (alongInner ? shape.depth : extent) / 4;
-    const loads = Math.ceil((lineCount * perLine) / threads);
-    return { operand, alongInner, lineCount, perLine, pitch: perLine + 1, loads };
+    const perLine = extent / 4;
+    const each = Math.ceil(perLine * (alongInner ? quads : shape.depth) / threads);
+    const swizzle = alongInner && perLine % BANKS === 0 ? Math.max(1, BANKS / quads) : 0;
+    return { operand, alongInner, perLine, loads: alongInner ? 4 * each : each, swizzle };
   };
   const a = stage("A", !form.transposeA, shape.rows);
   const b = stage("B", form.transposeB, shape.columns);
-  return { form, shape, threadsX, threadsY, threads, a, b };
+  return { form, shape, threadsX, threadsY, threads, quads, a, b };
 }
 
-/** `loadA` or `loadB`: the vec4 with a given index in the tile that starts at k0, zero outside of the matrix. */
-function loader({ form }: Plan, { operand, alongInner, perLine }: Staging): string {
-  const [start, end] = operand === "A" ? ["rowStart", "params.m"] : ["columnStart", "params.n"];
+/** One vec4 that every invocation carries to workgroup memory. */
+interface Load {
+  readonly staging: Staging;
+  readonly name: string;
+  /** Where it starts, from the start of the tile: along the inner index, and along the rows or columns of C. */
+  readonly inner: string;
+  readonly outer: string;
+}
+
+function loadsOf({ threads, quads }: Plan, staging: Staging): Load[] {
+  const { operand, alongInner, perLine, loads } = staging;
+  return range(loads).map((load) => {
+    const flat = `(thread + ${(alongInner ? Math.floor(load / 4) : load) * threads}u)`;
+    const name = `${operand}${load}`;
+    return alongInner
+      ? {
+        staging,
+        name,
+        inner: `4u * (${flat} % ${quads}u)`,
+        outer: `4u * (${flat} / ${quads}u) + ${load % 4}u`,
+      }
+      : { staging, name, inner: `${flat} / ${perLine}u`, outer: `4u * (${flat} % ${perLine}u)` };
+  });
+}
+
+/** Everything that an invocation carries. */
+function allLoads(plan: Plan): Load[] {
+  return [plan.a, plan.b].flatMap((staging) => loadsOf(plan, staging));
+}
+
+function tileStart({ operand }: Staging): string {
+  return operand === "A" ? "rowStart" : "columnStart";
+}
+
+/** True for the operand whose elements are multiplied by weights as they are loaded. */
+function isWeighted({ form }: Plan, { operand }: Staging): boolean {
+  return form.weighted && operand === "B";
+}
+
+/** `loadA` or `loadB`: four elements along memory from a place in the matrix, zero outside of it. */
+function loader(plan: Plan, staging: Staging): string {
+  const { operand, alongInner } = staging;
+  const [line, along] = alongInner ? ["outer", "inner"] : ["inner", "outer"];
+  const [outerEnd, innerEnd] = [operand === "A" ? "params.m" : "params.n", "kEnd"];
+  const [lineEnd, alongEnd] = alongInner ? [outerEnd, innerEnd] : [innerEnd, outerEnd];
   const name = operand.toLowerCase();
-  const weight = form.weighted && operand === "B" ? " * weights[params.baseWeights + line]" : "";
-  const read = form.vec4
-    ? `if (along >= alongEnd) { return vec4f(0); }
-  return ${name}[(start + along) / 4u]${weight};`
+  const weight = isWeighted(plan, staging) ? " * weights[params.baseWeights + inner]" : "";
+  const read = plan.form.vec4
+    ? `if (${along} >= ${alongEnd}) { return vec4f(0); }
+  return ${name}[(start + ${along}) / 4u]${weight};`
     : `var values = vec4f(0);
   ${
       lines(
         range(4).map((i) =>
-          `if (along + ${i}u < alongEnd) { values[${i}] = ${name}[start + along + ${i}u]; }`
+          `if (${along} + ${i}u < ${alongEnd}) { values[${i}] = ${name}[start + ${along} + ${i}u]; }`
         ),
       )
     }
   return values${weight};`;
   return /* wgsl */ `
-fn load${operand}(index: u32, k0: u32) -> vec4f {
-  let line = ${alongInner ? start : "k0"} + index / ${perLine}u;
-  let along = ${alongInner ? "k0" : start} + 4u * (index % ${perLine}u);
-  let alongEnd = ${alongInner ? "kEnd" : end};
-  if (line >= ${alongInner ? end : "kEnd"}) { return vec4f(0); }
-  let start = params.base${operand} + line * params.stride${operand};
+fn load${operand}(inner: u32, outer: u32) -> vec4f {
+  if (${line} >= ${lineEnd}) { return vec4f(0); }
+  let start = first${operand} + ${line} * params.stride${operand};
   ${read}
 }`;
 }
 
-/** Fetches an invocation's share of a tile into registers: `var` the first time, assignments later. */
-function fetch({ threads }: Plan, { operand, loads }: Staging, declare: boolean, k: string): string {
-  return lines(
-    range(loads).map((load) =>
-      `${declare ? "var " : ""}next${operand}${load} = load${operand}(thread + ${load * threads}u, ${k});`
-    ),
+/** Where the first tile's elements lie, for loads that need no check: indices that move on by the same step for every tile. */
+function cursors(plan: Plan): string {
+  if (!plan.form.vec4) return "";
+  const places = allLoads(plan).map(({ staging, name, inner, outer }) => {
+    const { operand, alongInner } = staging;
+    const [k, other] = [`(kStart + ${inner})`, `(${tileStart(staging)} + ${outer})`];
+    const place = alongInner
+      ? `${other} * params.stride${operand} + ${k}`
+      : `${k} * params.stride${operand} + ${other}`;
+    return lines([
+      `var at${name} = (start${operand} + ${place}) / 4u;`,
+      ...isWeighted(plan, staging) ? [`var weightAt${name} = params.baseWeights + ${k};`] : [],
+    ]);
+  });
+  const steps = [plan.a, plan.b].map(({ operand, alongInner }) =>
+    `let step${operand} = ${alongInner ? `${plan.quads}u` : `${plan.quads}u * params.stride${operand}`};`
   );
-}
-
-/** Puts the fetched share into workgroup memory. */
-function put({ threads }: Plan, { operand, lineCount, perLine, loads }: Staging): string {
-  return lines(
-    range(loads).map((load) => {
-      const index = `(thread + ${load * threads}u)`;
-      const write =
-        `staged${operand}[${index} / ${perLine}u][${index} % ${perLine}u] = next${operand}${load};`;
-      const partial = (load + 1) * threads > lineCount * perLine;
-      return partial ? `if (${index} < ${lineCount * perLine}u) { ${write} }` : write;
-    }),
-  );
+  return lines([...places, ...steps]);
 }
 
 /**
- * Multiplies the staged tiles, four steps of the inner index at a time. An operand staged along the inner index gives four
- * steps of one row or column in a vec4; the other gives four rows or columns of one step.
+ * Fetches an invocation's share of the tile at `k` into registers. Tiles inside of both matrices need no checks, which take a
+ * tenth of the time of the whole product otherwise.
  */
-function multiply({ shape, threadsX, threadsY, a, b }: Plan): string {
-  const rows = range(shape.rowsEach);
-  const columnGroups = range(shape.columnsEach / 4);
-  const fourSteps = (quad: number) => [
-    ...a.alongInner ? rows.map((r) => `let a${r} = stagedA[ty + ${r * threadsY}u][${quad}];`) : [],
-    ...b.alongInner
-      ? range(shape.columnsEach).map((c) => `let b${c} = stagedB[tx + ${c * threadsX}u][${quad}];`)
-      : [],
-  ];
-  const oneStep = (step: number) => [
-    ...a.alongInner
-      ? []
-      : range(shape.rowsEach / 4).map((g) => `let rows${g} = stagedA[${step}][ty + ${g * threadsY}u];`),
-    ...columnGroups.map((g) => {
-      const gathered = `vec4f(${range(4).map((c) => `b${4 * g + c}[${step % 4}]`).join(", ")})`;
-      return `let columns${g} = ${b.alongInner ? gathered : `stagedB[${step}][tx + ${g * threadsX}u]`};`;
-    }),
-    ...rows.flatMap((r) => {
-      const x = a.alongInner ? `a${r}[${step % 4}]` : `rows${Math.floor(r / 4)}[${r % 4}]`;
-      return columnGroups.map((g) => `sum${r}_${g} = fma(vec4f(${x}), columns${g}, sum${r}_${g});`);
-    }),
-  ];
+function fetch(plan: Plan, k: string): string {
+  const loads = allLoads(plan);
+  const checked = lines(
+    loads.map(({ staging, name, inner, outer }) =>
+      `next${name} = load${staging.operand}(${k} + ${inner}, ${tileStart(staging)} + ${outer});`
+    ),
+  );
+  if (!plan.form.vec4) return checked;
+  const unchecked = loads.map(({ staging, name }) => {
+    const weight = isWeighted(plan, staging) ? ` * weights[weightAt${name}]` : "";
+    return `next${name} = ${staging.operand.toLowerCase()}[at${name}]${weight};`;
+  });
+  const move = loads.flatMap(({ staging, name }) => [
+    `at${name} += step${staging.operand};`,
+    ...isWeighted(plan, staging) ? [`weightAt${name} += ${plan.shape.depth}u;`] : [],
+  ]);
+  return /* wgsl */ `
+  if (isInside && ${k} + ${plan.shape.depth}u <= kEnd) {
+    ${lines(unchecked)}
+  } else {
+    ${checked}
+  }
+  ${lines(move)}`;
+}
+
+/** Puts the fetched share into one of the two tiles in workgroup memory. */
+function put(
+  { threads, shape, quads }: Plan,
+  { operand, alongInner, perLine, loads, swizzle }: Staging,
+  turn: string,
+): string {
+  const each = alongInner ? 4 : 1;
   return lines(
-    range(shape.depth / 4).map((quad) => {
-      const steps = range(4).map((i) => `{ ${lines(oneStep(4 * quad + i))} }`);
-      return `{ ${lines([...fourSteps(quad), ...steps])} }`;
+    range(loads / each).map((i) => {
+      const flat = `(thread + ${i * threads}u)`;
+      const staged = `staged${operand}[${turn}]`;
+      const line = `${flat} / ${perLine}u`;
+      const [quad, column] = [`${flat} % ${quads}u`, `${flat} / ${quads}u`];
+      const write = alongInner
+        ? lines(
+          range(4).map((step) => {
+            const values = range(4).map((row) => `next${operand}${4 * i + row}[${step}]`);
+            const place = swizzle === 0 ? column : `(${column}) ^ (${swizzle}u * (${quad}))`;
+            return `${staged}[4u * (${quad}) + ${step}u][${place}] = vec4f(${values.join(", ")});`;
+          }),
+        )
+        : `${staged}[${line}][${flat} % ${perLine}u] = next${operand}${i};`;
+      const count = perLine * (alongInner ? quads : shape.depth);
+      return (i + 1) * threads > count ? `if (${flat} < ${count}u) { ${write} }` : write;
     }),
   );
+}
+
+/** Multiplies a staged tile, step by step: the outer product of a column of A and a row of B. */
+function multiply({ shape, threadsX, threadsY, a, b }: Plan): string {
+  const columnGroups = range(shape.columnsEach / 4);
+  const place = ({ swizzle }: Staging, step: number, index: string) =>
+    swizzle === 0 ? index : `(${index}) ^ ${swizzle * Math.floor(step / 4)}u`;
+  const oneStep = (step: number) => [
+    ...range(shape.rowsEach / 4).map((g) =>
+      `let rows${g} = stagedA[turn][${step}][${place(a, step, `ty + ${g * threadsY}u`)}];`
+    ),
+    ...columnGroups.map((g) =>
+      `let columns${g} = stagedB[turn][${step}][${place(b, step, `tx + ${g * threadsX}u`)}];`
+    ),
+    ...range(shape.rowsEach).flatMap((r) =>
+      columnGroups.map((g) =>
+        `sum${r}_${g} = fma(vec4f(rows${Math.floor(r / 4)}[${r % 4}]), columns${g}, sum${r}_${g});`
+      )
+    ),
+  ];
+  return lines(range(shape.depth).map((step) => `{ ${lines(oneStep(step))} }`));
 }
 
 /** Names of the accumulators, row by row. */
@@ -141,40 +227,33 @@ function accumulators({ shape }: Plan): string[] {
   return range(shape.rowsEach).flatMap((r) => range(shape.columnsEach / 4).map((g) => `sum${r}_${g}`));
 }
 
-/** True when the columns of an invocation lie next to each other, so that a vec4 of C can be written whole. */
-function storesVectors({ form, b }: Plan): boolean {
-  return form.vec4 && !b.alongInner;
-}
-
 /** Writes the accumulators to C: loops with constant bounds, which a compiler unrolls where that pays. */
 function store(plan: Plan): string {
-  const { shape, threadsX, threadsY, a, b } = plan;
+  const { form, shape, threadsX, threadsY } = plan;
   const names = accumulators(plan);
-  const row = a.alongInner ? `ty + r * ${threadsY}u` : `4u * (ty + r / 4u * ${threadsY}u) + r % 4u`;
-  const column = b.alongInner ? `tx + (4u * g + i) * ${threadsX}u` : `4u * (tx + g * ${threadsX}u) + i`;
-  const write = storesVectors(plan)
-    ? `let column = columnStart + 4u * (tx + g * ${threadsX}u);
-      if (column < params.n) { store((start + column) / 4u, sum); }`
+  const write = form.vec4
+    ? `if (column < params.n) { store((start + column) / 4u, sum); }`
     : `for (var i = 0u; i < 4u; i++) {
-        let column = columnStart + ${column};
-        if (column < params.n) { store(start + column, sum[i]); }
+        if (column + i < params.n) { store(start + column + i, sum[i]); }
       }`;
   return `
   var sums = array<vec4f, ${names.length}>(${names.join(", ")});
   for (var r = 0u; r < ${shape.rowsEach}u; r++) {
-    let row = rowStart + ${row};
+    let row = rowStart + 4u * (ty + r / 4u * ${threadsY}u) + r % 4u;
     if (row >= params.m) { continue; }
-    let start = params.baseC + group.z * params.sliceStride + row * params.strideC;
+    let start = startC + row * params.strideC;
     for (var g = 0u; g < ${shape.columnsEach / 4}u; g++) {
       let sum = sums[r * ${shape.columnsEach / 4}u + g];
+      let column = columnStart + 4u * (tx + g * ${threadsX}u);
       ${write}
     }
   }`;
 }
 
 /**
- * Matrix product for GPUs: tiles of A and B are staged in workgroup memory, each invocation accumulates a block of C in
- * named vec4s (an indexed array would spill), and the next tile travels into registers while this one is multiplied.
+ * Matrix product for GPUs: tiles of A and B are staged in workgroup memory, and each invocation accumulates a block of C in named
+ * vec4s (an indexed array would spill). While one tile is multiplied, the next travels into registers, and from there into the other of two
+ * buffers, so that one barrier a tile is enough.
  */
 export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const plan = planOf(form, shape);
@@ -182,17 +261,19 @@ export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const [blockX, blockY] = [Math.min(8, threadsX), Math.min(4, threadsY)];
   const { rows, columns, depth } = shape;
   const element = form.vec4 ? "vec4f" : "f32";
-  const elementC = storesVectors(plan) ? "vec4f" : "f32";
   const code = /* wgsl */ `
-var<workgroup> stagedA: array<array<vec4f, ${a.pitch}>, ${a.lineCount}>;
-var<workgroup> stagedB: array<array<vec4f, ${b.pitch}>, ${b.lineCount}>;
+var<workgroup> stagedA: array<array<array<vec4f, ${a.perLine}>, ${depth}>, 2>;
+var<workgroup> stagedB: array<array<array<vec4f, ${b.perLine}>, ${depth}>, 2>;
+/** Where the operands start. */
+var<private> firstA: u32;
+var<private> firstB: u32;
 var<private> rowStart: u32;
 var<private> columnStart: u32;
 var<private> kEnd: u32;
 ${loader(plan, a)}
 ${loader(plan, b)}
 
-fn store(index: u32, sum: ${elementC}) {
+fn store(index: u32, sum: ${element}) {
   if (params.beta == 0.0) { c[index] = params.alpha * sum; }
   else { c[index] = params.alpha * sum + params.beta * c[index]; }
 }
@@ -202,25 +283,36 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   rowStart = group.y * ${rows}u;
   columnStart = group.x * ${columns}u;
   if (params.lowerOnly != 0u && group.x * ${columns}u >= (group.y + 1u) * ${rows}u) { return; }
-  let kStart = group.z * params.kPerSlice;
+  ${PLACES}
+  firstA = startA;
+  firstB = startB;
+  // A local, because barriers may not depend on what could differ between invocations, as far as the language sees.
   let kLimit = min(kStart + params.kPerSlice, params.k);
   kEnd = kLimit;
+  let isInside = rowStart + ${rows}u <= params.m && columnStart + ${columns}u <= params.n;
   // Subgroups are blocks of 8 × 4 invocations, which read fewer different values at a time than rows of 16 or 32 would.
   let tx = thread % ${blockX}u + thread / ${blockX * blockY}u % ${threadsX / blockX}u * ${blockX}u;
   let ty = thread / ${blockX}u % ${blockY}u + thread / ${blockY * threadsX}u * ${blockY}u;
   ${lines(accumulators(plan).map((name) => `var ${name} = vec4f(0);`))}
-  ${fetch(plan, a, true, "kStart")}
-  ${fetch(plan, b, true, "kStart")}
+  ${lines(allLoads(plan).map(({ name }) => `var next${name}: vec4f;`))}
+  ${cursors(plan)}
+  ${fetch(plan, "kStart")}
+  ${put(plan, a, "0u")}
+  ${put(plan, b, "0u")}
+  workgroupBarrier();
+  var turn = 0u;
   for (var k = kStart; k < kLimit; k += ${depth}u) {
-    workgroupBarrier();
-    ${put(plan, a)}
-    ${put(plan, b)}
-    workgroupBarrier();
-    if (k + ${depth}u < kLimit) {
-      ${fetch(plan, a, false, `k + ${depth}u`)}
-      ${fetch(plan, b, false, `k + ${depth}u`)}
+    let hasNext = k + ${depth}u < kLimit;
+    if (hasNext) {
+      ${fetch(plan, `k + ${depth}u`)}
     }
     ${multiply(plan)}
+    if (hasNext) {
+      ${put(plan, a, "1u - turn")}
+      ${put(plan, b, "1u - turn")}
+    }
+    workgroupBarrier();
+    turn = 1u - turn;
   }
   ${store(plan)}
 }`;
@@ -228,10 +320,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     kernel: gemmKernel(
       `tiled_${rows}x${columns}x${depth}`,
       form,
-      { a: element, b: element, c: elementC },
+      { a: element, b: element, c: element },
       code,
       {
-        workgroupStorageBytes: 16 * (a.lineCount * a.pitch + b.lineCount * b.pitch),
+        workgroupStorageBytes: 2 * 4 * depth * (rows + columns),
         invocationsPerWorkgroup: threads,
       },
     ),

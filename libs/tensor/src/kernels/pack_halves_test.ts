@@ -37,28 +37,38 @@ function transposed(x: Float32Array): Float32Array<ArrayBuffer> {
   return Float32Array.from(x, (_, index) => x[index % ROWS * INNER + Math.floor(index / ROWS)]!);
 }
 
-/** The operand as the device has it, and as values after the rounding to its dtype. */
-async function upload(
-  device: GpuDevice,
-  { dtype, alongInner }: PackForm,
-): Promise<{ x: Tensor; values: Float64Array }> {
-  const host = operand(dtype);
-  using whole = device.upload(
-    alongInner ? host : transposed(host),
-    alongInner ? [ROWS, INNER] : [INNER, ROWS],
-  );
-  const x = cast(whole, dtype);
-  const stored = Float64Array.from(await device.download(x));
+/** Elements from one row to the next, as the operand lies in memory. */
+function strideOf({ alongInner, vectors }: PackForm): number {
+  if (!alongInner) return ROWS;
+  return vectors ? Math.ceil(INNER / 8) * 8 : INNER;
+}
+
+/** The operand as the device has it, with NaN between its rows where these do not follow each other, and as values after the rounding to its dtype. */
+async function upload(device: GpuDevice, form: PackForm): Promise<{ x: Tensor; values: Float64Array }> {
+  const [host, stride, lines] = [operand(form.dtype), strideOf(form), form.alongInner ? ROWS : INNER];
+  const dense = form.alongInner ? host : transposed(host);
+  const width = dense.length / lines;
+  const padded = Float32Array.from({ length: lines * stride }, (_, i) => {
+    const column = i % stride;
+    return column < width ? dense[Math.floor(i / stride) * width + column]! : NaN;
+  });
+  using whole = device.upload(padded, [lines, stride]);
+  const x = cast(whole, form.dtype);
+  const stored = await device.download(x);
+  const at = (row: number, k: number) => form.alongInner ? row * stride + k : k * stride + row;
   return {
     x,
-    values: alongInner ? stored : stored.map((_, i) => stored[i % INNER * ROWS + Math.floor(i / INNER)]!),
+    values: Float64Array.from(
+      { length: ROWS * INNER },
+      (_, i) => stored[at(Math.floor(i / INNER), i % INNER)]!,
+    ),
   };
 }
 
 async function pack(device: GpuDevice, form: PackForm, x: Tensor, weights: Tensor) {
   using largest = device.zeros([ROWS], "u32");
   using packed = device.empty([TILES * CHUNKS * form.parts * PACKED_ROWS * PACKED_K / 2], "u32");
-  const params = [ROWS, INNER, form.alongInner ? INNER : ROWS, 0, CHUNKS, 0];
+  const params = [ROWS, INNER, strideOf(form), 0, CHUNKS, 0];
   const weighted = form.weighted ? [weights] : [];
   const grid = form.alongInner
     ? [ROWS] as const

@@ -1,4 +1,5 @@
 import type { Kernel } from "../gpu/kernel.ts";
+import { lines, range } from "./gemm_interface.ts";
 
 const BUFFERS: Kernel["buffers"] = [
   { name: "x", element: "u32", access: "read" },
@@ -17,7 +18,12 @@ const PARAMS: Kernel["params"] = [
 /** Rows and columns of `x` that a workgroup of either kernel covers. */
 export const TRANSPOSE_TILE = 32;
 
-/** Through a tile in workgroup memory, so that reads and writes both run along rows. */
+const STEPS = range(4).map((step) => 8 * step);
+
+/**
+ * Through a tile in workgroup memory, so that reads and writes both run along rows. Each invocation has its four reads on their way at
+ * once: none waits for a branch.
+ */
 export const TRANSPOSE_TILED: Kernel = {
   name: "transpose_tiled",
   buffers: BUFFERS,
@@ -30,16 +36,25 @@ var<workgroup> tile: array<u32, ${32 * 33}>;
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let row = group.y * 32u;
   let column = group.x * 32u;
-  for (var i = local.y; i < 32u; i += 8u) {
-    if (row + i < params.rows && column + local.x < params.columns) {
-      tile[i * 33u + local.x] = x[params.baseX + (row + i) * params.strideX + column + local.x];
-    }
+  let first = params.baseX + min(column + local.x, params.columns - 1u);
+  ${
+    lines(STEPS.map((step) =>
+      `let read${step} = x[first + min(row + local.y + ${step}u, params.rows - 1u) * params.strideX];`
+    ))
   }
+  ${lines(STEPS.map((step) => `tile[(local.y + ${step}u) * 33u + local.x] = read${step};`))}
   workgroupBarrier();
-  for (var i = local.y; i < 32u; i += 8u) {
-    if (column + i < params.columns && row + local.x < params.rows) {
-      out[params.baseOut + (column + i) * params.strideOut + row + local.x] = tile[local.x * 33u + i];
+  if (row + local.x >= params.rows) { return; }
+  let start = params.baseOut + row + local.x;
+  ${
+    lines(STEPS.map((step) =>
+      `{
+    let line = column + local.y + ${step}u;
+    if (line < params.columns) {
+      out[start + line * params.strideOut] = tile[local.x * 33u + local.y + ${step}u];
     }
+  }`
+    ))
   }
 }`,
 };

@@ -1,18 +1,15 @@
 import type { CpuDevice, CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
+import type { Kernel } from "../gpu/kernel.ts";
 import { block, forEachRowWindow, type MatrixView, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
-import { CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL } from "../kernels/cholesky.ts";
-import {
-  CHOLESKY_FACTOR_BLOCK,
-  INVERSE_COLUMNS,
-  INVERT_TRIANGULAR_BLOCK,
-  WIDE_BLOCK,
-} from "../kernels/cholesky_block.ts";
+import { CHOLESKY_DIAGONAL_SERIAL, CLEAR_ABOVE_DIAGONAL, CLEARED_BLOCK } from "../kernels/cholesky.ts";
+import { WIDE_BLOCK } from "../kernels/cholesky_block.ts";
 import { cholesky } from "../linalg/mod.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape, requireF32 } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
+import { PANEL_KERNELS, queueFactorByPanels } from "./cholesky_panels.ts";
 import { copy } from "./copy.ts";
 import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
 import { queueCopyRectangle } from "./rectangles.ts";
@@ -25,15 +22,29 @@ import {
   queueTriangularSolve,
   type Range,
 } from "./triangular_blocks.ts";
+import { queueWiderInverses } from "./triangular_inverse.ts";
 
-/** A symmetric positive definite matrix A = L Lᵀ, factored. Dispose it after its last use. */
-export interface CholeskyFactor extends Disposable {
+/** Inverses of larger blocks cost more to make than they save in the few solves that most factors are made for. */
+const WIDEST_SOLVING_BLOCK = 2048;
+
+/** What solving with a factor takes. */
+export interface TriangularFactor {
   /** L, `[n, n]`, zero above the diagonal. */
   readonly lower: Tensor;
-  /** On a GPU, `[⌈n / block⌉, block, block]`: the inverses of the diagonal blocks of L, which turn solving into products. */
+  /** On a GPU, `[⌈n / block⌉, pitch, block]`: the inverses of the diagonal blocks of L, which turn solving into products. */
   readonly inverses: Tensor | undefined;
+}
+
+/** A symmetric positive definite matrix A = L Lᵀ, factored. Dispose it after its last use. */
+export interface CholeskyFactor extends TriangularFactor, Disposable {
   /** The pivots, that is the squares of the diagonal of L; how small they get says how near to singular A is. */
   readonly pivots: Float64Array<ArrayBuffer>;
+}
+
+/** Options of {@linkcode factorCholesky}. */
+export interface CholeskyOptions {
+  /** Factor in the memory of `a`, whose values are lost, instead of a copy. `a` may be disposed before the factor or after it. Default false. */
+  readonly overwrite?: boolean;
 }
 
 function squareSize(a: Tensor): number {
@@ -51,7 +62,7 @@ function squareSize(a: Tensor): number {
 /** Factors the rows and columns of `range` in place: one half, the block below it, then what that leaves of the other half. */
 function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tensor, range: Range): void {
   const { lower, inverses } = triangle;
-  const parts = halves(range, inverses.shape[1]!);
+  const parts = halves(range, inverses.shape[2]!);
   if (!parts) {
     const { window, base } = windowOf(device, block(lower, range, range));
     const inverse = inverseOf(inverses, range);
@@ -85,70 +96,77 @@ function queueFactor(device: GpuDevice, triangle: BlockedTriangle, pivots: Tenso
   queueFactor(device, triangle, pivots, second);
 }
 
-/**
- * Factors block by block: one diagonal block, the panel below it, then what both leave of the rest. Unlike halving, it takes few
- * dispatches, each of which costs a GPU's host more than the GPU.
- */
-function queueFactorByPanels(device: GpuDevice, { lower, inverses }: BlockedTriangle, pivots: Tensor): void {
-  const [n, size] = [lower.rows, inverses.shape[1]!];
-  for (let start = 0; start < n; start += size) {
-    const range = [start, Math.min(start + size, n)] as const;
-    const { window, base } = windowOf(device, block(lower, range, range));
-    const inverse = inverseOf(inverses, range);
-    device.dispatch(CHOLESKY_FACTOR_BLOCK, [window, pivots], [inverse.rows, lower.stride, base, start], [1]);
-    device.dispatch(
-      INVERT_TRIANGULAR_BLOCK,
-      [window, inverses],
-      [inverse.rows, lower.stride, base, inverse.offset],
-      [size / INVERSE_COLUMNS],
-    );
-    if (range[1] === n) return;
-    const below = [range[1], n] as const;
-    using solved = device.empty([n - range[1], size]);
-    const panel = wholeMatrix(solved, "factorCholesky");
-    queueProduct(device, { a: block(lower, below, range), b: inverse, c: panel, transposeB: true });
-    queueCopyRectangle(device, panel, block(lower, below, range));
-    queueProduct(device, {
-      a: panel,
-      b: panel,
-      c: block(lower, below, below),
-      transposeB: true,
-      alpha: -1,
-      beta: 1,
-      lowerOnly: true,
-    });
-  }
-}
-
 function queueClearing(device: GpuDevice, lower: MatrixView): void {
   forEachRowWindow(device, lower, "factorCholesky", (rows, rowStart) => {
     const { window, base } = windowOf(device, rows);
-    const grid = [Math.ceil(rows.columns / 8), Math.ceil(rows.rows / 8)] as const;
+    const grid = [
+      Math.ceil(rows.columns / CLEARED_BLOCK.columns),
+      Math.ceil(rows.rows / CLEARED_BLOCK.rows),
+    ] as const;
     device.dispatch(CLEAR_ABOVE_DIAGONAL, [window], [rows.rows, rows.columns, base, rowStart], grid);
   });
 }
 
-async function factorOnGpu(device: GpuDevice, a: Tensor): Promise<CholeskyFactor> {
+/** A factor on a GPU whose pivots nobody has looked at yet. */
+export interface QueuedFactor extends TriangularFactor, Disposable {
+  /** `[n]` */
+  readonly pivots: Tensor;
+}
+
+/** Queues a factorisation; {@linkcode checkedPivots} says whether it succeeded. */
+export function queueCholesky(
+  device: GpuDevice,
+  a: Tensor,
+  { overwrite = false }: CholeskyOptions = {},
+): QueuedFactor {
   const n = squareSize(a);
-  const lower = copy(a);
+  const lower = overwrite ? device.share(a, a.shape) : copy(a);
   const size = blockSize(device, n);
-  const inverses = device.empty([Math.ceil(n / size), size, size]);
-  const dispose = () => [lower, inverses].forEach((tensor) => tensor.dispose());
-  using found = device.empty([n]);
+  const narrow = device.empty([Math.ceil(n / size), size, size]);
+  const pivots = device.empty([n]);
+  const whole = wholeMatrix(lower, "factorCholesky");
+  const triangle = { lower: whole, inverses: narrow };
+  if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, pivots);
+  else if (n > 0) queueFactor(device, triangle, pivots, [0, n]);
+  queueClearing(device, whole);
+  const wider = size === WIDE_BLOCK ? solvingBlock(n) : size;
+  const inverses = wider > size ? queueWiderInverses(device, triangle, wider) : narrow;
+  if (inverses !== narrow) narrow.dispose();
+  const dispose = () => [lower, inverses, pivots].forEach((tensor) => tensor.dispose());
+  return { lower, inverses, pivots, [Symbol.dispose]: dispose };
+}
+
+/**
+ * Pivots that were read back, if the factorisation succeeded.
+ *
+ * @throws {TensorError} `not_positive_definite`
+ */
+export function checkedPivots(found: ArrayLike<number>): Float64Array<ArrayBuffer> {
+  const pivots = Float64Array.from(found);
+  const index = pivots.findIndex((pivot) => !(pivot > 0 && pivot < Infinity));
+  if (index >= 0) throw notPositiveDefinite(index, pivots[index]!);
+  return pivots;
+}
+
+async function factorOnGpu(device: GpuDevice, a: Tensor, options: CholeskyOptions): Promise<CholeskyFactor> {
+  const factor = queueCholesky(device, a, options);
   try {
-    const whole = wholeMatrix(lower, "factorCholesky");
-    const triangle = { lower: whole, inverses };
-    if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, found);
-    else if (n > 0) queueFactor(device, triangle, found, [0, n]);
-    queueClearing(device, whole);
-    const pivots = Float64Array.from(await device.download(found));
-    const index = pivots.findIndex((pivot) => !(pivot > 0 && pivot < Infinity));
-    if (index >= 0) throw notPositiveDefinite(index, pivots[index]!);
-    return { lower, inverses, pivots, [Symbol.dispose]: dispose };
+    const pivots = checkedPivots(await device.download(factor.pivots));
+    return { ...factor, pivots };
   } catch (error) {
-    dispose();
+    factor[Symbol.dispose]();
     throw error;
   }
+}
+
+/**
+ * Rows of the inverted diagonal blocks that solve with a factor on hardware: about a quarter of it, so that solving takes few products
+ * one after the other, each with many workgroups.
+ */
+function solvingBlock(n: number): number {
+  let size = WIDE_BLOCK;
+  while (2 * size <= Math.min(n / 4, WIDEST_SOLVING_BLOCK)) size *= 2;
+  return size;
 }
 
 function notPositiveDefinite(index: number, pivot: number): TensorError {
@@ -172,24 +190,27 @@ function factorOnCpu(device: CpuDevice, a: Tensor): CholeskyFactor {
   };
 }
 
+/** Every kernel of the factorisation, for the registry. */
+export const CHOLESKY_KERNELS: readonly Kernel[] = [
+  CHOLESKY_DIAGONAL_SERIAL,
+  ...PANEL_KERNELS,
+  CLEAR_ABOVE_DIAGONAL,
+  ...PRODUCT_KERNELS,
+];
+
+const operation = defineOperation<[Tensor, CholeskyOptions], Promise<CholeskyFactor>>({
+  name: "factorCholesky",
+  kernels: CHOLESKY_KERNELS,
+  gpu: factorOnGpu,
+  cpu: (device, a) => Promise.try(() => factorOnCpu(device, a)),
+});
+
 /**
  * Cholesky factorisation A = L Lᵀ of a symmetric positive definite matrix, `[n, n]`, of which only the lower triangle is read. In
  * f32 on a GPU, where the relative error of A − L Lᵀ is about n · 6e-8; scale A to a unit diagonal first, and refine solutions.
  *
  * @throws {TensorError} `not_positive_definite` with the index of the pivot, `shape_mismatch`, `dtype_mismatch`
  */
-export const factorCholesky: (a: Tensor) => Promise<CholeskyFactor> = defineOperation<
-  [Tensor],
-  Promise<CholeskyFactor>
->({
-  name: "factorCholesky",
-  kernels: [
-    CHOLESKY_DIAGONAL_SERIAL,
-    CHOLESKY_FACTOR_BLOCK,
-    INVERT_TRIANGULAR_BLOCK,
-    CLEAR_ABOVE_DIAGONAL,
-    ...PRODUCT_KERNELS,
-  ],
-  gpu: factorOnGpu,
-  cpu: (device, a) => Promise.try(() => factorOnCpu(device, a)),
-});
+export function factorCholesky(a: Tensor, options: CholeskyOptions = {}): Promise<CholeskyFactor> {
+  return operation(a, options);
+}

@@ -6,7 +6,7 @@ import { triangularSolve } from "../linalg/mod.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape, requireF32 } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
-import type { CholeskyFactor } from "./cholesky.ts";
+import type { TriangularFactor } from "./cholesky.ts";
 import { copy } from "./copy.ts";
 import { PRODUCT_KERNELS } from "./matrix_product.ts";
 import { queueTriangularSolve } from "./triangular_blocks.ts";
@@ -19,7 +19,7 @@ export interface TriangularSolveOptions {
   readonly side?: "left" | "right";
 }
 
-function check(factor: CholeskyFactor, b: Tensor, side: "left" | "right"): number {
+function check(factor: TriangularFactor, b: Tensor, side: "left" | "right"): number {
   const n = factor.lower.shape[0]!;
   const [rows, columns] = matrixShape(b, "solveTriangular");
   requireF32([b], "solveTriangular");
@@ -34,7 +34,7 @@ function check(factor: CholeskyFactor, b: Tensor, side: "left" | "right"): numbe
 
 function queueSolve(
   device: GpuDevice,
-  factor: CholeskyFactor,
+  factor: TriangularFactor,
   b: Tensor,
   { transpose = false, side = "left" }: TriangularSolveOptions,
 ): Tensor {
@@ -54,7 +54,7 @@ function queueSolve(
 
 function computeSolve(
   device: CpuDevice,
-  factor: CholeskyFactor,
+  factor: TriangularFactor,
   b: Tensor,
   { transpose = false, side = "left" }: TriangularSolveOptions,
 ): Tensor {
@@ -74,7 +74,7 @@ function transposed(x: Float64Array, rows: number, columns: number): Float64Arra
   return Float64Array.from({ length: x.length }, (_, i) => x[(i % rows) * columns + Math.floor(i / rows)]!);
 }
 
-const solve = defineOperation<[Tensor, CholeskyFactor, Tensor, TriangularSolveOptions], Tensor>({
+const solve = defineOperation<[Tensor, TriangularFactor, Tensor, TriangularSolveOptions], Tensor>({
   name: "solveTriangular",
   kernels: PRODUCT_KERNELS,
   gpu: (device, _, factor, b, options) => queueSolve(device, factor, b, options),
@@ -82,13 +82,13 @@ const solve = defineOperation<[Tensor, CholeskyFactor, Tensor, TriangularSolveOp
 });
 
 /**
- * Solves with the triangular factor L of a {@linkcode CholeskyFactor}, for many right-hand sides at once; a new tensor of the
+ * Solves with the triangular factor L of a {@linkcode TriangularFactor}, for many right-hand sides at once; a new tensor of the
  * shape of `b`.
  *
  * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`
  */
 export function solveTriangular(
-  factor: CholeskyFactor,
+  factor: TriangularFactor,
   b: Tensor,
   options: TriangularSolveOptions = {},
 ): Tensor {
@@ -101,7 +101,7 @@ export function solveTriangular(
  * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`
  */
 export function solveCholesky(
-  factor: CholeskyFactor,
+  factor: TriangularFactor,
   b: Tensor,
   { side = "left" }: Pick<TriangularSolveOptions, "side"> = {},
 ): Tensor {

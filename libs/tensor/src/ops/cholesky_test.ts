@@ -1,33 +1,21 @@
-import { gaussians } from "@lora-loom/testing";
 import { assert, assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
 import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
-import { type HostMatrix, products, randomMatrix, transposed } from "../test_support/matrices.ts";
+import {
+  type HostMatrix,
+  norm,
+  positiveDefinite,
+  products,
+  randomMatrix,
+  transposed,
+} from "../test_support/matrices.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
+import { wholeMatrix } from "../gpu/matrix_view.ts";
 import { choleskyFactorBlock, INVERSE_COLUMNS, invertTriangularBlock } from "../kernels/cholesky_block.ts";
 import { factorCholesky } from "./cholesky.ts";
 import { solveCholesky, solveTriangular } from "./cholesky_solve.ts";
-import { invertTriangular } from "./triangular_inverse.ts";
-
-/** XᵀX / rows + ridge · I of Gaussian X, rounded to float32. */
-function positiveDefinite(n: number, ridge: number, seed: number): HostMatrix {
-  const rows = 2 * n + 3;
-  const x = gaussians(rows * n, seed);
-  const data = new Float32Array(n * n);
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j <= i; j++) {
-      let sum = i === j ? ridge : 0;
-      for (let p = 0; p < rows; p++) sum += x[p * n + i]! * x[p * n + j]! / rows;
-      data[i * n + j] = data[j * n + i] = sum;
-    }
-  }
-  return { rows: n, columns: n, data };
-}
-
-function norm(values: ArrayLike<number>): number {
-  return Math.hypot(...Array.from(values));
-}
+import { invertTriangular, queueWiderInverses } from "./triangular_inverse.ts";
 
 /** ‖B − product‖ / scale. */
 function backwardError(b: ArrayLike<number>, product: Float64Array, scale: number): number {
@@ -39,7 +27,7 @@ async function download(device: Device, tensor: Parameters<Device["download"]>[0
   return { rows, columns, data: Float32Array.from(await device.download(tensor)) };
 }
 
-const SIZES = [1, 7, 63, 64, 65, 129, 200];
+const SIZES = [1, 7, 63, 64, 65, 129, 200, 330];
 const TOLERANCE = 1e-6;
 
 testOnEachDevice("factorCholesky() gives a lower triangle whose product is the matrix", async (device) => {
@@ -159,6 +147,37 @@ testOnEachDevice("invertTriangular() gives a lower triangle that L takes to the 
     const identity = Float64Array.from({ length: n * n }, (_, i) => i % n === Math.floor(i / n) ? 1 : 0);
     const scale = norm(lower.data) * norm(inverse.data);
     assertLess(backwardError(identity, products(lower, inverse).sum, scale), TOLERANCE);
+  }
+});
+
+testOnEachDevice("factorCholesky() factors in the matrix's memory when told so", async (device) => {
+  const n = 130;
+  const { data } = positiveDefinite(n, 0.1, 3);
+  using kept = device.upload(data, [n, n]);
+  using expected = await factorCholesky(kept);
+  const given = device.upload(data, [n, n]);
+  using factor = await factorCholesky(given, { overwrite: true });
+  given.dispose();
+  assertEquals(await device.download(factor.lower), await device.download(expected.lower));
+});
+
+Deno.test("solveCholesky() solves with inverses of blocks of any size", async () => {
+  await using device = await openTestGpu() as GpuDevice;
+  for (const n of [250, 320, 400]) {
+    const a = positiveDefinite(n, 0.1, n);
+    using matrix = device.upload(a.data, [n, n]);
+    using factor = await factorCholesky(matrix);
+    const triangle = { lower: wholeMatrix(factor.lower, "test"), inverses: factor.inverses! };
+    const size = triangle.inverses.shape[2]!;
+    const b = randomMatrix(9, n, 5);
+    using right = device.upload(b.data, [9, n]);
+    for (const times of [2, 4]) {
+      using inverses = queueWiderInverses(device, triangle, times * size);
+      using solution = solveCholesky({ ...factor, inverses }, right, { side: "right" });
+      const x = await download(device, solution);
+      const { sum } = products(x, a);
+      assertLess(backwardError(b.data, sum, norm(a.data) * norm(x.data)), TOLERANCE, `${n} ${times}`);
+    }
   }
 });
 

@@ -2,11 +2,12 @@ import type { CpuDevice, CpuTensor } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { block, forEachRowWindow, type MatrixView, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
-import { MIRROR_DIAGONAL } from "../kernels/mirror.ts";
+import { MIRROR_BLOCK, MIRROR_DIAGONAL, MIRROR_DIAGONAL_TILED, MIRROR_TILE } from "../kernels/mirror.ts";
 import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
 import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
+import type { ProductPrecision } from "./matrix_unit_product.ts";
 import { queueCopyRectangle } from "./rectangles.ts";
 import { queueTranspose } from "./transpose.ts";
 
@@ -22,6 +23,8 @@ export interface GramOptions {
   readonly beta?: number;
   /** Where the result goes, a square matrix that is taken to be symmetric; absent: a new tensor. */
   readonly into?: Tensor;
+  /** How exact the product has to be on devices with matrix units, as for `gemm`. Default `f32`. */
+  readonly precision?: ProductPrecision;
 }
 
 function check(x: Tensor, { of, rowWeights, into }: GramOptions): number {
@@ -46,13 +49,11 @@ export function queueMirror(device: GpuDevice, c: MatrixView): void {
   forEachRowWindow(device, c, "gram", (rows, start) => {
     const end = start + rows.rows;
     const diagonal = windowOf(device, block(rows, [0, rows.rows], [start, end]));
-    const grid = [Math.ceil(rows.rows / 8), Math.ceil(rows.rows / 8)] as const;
-    device.dispatch(
-      MIRROR_DIAGONAL,
-      [diagonal.window],
-      [rows.rows, c.stride, diagonal.base],
-      grid,
-    );
+    const [kernel, side] = device.info.class === "software"
+      ? [MIRROR_DIAGONAL, MIRROR_BLOCK]
+      : [MIRROR_DIAGONAL_TILED, MIRROR_TILE];
+    const groups = Math.ceil(rows.rows / side);
+    device.dispatch(kernel, [diagonal.window], [rows.rows, c.stride, diagonal.base], [groups, groups]);
     // A dispatch cannot read one part of a buffer and write another, so blocks between windows go through a copy.
     forEachRowWindow(device, block(c, [0, start], [0, c.columns]), "gram", (above, aboveStart) => {
       const copied = device.empty([above.rows, rows.rows]);
@@ -76,10 +77,10 @@ export const gram: (x: Tensor, options: GramOptions) => Tensor = defineOperation
   Tensor
 >({
   name: "gram",
-  kernels: [...PRODUCT_KERNELS, MIRROR_DIAGONAL],
+  kernels: [...PRODUCT_KERNELS, MIRROR_DIAGONAL, MIRROR_DIAGONAL_TILED],
   gpu(device, x, options) {
     const size = check(x, options);
-    const { of, rowWeights, into, alpha = 1, beta = 0 } = options;
+    const { of, rowWeights, into, alpha = 1, beta = 0, precision = "f32" } = options;
     if (into && device.sameMemory(into, x)) throw aliasedOutput("gram");
     const c = into ?? device.empty([size, size]);
     const [whole, result] = [wholeMatrix(x, "gram"), wholeMatrix(c, "gram")];
@@ -93,6 +94,7 @@ export const gram: (x: Tensor, options: GramOptions) => Tensor = defineOperation
       beta: into ? beta : 0,
       lowerOnly: true,
       weights: rowWeights,
+      precision,
     });
     queueMirror(device, result);
     return c;

@@ -2,9 +2,11 @@ import { assertDotProductsClose } from "@lora-loom/testing";
 import { assertEquals, assertThrows } from "@std/assert";
 import type { Device } from "../device.ts";
 import { TensorError } from "../errors.ts";
+import type { GpuDevice } from "../gpu/gpu_device.ts";
+import { wholeMatrix } from "../gpu/matrix_view.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
 import { type HostMatrix, products, randomMatrix, transposed } from "../test_support/matrices.ts";
-import { gram } from "./gram.ts";
+import { gram, queueMirror } from "./gram.ts";
 
 function assertSymmetric(x: ArrayLike<number>, size: number): void {
   for (let i = 0; i < size; i++) {
@@ -90,5 +92,21 @@ Deno.test("gram() works in windows when operands exceed one binding", async () =
     await check(device, x, "rows");
     await check(device, x, "columns");
     await check(device, x, "columns", Float32Array.from({ length: rows }, (_, i) => 1 + i));
+  }
+});
+
+Deno.test("queueMirror() copies what lies below the diagonal above it, by either kernel", async () => {
+  for (const assumeClass of ["gpu", "software"] as const) {
+    await using device = await openTestGpu({ assumeClass }) as GpuDevice;
+    for (const size of [1, 31, 32, 77]) {
+      const { data } = randomMatrix(size, size, size);
+      using x = device.upload(data, [size, size]);
+      queueMirror(device, wholeMatrix(x, "test"));
+      const expected = data.map((value, i) => {
+        const [row, column] = [Math.floor(i / size), i % size];
+        return row < column ? data[column * size + row]! : value;
+      });
+      assertEquals(await device.download(x), expected);
+    }
   }
 });

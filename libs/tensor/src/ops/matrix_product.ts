@@ -6,6 +6,7 @@ import { foldGrid } from "../gpu/grid.ts";
 import type { Kernel } from "../gpu/kernel.ts";
 import { MAX_WORKGROUPS } from "../gpu/limits.ts";
 import {
+  batchOf,
   block,
   fitsBinding,
   isVec4Aligned,
@@ -60,10 +61,52 @@ export interface Product {
   readonly weights?: Tensor | undefined;
   /** First of the weights that are used. */
   readonly weightsStart?: number;
+  /** Several products of these shapes at once; the views are those of the first. */
+  readonly batch?: Batch | undefined;
   /** How exact the product has to be on devices with matrix units. Default `f32`. */
   readonly precision?: ProductPrecision;
   /** Take this variant in place of the table's choice; for tests, benchmarks and tuning. */
   readonly variant?: string | undefined;
+}
+
+/** Products of one shape, each of whose matrices lies so many elements after that of the product before. */
+export interface Batch {
+  readonly count: number;
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+}
+
+/** Some of the products of a batch. */
+function partOf(product: Product, batch: Batch, first: number, count: number): Product {
+  const moved = (view: MatrixView, apart: number) => ({ ...view, offset: view.offset + first * apart });
+  const { a, b, c } = product;
+  return {
+    ...product,
+    a: moved(a, batch.a),
+    b: moved(b, batch.b),
+    c: moved(c, batch.c),
+    batch: count > 1 ? { ...batch, count } : undefined,
+  };
+}
+
+/** Queues a batch: in one dispatch where the kernels can and everything can be bound, else in halves. */
+function queueBatch(device: GpuDevice, product: Product, batch: Batch): void {
+  const { a, b, c, transposeA = false, transposeB = false } = product;
+  const { family, copies } = chooseVariant(device, shapeOf(product), product.variant);
+  const copied = copies.some((operand) => operand === "a" ? !transposeA : transposeB);
+  const bound = [
+    batchOf(a, batch.count, batch.a),
+    batchOf(b, batch.count, batch.b),
+    batchOf(c, batch.count, batch.c),
+  ];
+  const k = transposeA ? a.rows : a.columns;
+  if (family && !copied && k <= LONGEST_RUN && bound.every((view) => fitsBinding(device, view))) {
+    return dispatchProduct(device, product, family, k);
+  }
+  const half = Math.ceil(batch.count / 2);
+  queueProduct(device, partOf(product, batch, 0, half));
+  queueProduct(device, partOf(product, batch, half, batch.count - half));
 }
 
 /** Queues a product after copies of those operands that its variant wants transposed. */
@@ -95,11 +138,12 @@ export function queueProduct(device: GpuDevice, product: Product): void {
   const k = transposeA ? a.rows : a.columns;
   const cut = (part: Partial<Product>) => queueProduct(device, { ...product, ...part });
   if (c.rows === 0 || c.columns === 0) return;
+  if (product.batch && product.batch.count > 1) return queueBatch(device, product, product.batch);
   const tooLarge = [a, b, c].filter((view) => !fitsBinding(device, view));
   const variant = chooseVariant(device, shapeOf(product), product.variant);
   if (!variant.family && tooLarge.length === 0) return queueMatrixUnitProduct(device, product, k);
   const copies = variant.copies.filter((operand) => operand === "a" ? !transposeA : transposeB);
-  if (copies.length > 0) return queueTransposed(device, product, copies);
+  if (copies.length > 0 && tooLarge.length === 0) return queueTransposed(device, product, copies);
   const family = familyOf(device, product);
   const { tileRows, tileColumns } = family.values().next().value!;
   const cutsRows = tooLarge.includes(c) || (tooLarge.includes(a) && !transposeA) ||
@@ -188,13 +232,16 @@ function dispatchProduct(device: GpuDevice, product: Product, family: Family, k:
   const { a, b, c, transposeA = false, transposeB = false, alpha = 1, beta = 0, lowerOnly = false, weights } =
     product;
   const [m, n] = [c.rows, c.columns];
-  const windows = { a: windowOf(device, a), b: windowOf(device, b), c: windowOf(device, c) };
-  const vec4 = [a, b, c].every(isVec4Aligned);
+  const { batch = { count: 1, a: 0, b: 0, c: 0 } } = product;
+  const bind = (view: MatrixView, apart: number) => windowOf(device, batchOf(view, batch.count, apart));
+  const windows = { a: bind(a, batch.a), b: bind(b, batch.b), c: bind(c, batch.c) };
+  const vec4 = [a, b, c].every(isVec4Aligned) &&
+    [batch.a, batch.b, batch.c].every((apart) => apart % 4 === 0);
   const form: GemmForm = { transposeA, transposeB, vec4, weighted: weights !== undefined };
   const chosen = family.get(formKey(form));
   if (!chosen) throw new TensorError("unsupported", "weights need Aᵀ B", "transpose A, not B", "gemm");
 
-  const slices = sliceCount(device, product, family, k);
+  const slices = batch.count > 1 ? 1 : sliceCount(device, product, family, k);
   const kPerSlice = Math.ceil(k / slices / 16) * 16;
   const partial = slices > 1 ? device.empty([slices, m, n]) : undefined;
   const grid = [Math.ceil(n / chosen.tileColumns), Math.ceil(m / chosen.tileRows)] as const;
@@ -213,12 +260,16 @@ function dispatchProduct(device: GpuDevice, product: Product, family: Family, k:
       baseC: partial ? 0 : windows.c.base,
       baseWeights: product.weightsStart ?? 0,
       kPerSlice,
+      slices,
+      batchA: batch.a,
+      batchB: batch.b,
+      batchC: batch.c,
       sliceStride: partial ? m * n : 0,
       lowerOnly: lowerOnly ? 1 : 0,
       alpha: partial ? 1 : alpha,
       beta: partial ? 0 : beta,
     }),
-    [...grid, slices],
+    [...grid, slices * batch.count],
   );
   if (!partial) return;
   device.dispatch(
@@ -228,73 +279,4 @@ function dispatchProduct(device: GpuDevice, product: Product, family: Family, k:
     foldGrid(Math.ceil(m * n / 64)),
   );
   partial.dispose();
-}
-
-/** Multiple of the inner index at which kernels can begin a slice. */
-const SLICE_GRAIN = 16;
-
-/**
- * Queues C_z = A_zᵀ B_z + beta · C_z for the runs z of `size` rows that A, B and C are cut into. The last may be shorter, with zeros behind the
- * columns of A that it lacks. To the kernels the runs are slices of one inner index whose sums stay apart: all whole ones take one dispatch.
- */
-export function queueBlockProducts(
-  device: GpuDevice,
-  { a, b, c, beta = 0, variant }: Pick<Product, "a" | "b" | "c" | "beta" | "variant">,
-  size: number,
-): void {
-  const whole = a.rows - a.rows % size;
-  const rows = (view: MatrixView, first: number, end: number) => block(view, [first, end], [0, view.columns]);
-  const views = [a, b, c].map((view) => rows(view, 0, whole)) as [MatrixView, MatrixView, MatrixView];
-  const inOneDispatch = size % SLICE_GRAIN === 0 && size <= LONGEST_RUN &&
-    whole / size <= MAX_WORKGROUPS && views.every((view) => fitsBinding(device, view));
-  if (whole > 0 && inOneDispatch) dispatchSlices(device, views, size, beta, variant);
-  for (let first = inOneDispatch ? whole : 0; first < a.rows; first += size) {
-    const end = Math.min(first + size, a.rows);
-    queueProduct(device, {
-      a: block(a, [first, end], [0, end - first]),
-      b: rows(b, first, end),
-      c: rows(c, first, end),
-      transposeA: true,
-      beta,
-      variant,
-    });
-  }
-}
-
-function dispatchSlices(
-  device: GpuDevice,
-  [a, b, c]: readonly [MatrixView, MatrixView, MatrixView],
-  size: number,
-  beta: number,
-  variant: string | undefined,
-): void {
-  const first = (view: MatrixView) => block(view, [0, size], [0, view.columns]);
-  const family = familyOf(device, { a: first(a), b: first(b), c: first(c), transposeA: true, variant });
-  const vec4 = size % 4 === 0 && [a, b, c].every(isVec4Aligned);
-  const { kernel, tileRows, tileColumns } = family.get(
-    formKey({ transposeA: true, transposeB: false, vec4, weighted: false }),
-  )!;
-  const windows = [a, b, c].map((view) => windowOf(device, view));
-  device.dispatch(
-    kernel,
-    windows.map(({ window }) => window),
-    gemmParamValues({
-      m: size,
-      n: c.columns,
-      k: a.rows,
-      strideA: a.stride,
-      strideB: b.stride,
-      strideC: c.stride,
-      baseA: windows[0]!.base,
-      baseB: windows[1]!.base,
-      baseC: windows[2]!.base,
-      baseWeights: 0,
-      kPerSlice: size,
-      sliceStride: size * c.stride,
-      lowerOnly: 0,
-      alpha: 1,
-      beta,
-    }),
-    [Math.ceil(c.columns / tileColumns), Math.ceil(size / tileRows), a.rows / size],
-  );
 }

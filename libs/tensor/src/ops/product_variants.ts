@@ -35,6 +35,9 @@ const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4,
 
 /** Tiles in workgroup memory. */
 const HARDWARE: Readonly<Record<string, Family>> = {
+  tiled_128x192: family((form) =>
+    gemmTiled(form, { rows: 128, columns: 192, depth: 16, rowsEach: 8, columnsEach: 12 })
+  ),
   tiled_128: family((form) =>
     gemmTiled(form, { rows: 128, columns: 128, depth: 16, rowsEach: 8, columnsEach: 8 })
   ),
@@ -71,6 +74,12 @@ export const PRODUCT_VARIANTS: ReadonlyMap<string, ProductVariant> = new Map<str
   [
     { name: MATRIX_UNITS, suits: "hardware" as const, family: undefined, copies: [] },
     ...plain(HARDWARE, "hardware"),
+    ...["tiled_128x192", "tiled_128"].map((name) => ({
+      name: `${name}_copy_both`,
+      suits: "hardware" as const,
+      family: HARDWARE[name]!,
+      copies: ["a", "b"] as const,
+    })),
     ...plain(SOFTWARE, "software"),
     { name: "lanes_16x32_copy_a", suits: "software" as const, family: LANES_16X32, copies: ["a"] as const },
     { name: "lanes_16x32_copy_b", suits: "software" as const, family: LANES_16X32, copies: ["b"] as const },

@@ -14,7 +14,9 @@ const FORMS = [[false, false], [false, true], [true, false], [true, true]] as co
  * A software driver takes seconds to compile each form of these; the smallest of the template, which it does compile, stands for them.
  * `tests/gpu_check.ts` runs every variant on hardware.
  */
-const ON_HARDWARE = ["matrix_units", "tiled_128", "tiled_64", "tiled_32"];
+const ON_HARDWARE = [...PRODUCT_VARIANTS.values()].filter(({ suits }) => suits === "hardware").map((
+  { name },
+) => name);
 
 /** Forms to test of a variant: of templates that a software driver compiles slowly, two that meet all branches. */
 function formsOf(variant: string): readonly (readonly [boolean, boolean])[] {
@@ -73,8 +75,12 @@ Deno.test("chooseVariant() follows the table of the class of device", () => {
   const large = shape({ rows: 4096, columns: 4096, inner: 4096 });
   const of = (device: GpuDevice, asked: ProductShape) => chooseVariant(device, asked).name;
   assertEquals(of(pretend("tensor", 32, { matrixUnits: true }), large), "matrix_units");
-  assertEquals(of(pretend("tensor", 32), large), "tiled_128");
-  assertEquals(of(pretend("gpu", 32), large), "tiled_128");
+  assertEquals(of(pretend("tensor", 32), large), "tiled_128_copy_both");
+  assertEquals(of(pretend("gpu", 32), large), "tiled_128_copy_both");
+  const larger = shape({ rows: 8192, columns: 8192, inner: 8192 });
+  assertEquals(of(pretend("gpu", 32), larger), "tiled_128x192_copy_both");
+  assertEquals(of(pretend("gpu", 32, { workgroupStorageBytes: 32768 }), larger), "tiled_128_copy_both");
+  assertEquals(of(pretend("gpu", 32), shape({ rows: 600, columns: 600 })), "tiled_128");
   assertEquals(of(pretend("gpu", 32, { workgroupStorageBytes: 16384 }), large), "tiled_64");
   assertEquals(of(pretend("gpu", 32), shape({})), "tiled_64");
   assertEquals(of(pretend("gpu", 32), shape({ rows: 48 })), "tiled_32");

@@ -9,7 +9,7 @@ import { queueCopyRectangle } from "./rectangles.ts";
 /** A lower triangular matrix on a GPU whose diagonal blocks were inverted. */
 export interface BlockedTriangle {
   readonly lower: MatrixView;
-  /** `[⌈n / block⌉, block, block]` */
+  /** `[⌈n / block⌉, pitch, block]`: the inverse of a diagonal block in the first rows of each. */
   readonly inverses: Tensor;
 }
 
@@ -41,14 +41,8 @@ export function halves([start, end]: Range, block: number): readonly [Range, Ran
 
 /** The inverse of the diagonal block that covers `range`. */
 export function inverseOf(inverses: Tensor, [start, end]: Range): MatrixView {
-  const block = inverses.shape[1]!;
-  return {
-    tensor: inverses,
-    offset: start * block,
-    rows: end - start,
-    columns: end - start,
-    stride: block,
-  };
+  const [, pitch, block] = inverses.shape as [number, number, number];
+  return { tensor: inverses, offset: start * pitch, rows: end - start, columns: end - start, stride: block };
 }
 
 /** A copy of a view, as a tensor of its own. */
@@ -86,7 +80,7 @@ export function queueTriangularSolve(
     return left ? block(view, place, [0, view.columns]) : block(view, [0, view.rows], place);
   };
   const { rest, solved } = unknowns;
-  const parts = halves(range, triangle.inverses.shape[1]!);
+  const parts = halves(range, triangle.inverses.shape[2]!);
   if (!parts) {
     const inverse = inverseOf(triangle.inverses, range);
     const [from, c] = [part(rest, range), part(solved, range)];

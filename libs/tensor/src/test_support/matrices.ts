@@ -53,3 +53,23 @@ export function products(a: HostMatrix, b: HostMatrix, weights?: ArrayLike<numbe
   }
   return { sum, magnitude };
 }
+
+/** XᵀX / rows + ridge · I of Gaussian X, rounded to float32. */
+export function positiveDefinite(n: number, ridge: number, seed: number): HostMatrix {
+  const rows = 2 * n + 3;
+  const x = gaussians(rows * n, seed);
+  const data = new Float32Array(n * n);
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j <= i; j++) {
+      let sum = i === j ? ridge : 0;
+      for (let p = 0; p < rows; p++) sum += x[p * n + i]! * x[p * n + j]! / rows;
+      data[i * n + j] = data[j * n + i] = sum;
+    }
+  }
+  return { rows: n, columns: n, data };
+}
+
+/** √Σ x². */
+export function norm(values: ArrayLike<number>): number {
+  return Math.sqrt(Array.from(values).reduce((sum, value) => sum + value * value, 0));
+}

@@ -1,0 +1,161 @@
+import type { CpuDevice, CpuTensor } from "../cpu/cpu_device.ts";
+import type { GpuDevice } from "../gpu/gpu_device.ts";
+import { foldGrid } from "../gpu/grid.ts";
+import { forEachRowWindow, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
+import { CHOLESKY_ROW_BOUNDS } from "../kernels/cholesky_panel.ts";
+import {
+  EXACT_RESIDUAL,
+  type ExactKernel,
+  exactProduct,
+  LONGEST_EXACT_SUM,
+  SLICE_ROWS,
+} from "../kernels/exact_product.ts";
+import { defineOperation } from "../operation.ts";
+import type { Tensor } from "../tensor.ts";
+
+const NAME = "preciseResidual";
+
+/** Tiles for hardware, and small ones for drivers that run on the CPU. */
+const KERNELS: Readonly<Record<"hardware" | "software", ExactKernel>> = {
+  hardware: exactProduct({ rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 16, depth: 16 }),
+  software: exactProduct({ rowsEach: 2, columnsEach: 2, lanesY: 4, lanesX: 8, depth: 16 }),
+};
+
+/** Workgroups that keep a device busy, and the shortest part of the inner index worth one. */
+const BUSY = { hardware: 1024, software: 8 };
+const SHORTEST_SLICE = 256;
+
+/** The most bytes of sums at a time; more rows are computed in turn. */
+const MOST_BYTES = 2 ** 28;
+
+/** A symmetric positive semidefinite matrix and an addition to its diagonal that may be too small for the rounding of the matrix. */
+export interface ShiftedMatrix {
+  /** M, `[n, n]`. */
+  readonly matrix: Tensor;
+  /** d, `[n]`. */
+  readonly diagonal: Tensor;
+}
+
+/**
+ * target − (high + low)·(M + diag(d)), `[m, n]`, for a symmetric positive semidefinite M: with about 48 bits in the sums, relative to the largest
+ * entries of each row of high + low and to √(Mₖₖ Mⱼⱼ), so that it is accurate although nearly everything cancels. `high + low` is a matrix in
+ * twice the usual precision.
+ */
+export function preciseResidual(
+  target: Tensor,
+  high: Tensor,
+  low: Tensor,
+  { matrix, diagonal }: ShiftedMatrix,
+): Tensor {
+  return operation(target, high, low, matrix, diagonal);
+}
+
+const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor>({
+  name: NAME,
+  kernels: [
+    ...Object.values(KERNELS).map(({ kernel }) => kernel),
+    SLICE_ROWS,
+    EXACT_RESIDUAL,
+    CHOLESKY_ROW_BOUNDS,
+  ],
+  gpu: queueResidual,
+  cpu: computeResidual,
+});
+
+/** A run of rows of the matrix that fits a binding, and how it is cut along the inner index. */
+interface Run {
+  readonly window: ReturnType<typeof windowOf>;
+  readonly firstK: number;
+  readonly inner: number;
+  readonly slices: number;
+  readonly firstSlice: number;
+}
+
+function queueResidual(
+  device: GpuDevice,
+  target: Tensor,
+  high: Tensor,
+  low: Tensor,
+  matrix: Tensor,
+  diagonal: Tensor,
+): Tensor {
+  const [m, n] = target.shape as [number, number];
+  const result = device.empty([m, n]);
+  if (m === 0 || n === 0) return result;
+  const kind = device.info.class === "software" ? "software" : "hardware";
+  const { kernel, tileRows, tileColumns } = KERNELS[kind];
+  const tiles = Math.ceil(n / tileColumns) * Math.ceil(m / tileRows);
+  using bounds = device.empty([n], "u32");
+  const runs = queueBounds(device, matrix, bounds, Math.ceil(BUSY[kind] / tiles));
+  const slices = runs.reduce((sum, run) => sum + run.slices, 0);
+  const fitting = Math.min(MOST_BYTES, device.limits.maxBindingBytes) / (16 * n * slices);
+  const rows = Math.min(
+    m,
+    Math.max(1, Math.floor(fitting >= tileRows ? fitting - fitting % tileRows : fitting)),
+  );
+  using sliced = device.empty([rows, n, 4]);
+  using scales = device.empty([rows]);
+  using sums = device.empty([slices, rows, n, 4], "u32");
+  for (let firstRow = 0; firstRow < m; firstRow += rows) {
+    const count = Math.min(rows, m - firstRow);
+    device.dispatch(SLICE_ROWS, [high, low, bounds, sliced, scales], [count, n, firstRow], [count]);
+    for (const { window: { window, base }, firstK, inner, slices, firstSlice } of runs) {
+      const perSlice = Math.ceil(inner / slices);
+      device.dispatch(
+        kernel,
+        [sliced, window, bounds, sums],
+        [count, n, inner, base, firstK, perSlice, firstSlice],
+        [Math.ceil(n / tileColumns), Math.ceil(count / tileRows), slices],
+      );
+    }
+    device.dispatch(
+      EXACT_RESIDUAL,
+      [target, high, low, diagonal, sums, scales, bounds, result],
+      [count, n, slices, firstRow, 0],
+      foldGrid(Math.ceil(count * n / 64)),
+    );
+  }
+  return result;
+}
+
+/** Finds the bounds √Mᵢᵢ of all rows, and cuts the matrix. */
+function queueBounds(device: GpuDevice, matrix: Tensor, bounds: Tensor, wanted: number): Run[] {
+  const runs: Run[] = [];
+  let firstSlice = 0;
+  forEachRowWindow(device, wholeMatrix(matrix, NAME), NAME, (view, firstK) => {
+    const window = windowOf(device, view);
+    const inner = view.rows;
+    device.dispatch(
+      CHOLESKY_ROW_BOUNDS,
+      [window.window, bounds],
+      [inner, view.stride, window.base, firstK],
+      [Math.ceil(inner / 64)],
+    );
+    const worthwhile = Math.min(wanted, Math.floor(inner / SHORTEST_SLICE));
+    const slices = Math.max(1, worthwhile, Math.ceil(inner / LONGEST_EXACT_SUM));
+    runs.push({ window, firstK, inner, slices, firstSlice });
+    firstSlice += slices;
+  });
+  return runs;
+}
+
+function computeResidual(
+  device: CpuDevice,
+  target: Tensor,
+  high: Tensor,
+  low: Tensor,
+  matrix: Tensor,
+  diagonal: Tensor,
+): Tensor {
+  const [m, n] = target.shape as [number, number];
+  const [upper, lower, g, d] = [high, low, matrix, diagonal].map((x) => (x as CpuTensor).floats);
+  const result = (target as CpuTensor).floats.slice();
+  for (let i = 0; i < m; i++) {
+    for (let k = 0; k < n; k++) {
+      const x = upper![i * n + k]! + lower![i * n + k]!;
+      for (let j = 0; j < n; j++) result[i * n + j]! -= x * g![k * n + j]!;
+      result[i * n + k]! -= x * d![k]!;
+    }
+  }
+  return device.wrap(result, [m, n]);
+}
