@@ -16,22 +16,36 @@ import type { Tensor } from "../tensor.ts";
 
 const NAME = "preciseResidual";
 
-/** Tiles for hardware, and small ones for drivers that run on the CPU. */
+/** Tiles for hardware, for hardware with little workgroup memory, and for drivers that run on the CPU. */
 const TILES = {
-  hardware: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 32, depth: 8 },
+  wide: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 32, depth: 16 },
+  narrow: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 16, depth: 8 },
   software: { rowsEach: 2, columnsEach: 2, lanesY: 4, lanesX: 8, depth: 16 },
 };
 
-const KERNELS: Readonly<Record<Slicing, Readonly<Record<keyof typeof TILES, ExactKernel>>>> = {
-  fine: { hardware: exactProduct("fine", TILES.hardware), software: exactProduct("fine", TILES.software) },
-  coarse: {
-    hardware: exactProduct("coarse", TILES.hardware),
-    software: exactProduct("coarse", TILES.software),
-  },
+function kernelsOf(slicing: Slicing): Readonly<Record<keyof typeof TILES, ExactKernel>> {
+  const { wide, narrow, software } = TILES;
+  return {
+    wide: exactProduct(slicing, wide),
+    narrow: exactProduct(slicing, narrow),
+    software: exactProduct(slicing, software),
+  };
+}
+
+const KERNELS: Readonly<Record<Slicing, ReturnType<typeof kernelsOf>>> = {
+  fine: kernelsOf("fine"),
+  coarse: kernelsOf("coarse"),
 };
 
+/** The tiles for a device. */
+function kindFor({ info, limits }: GpuDevice): keyof typeof TILES {
+  if (info.class === "software") return "software";
+  const { workgroupStorageBytes = 0 } = KERNELS.fine.wide.kernel.requires ?? {};
+  return workgroupStorageBytes <= limits.workgroupStorageBytes ? "wide" : "narrow";
+}
+
 /** Workgroups that keep a device busy, and the shortest part of the inner index worth one. */
-const BUSY = { hardware: 1024, software: 8 };
+const BUSY = { wide: 1024, narrow: 1024, software: 8 };
 const SHORTEST_SLICE = 256;
 
 /** The most bytes of sums at a time; more rows are computed in turn. */
@@ -102,7 +116,7 @@ function queueResidual(
   const [m, n] = target.shape as [number, number];
   const result = device.empty([m, n]);
   if (m === 0 || n === 0) return result;
-  const kind = device.info.class === "software" ? "software" : "hardware";
+  const kind = kindFor(device);
   const { kernel, tileRows, tileColumns } = KERNELS[slicing][kind];
   const tiles = Math.ceil(n / tileColumns) * Math.ceil(m / tileRows);
   using bounds = device.empty([n], "u32");

@@ -38,6 +38,7 @@ const HARDWARE: readonly ProductRule[] = [
   { variant: "tiled_128_copy_both", least: { rows: 513, columns: 513, work: 2 ** 31 } },
   { variant: "tiled_128", least: { rows: 513, columns: 513 } },
   { variant: "tiled_64", least: { rows: 49, columns: 49 } },
+  { variant: "tiled_32x128", least: { columns: 1024 } },
   { variant: "tiled_32" },
 ];
 

@@ -84,6 +84,7 @@ Deno.test("chooseVariant() follows the table of the class of device", () => {
   assertEquals(of(pretend("gpu", 32, { workgroupStorageBytes: 16384 }), large), "tiled_64");
   assertEquals(of(pretend("gpu", 32), shape({})), "tiled_64");
   assertEquals(of(pretend("gpu", 32), shape({ rows: 48 })), "tiled_32");
+  assertEquals(of(pretend("gpu", 32), shape({ rows: 48, columns: 4096 })), "tiled_32x128");
   assertEquals(of(pretend("software", 4), shape({})), "registers_8x8");
   assertEquals(of(pretend("software", 4), shape({ rows: 2 })), "registers_1x8");
   const lanes = pretend("software", 8);
