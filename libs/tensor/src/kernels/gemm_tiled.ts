@@ -165,7 +165,7 @@ function fetch(plan: Plan, k: string): string {
     ...isWeighted(plan, staging) ? [`weightAt${name} += ${plan.shape.depth}u;`] : [],
   ]);
   return /* wgsl */ `
-  if (isInside && ${k} + ${plan.shape.depth}u <= kEnd) {
+  if (isInside && ${k} + ${plan.shape.depth}u <= kLimit) {
     ${lines(unchecked)}
   } else {
     ${checked}

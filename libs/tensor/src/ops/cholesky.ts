@@ -113,7 +113,7 @@ function queueClearing(device: GpuDevice, lower: MatrixView): void {
   });
 }
 
-/** A factor on a GPU whose pivots nobody has looked at yet. */
+/** A factor on a GPU whose pivots nobody has looked at yet, with anything above the diagonal: enough to solve with it. */
 export interface QueuedFactor extends TriangularFactor, Disposable {
   /** `[n]` */
   readonly pivots: Tensor;
@@ -134,7 +134,6 @@ export function queueCholesky(
   const triangle = { lower: whole, inverses: narrow };
   if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, pivots);
   else if (n > 0) queueFactor(device, triangle, pivots, [0, n]);
-  queueClearing(device, whole);
   const wider = size === WIDE_BLOCK ? solvingBlock(n) : size;
   const inverses = wider > size ? queueWiderInverses(device, triangle, wider) : narrow;
   if (inverses !== narrow) narrow.dispose();
@@ -156,6 +155,7 @@ export function checkedPivots(found: ArrayLike<number>): Float64Array<ArrayBuffe
 
 function startOnGpu(device: GpuDevice, a: Tensor, options: CholeskyOptions): StartedFactor {
   const { pivots, ...factor } = queueCholesky(device, a, options);
+  queueClearing(device, wholeMatrix(factor.lower, "factorCholesky"));
   const checked = device.download(pivots).then(checkedPivots);
   checked.catch(() => {}); // the caller's to await; must not count as unhandled meanwhile
   return { ...factor, pivots: checked };

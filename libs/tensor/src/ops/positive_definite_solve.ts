@@ -1,6 +1,7 @@
 import type { CpuDevice } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
+import type { Slicing } from "../kernels/exact_product.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
@@ -16,7 +17,7 @@ import { solveCholesky } from "./cholesky_solve.ts";
 import { concatRows } from "./concat.ts";
 import { copy } from "./copy.ts";
 import { gemm } from "./gemm.ts";
-import { preciseResidual } from "./precise_residual.ts";
+import { preciseResidual, type ShiftedMatrix } from "./precise_residual.ts";
 import { sumOfSquares } from "./reductions.ts";
 import { reshape } from "./reshape.ts";
 
@@ -32,7 +33,7 @@ export interface PreciseSolution extends Disposable {
   readonly corrections: number;
 }
 
-/** Corrections before anybody looks: each gains about six digits where the matrix is well conditioned. */
+/** Corrections before anybody looks: each gains about six digits where the matrix is well conditioned. All but the last can do with coarse residuals. */
 const UNSEEN = 2;
 const MOST_CORRECTIONS = 12;
 /** Refinement ends below this residual, or when a correction gains less than a factor of two. */
@@ -71,12 +72,12 @@ async function solveOnGpu(device: GpuDevice, a: Tensor, b: Tensor): Promise<Prec
   const x = { high: solveCholesky(factor, b, { side: "right" }), low: device.zeros(b.shape) };
   const dispose = () => [x.high, x.low].forEach((tensor) => tensor.dispose());
   try {
-    for (let i = 1; i < UNSEEN; i++) correct(factor, b, x, system).dispose();
-    let found = await norms(b, correct(factor, b, x, system), factor.pivots);
+    for (let i = 1; i < UNSEEN; i++) correct(factor, b, x, system, "coarse").dispose();
+    let found = await norms(b, correct(factor, b, x, system, "fine"), factor.pivots);
     let corrections = UNSEEN;
     for (let before = Infinity; found > TARGET && 2 * found <= before && corrections < MOST_CORRECTIONS;) {
       before = found;
-      found = await norms(b, correct(factor, b, x, system));
+      found = await norms(b, correct(factor, b, x, system, "fine"));
       corrections++;
     }
     if (!(found <= LARGEST_RESIDUAL)) throw notConverged(found);
@@ -92,9 +93,10 @@ function correct(
   factor: TriangularFactor,
   b: Tensor,
   { high, low }: Approximation,
-  system: { readonly matrix: Tensor; readonly diagonal: Tensor },
+  system: ShiftedMatrix,
+  slicing: Slicing,
 ): Tensor {
-  const rest = preciseResidual(b, high, low, system);
+  const rest = preciseResidual(b, high, low, system, { slicing });
   using change = solveCholesky(factor, rest, { side: "right" });
   addToPair(high, low, change);
   return gemm(change, system.matrix, { alpha: -1, beta: 1, into: rest });
