@@ -5,12 +5,12 @@ import {
   copy,
   type Device,
   factorCholesky,
+  invertTriangular,
   maxAbs,
   multiplyBlocks,
   reshape,
   sliceColumns,
   sliceRows,
-  solveTriangular,
   type Tensor,
 } from "@lora-loom/tensor";
 import { copyTo, stackRows, weightedSum } from "../algebra.ts";
@@ -68,7 +68,7 @@ export class BlockFactor implements Disposable {
     const ranges = blockRows(rows, size);
     const attempts = await Promise.allSettled(ranges.map(async ([first, end]) => {
       using square = squareOf(blocks, first, end);
-      return await factorCholesky(square);
+      return await factorCholesky(square, { overwrite: true });
     }));
     using owned = new DisposableStack();
     for (const attempt of attempts) if (attempt.status === "fulfilled") owned.use(attempt.value);
@@ -76,13 +76,8 @@ export class BlockFactor implements Disposable {
       if (attempt.status === "rejected") throw attempt.reason;
       return attempt.value;
     });
-    using identity = identityOf(blocks.device, size);
     const lowers = factors.map(({ lower }) => paddedTo(size, copy(lower)));
-    const inverses = factors.map((factor) => {
-      const order = factor.lower.shape[0]!;
-      using right = squareOf(identity, 0, order);
-      return paddedTo(size, solveTriangular(factor, right));
-    });
+    const inverses = factors.map((factor) => paddedTo(size, invertTriangular(factor)));
     return new BlockFactor(stackRows(lowers), stackRows(inverses));
   }
 

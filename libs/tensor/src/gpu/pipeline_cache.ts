@@ -13,6 +13,7 @@ export interface Pipeline {
 /** Compiles each kernel once. */
 export class PipelineCache {
   readonly #pipelines = new Map<Kernel, Pipeline>();
+  #made = 0;
 
   constructor(readonly device: GPUDevice, readonly limits: GpuLimits) {}
 
@@ -22,11 +23,7 @@ export class PipelineCache {
     if (known) return known;
     this.#checkRequirements(kernel);
     const { layout, descriptor } = this.#describe(kernel);
-    const made = {
-      id: this.#pipelines.size,
-      pipeline: this.device.createComputePipeline(descriptor),
-      layout,
-    };
+    const made = { id: this.#made++, pipeline: this.device.createComputePipeline(descriptor), layout };
     this.#pipelines.set(kernel, made);
     return made;
   }
@@ -38,7 +35,9 @@ export class PipelineCache {
         this.#checkRequirements(kernel);
         const { layout, descriptor } = this.#describe(kernel);
         const pipeline = await this.device.createComputePipelineAsync(descriptor);
-        this.#pipelines.set(kernel, { id: this.#pipelines.size, pipeline, layout });
+        // Who needed it sooner has it already.
+        if (this.#pipelines.has(kernel)) return;
+        this.#pipelines.set(kernel, { id: this.#made++, pipeline, layout });
       }),
     );
   }

@@ -154,6 +154,26 @@ Deno.test("a command that WebGPU refuses becomes an error at the next wait, once
   await device.dispose();
 });
 
+Deno.test("compile() tells pipelines apart also when kernels are dispatched before it has finished", async () => {
+  const kernel = (name: string, access: "read" | "read_write", code: string): Kernel => ({
+    name,
+    buffers: [{ name: "x", element: "f32", access }, { name: "y", element: "f32", access: "read_write" }],
+    params: [],
+    code: `@compute @workgroup_size(1) fn main() { ${code} }`,
+  });
+  const read = kernel("read_first", "read", "y[0] = x[0] + 1.0;");
+  const write = kernel("write_both", "read_write", "x[0] = 7.0; y[0] = 9.0;");
+  await using device = await openTestGpu() as WebGpuDevice;
+  using x = device.upload(Float32Array.of(1), [1]);
+  using y = device.zeros([1]);
+  const compiled = device.compile([read]);
+  device.dispatch(read, [x, y], [], [1]);
+  await compiled;
+  device.dispatch(read, [x, y], [], [1]);
+  device.dispatch(write, [x, y], [], [1]);
+  assertEquals([...await device.download(x), ...await device.download(y)], [7, 9]);
+});
+
 Deno.test("the loss of the device becomes an error at the next wait", async () => {
   const { device, raw } = await openWithRawDevice();
   const x = device.upload(Float32Array.of(1), [1]);

@@ -8,9 +8,10 @@ import { gemmFloat64 } from "../cpu/gemm.ts";
 import { TensorError } from "../errors.ts";
 import { block, wholeMatrix } from "../gpu/matrix_view.ts";
 import { defineOperation } from "../operation.ts";
+import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
-import { PRODUCT_KERNELS, queueBlockProducts, queueProduct } from "./matrix_product.ts";
+import { type Batch, type Product, PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
 
 /** Options of {@linkcode multiplyBlocks}. */
 export interface BlockProductOptions {
@@ -23,6 +24,22 @@ export interface BlockProductOptions {
 /** Rows [first, end) of each block. */
 export function blockRows(rows: number, size: number): [first: number, end: number][] {
   return Array.from({ length: Math.ceil(rows / size) }, (_, i) => [i * size, Math.min((i + 1) * size, rows)]);
+}
+
+/**
+ * Queues the products of all blocks: those of whole blocks as a batch, whose matrices are `apart` from one another, and that of a smaller last
+ * one.
+ */
+function queueBlocks(
+  device: GpuDevice,
+  rows: number,
+  size: number,
+  apart: Omit<Batch, "count">,
+  productOf: (run: readonly [first: number, end: number]) => Product,
+): void {
+  const count = Math.floor(rows / size);
+  if (count > 0) queueProduct(device, { ...productOf([0, size]), batch: { ...apart, count } });
+  if (count * size < rows) queueProduct(device, productOf([count * size, rows]));
 }
 
 function check(blocks: Tensor, x: Tensor, { into }: BlockProductOptions) {
@@ -43,7 +60,8 @@ function check(blocks: Tensor, x: Tensor, { into }: BlockProductOptions) {
 
 /**
  * The product of a block-diagonal matrix's transpose and a dense matrix, `Mᵀ · x + beta · into`: blocks `[rows, size]`, x `[rows, n]` →
- * `[rows, n]`. One dispatch for all blocks where their size is a multiple of 16 and the operands can be bound at once.
+ * `[rows, n]`. One dispatch for all whole blocks where the operands can be bound at once: the transpose, because every kernel takes that as
+ * it lies.
  *
  * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`, `aliased_output`
  */
@@ -59,7 +77,13 @@ export const multiplyBlocks: (blocks: Tensor, x: Tensor, options?: BlockProductO
       }
       const result = into ?? device.empty([rows, columns]);
       const [a, b, c] = [blocks, x, result].map((tensor) => wholeMatrix(tensor, "multiplyBlocks"));
-      if (columns > 0) queueBlockProducts(device, { a: a!, b: b!, c: c!, beta: into ? beta : 0 }, size);
+      queueBlocks(device, rows, size, { a: size * size, b: size * columns, c: size * columns }, (run) => ({
+        a: block(a!, run, [0, run[1] - run[0]]),
+        b: block(b!, run, [0, columns]),
+        c: block(c!, run, [0, columns]),
+        transposeA: true,
+        beta: into ? beta : 0,
+      }));
       return result;
     },
     cpu(device, blocks, x, options = {}) {
@@ -118,11 +142,10 @@ export const gramBlocks: (x: Tensor, options: GramBlocksOptions) => Tensor = def
     if (into) requireShape(into, [columns, size], "into", "gramBlocks");
     const result = into ?? device.zeros([columns, size]);
     const [values, sums] = [wholeMatrix(x, "gramBlocks"), wholeMatrix(result, "gramBlocks")];
-    for (const [first, end] of blockRows(columns, size)) {
-      const part = block(values, [0, rows], [first, end]);
-      const c = block(sums, [first, end], [0, end - first]);
-      queueProduct(device, { a: part, b: part, c, transposeA: true, beta: 1 });
-    }
+    queueBlocks(device, columns, size, { a: size, b: size, c: size * size }, (run) => {
+      const part = block(values, [0, rows], run);
+      return { a: part, b: part, c: block(sums, run, [0, run[1] - run[0]]), transposeA: true, beta: 1 };
+    });
     return result;
   },
   cpu(device, x, { size, into }) {

@@ -3,10 +3,7 @@ import { assertRelativelyClose } from "@lora-loom/testing";
 import { TensorError } from "../errors.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
 import { randomMatrix } from "../test_support/matrices.ts";
-import type { GpuDevice } from "../gpu/gpu_device.ts";
-import { wholeMatrix } from "../gpu/matrix_view.ts";
 import { gramBlocks, multiplyBlocks } from "./blocks.ts";
-import { queueBlockProducts } from "./matrix_product.ts";
 
 /** Rows, the blocks' size, columns of the other factor: one block, whole blocks, a smaller last one, sizes that are no multiple of 16. */
 const SIZES = [[1, 1, 1], [7, 7, 5], [96, 32, 33], [64, 16, 68], [70, 32, 65], [5, 2, 3], [
@@ -88,18 +85,6 @@ for (const [rows, size, columns] of SIZES) {
     },
   );
 }
-
-Deno.test("the kernels of hardware multiply blocks in one dispatch, as those of software drivers do", async () => {
-  const [rows, size, columns] = [70, 32, 68];
-  await using device = await openTestGpu();
-  using blocks = device.upload(randomBlocks(rows, size), [rows, size]);
-  using x = device.upload(randomMatrix(rows, columns, 2).data, [rows, columns]);
-  using expected = multiplyBlocks(blocks, x);
-  using found = device.upload(randomMatrix(rows, columns, 3).data, [rows, columns]);
-  const [a, b, c] = [blocks, x, found].map((tensor) => wholeMatrix(tensor, "the test"));
-  queueBlockProducts(device as GpuDevice, { a: a!, b: b!, c: c!, variant: "tiled_8x8" }, size);
-  assertRelativelyClose(await device.download(found), await device.download(expected), 1e-6);
-});
 
 Deno.test("multiplyBlocks() works in windows when operands exceed one binding", async () => {
   const [rows, size, columns] = [200, 64, 70];

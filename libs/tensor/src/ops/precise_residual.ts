@@ -18,7 +18,7 @@ const NAME = "preciseResidual";
 
 /** Tiles for hardware, and small ones for drivers that run on the CPU. */
 const TILES = {
-  hardware: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 16, depth: 16 },
+  hardware: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 32, depth: 8 },
   software: { rowsEach: 2, columnsEach: 2, lanesY: 4, lanesX: 8, depth: 16 },
 };
 
@@ -35,7 +35,7 @@ const BUSY = { hardware: 1024, software: 8 };
 const SHORTEST_SLICE = 256;
 
 /** The most bytes of sums at a time; more rows are computed in turn. */
-const MOST_BYTES = 2 ** 28;
+const MOST_BYTES = 2 ** 27;
 
 /** A symmetric positive semidefinite matrix and an addition to its diagonal that may be too small for the rounding of the matrix. */
 export interface ShiftedMatrix {
