@@ -13,7 +13,7 @@ import {
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { wholeMatrix } from "../gpu/matrix_view.ts";
 import { choleskyFactorBlock, INVERSE_COLUMNS, invertTriangularBlock } from "../kernels/cholesky_block.ts";
-import { factorCholesky } from "./cholesky.ts";
+import { factorCholesky, startCholesky } from "./cholesky.ts";
 import { solveCholesky, solveTriangular } from "./cholesky_solve.ts";
 import { invertTriangular, queueWiderInverses } from "./triangular_inverse.ts";
 
@@ -121,6 +121,33 @@ testOnEachDevice("factorCholesky() names the pivot that is not positive", async 
     assertEquals(error.code, "not_positive_definite");
   }
 });
+
+testOnEachDevice(
+  "startCholesky() gives a factor to solve with before its pivots are known",
+  async (device) => {
+    const n = 100;
+    using matrix = device.upload(positiveDefinite(n, 0.1, 7).data, [n, n]);
+    using right = device.upload(randomMatrix(3, n, 8).data, [3, n]);
+    using factor = await factorCholesky(matrix);
+    using expected = solveCholesky(factor, right, { side: "right" });
+    using started = startCholesky(matrix);
+    using solution = solveCholesky(started, right, { side: "right" });
+    assertEquals(await device.download(solution), await device.download(expected));
+    assertEquals(await started.pivots, factor.pivots);
+  },
+);
+
+testOnEachDevice(
+  "startCholesky() says that a matrix is not positive definite when pivots are awaited",
+  async (device) => {
+    using zero = device.zeros([70, 70]);
+    const awaited = async () => {
+      using started = startCholesky(zero);
+      await started.pivots;
+    };
+    assertEquals((await assertRejects(awaited, TensorError)).code, "not_positive_definite");
+  },
+);
 
 testOnEachDevice("factorCholesky() and solveTriangular() refuse shapes that do not fit", async (device) => {
   using wide = device.zeros([2, 3]);
