@@ -299,7 +299,7 @@ async function measure({ run }: Case): Promise<number> {
   while (performance.now() < warmUntil) {
     seconds = await once(Math.max(1, Math.min(50, Math.floor(0.1 / seconds))));
   }
-  const repeats = Math.max(1, Math.min(50, Math.floor(0.05 / seconds)));
+  const repeats = Math.max(1, Math.min(400, Math.floor(0.2 / seconds)));
   const times: number[] = [];
   for (let i = 0; i < 5; i++) times.push(await once(repeats));
   return times.sort((a, b) => a - b)[2]!;

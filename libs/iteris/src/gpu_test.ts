@@ -69,7 +69,7 @@ testOnGpu(
     };
     const [precise, single] = [await errorIn("auto"), await errorIn("single")];
     assertLess(precise, 1e-5);
-    assertLess(3 * precise, single);
+    assertLess(2 * precise, single);
   },
 );
 

@@ -1,8 +1,9 @@
-import { copyTo, disposeDeltas } from "./algebra.ts";
+import { disposeDeltas } from "./algebra.ts";
 import type { Delta, Deltas, Stage } from "./base_model.ts";
 import { ErrorTable } from "./error_table.ts";
 import { gather, type Gathered } from "./gather.ts";
 import type { OutputErrors } from "./output_error.ts";
+import { KeptDeltas } from "./kept_deltas.ts";
 import { placeProblem } from "./place.ts";
 import type { PlannedSite } from "./plan.ts";
 import { recordStage, replayStage, stagesKnown } from "./replay.ts";
@@ -37,6 +38,7 @@ interface Pass {
   readonly applied: Applied;
   /** What the stages so far gave. */
   readonly result: PassResult;
+  readonly kept: KeptDeltas;
   /** What the last stage measured, on its way: the device goes on meanwhile. */
   finishing: Promise<void>;
 }
@@ -52,7 +54,8 @@ export async function runPass(run: Run, number: number, applied: Applied): Promi
   const known = stagesKnown(run, number);
   const streams = known < stages.length ? await beginStreams(run) : [];
   const result: PassResult = { deltas: new Map(), sites: [] };
-  const pass: Pass = { run, number, streams, applied, result, finishing: Promise.resolve() };
+  using kept = new KeptDeltas(run, stages.slice(known));
+  const pass: Pass = { run, number, streams, applied, result, kept, finishing: Promise.resolve() };
   try {
     for (const stage of stages) {
       // Where all stages are known, no sample passes through, and no weight is needed.
@@ -97,7 +100,7 @@ async function runStage(pass: Pass, stage: Stage): Promise<void> {
   let reports: SiteReport[] = [];
   if (sites.length > 0) {
     using gathered = await gather(run, stage, sites, streams);
-    reports = await solve(run, stage, sites, gathered, solved);
+    reports = await solve(run, stage, sites, gathered, solved, pass.kept);
   }
   for (const [module, delta] of solved) result.deltas.set(module, delta);
 
@@ -152,16 +155,14 @@ async function solve(
   sites: readonly PlannedSite[],
   gathered: Gathered,
   solved: Map<string, Delta>,
+  kept: KeptDeltas,
 ): Promise<SiteReport[]> {
   using problem = await placeProblem(run, stage, sites, gathered);
   const solutions = new Map<string, SolvedSite>();
   for (const site of await solveStage(problem)) {
     using solution = site.solution;
     solutions.set(site.module, site);
-    solved.set(site.module, {
-      a: await copyTo(run.device, solution.a),
-      b: await copyTo(run.device, solution.b),
-    });
+    solved.set(site.module, await kept.copyOf(site.module, solution));
   }
   return sites.map((site, index) => {
     const { solution, ...figures } = solutions.get(site.site.module)!;

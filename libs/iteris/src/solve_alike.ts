@@ -1,8 +1,9 @@
-import { concurrently } from "./concurrently.ts";
+import { allOf } from "./concurrently.ts";
+import type { RightHandSide } from "./equations.ts";
 import { GroupEquations, type SiteGroup } from "./group_equations.ts";
-import type { SolvedSite, StageProblem } from "./solve_stage.ts";
-import { factorise } from "./solver/factor.ts";
-import { solveSite, solveWhole } from "./solver/solve_site.ts";
+import type { SiteProblem, SolvedSite, StageProblem } from "./solve_stage.ts";
+import { withFactor } from "./solver/factorise.ts";
+import { type SiteSolution, solveSite, solveWhole } from "./solver/solve_site.ts";
 
 /**
  * Weights of two systems may differ by up to this factor, beyond one that they have in common, for one factor to serve both: each step of
@@ -39,28 +40,36 @@ export async function solveAlike(
     const weights = group[0]!.weights.map((weight) => weight / middleRatio(group, first));
     return owned.use(new GroupEquations(group, moments, target, weights));
   };
-  const systems = [equationsOf(first)];
-  const [{ gram, ridge, where }] = systems as [GroupEquations];
-  const factoring = factorise(gram, alpha * ridge, { roundoff, precision, regularised: alpha > 0, where });
-  // Queued while the factor is waited for.
-  systems.push(...others.map(equationsOf));
-  using factor = await factoring;
+  const own = equationsOf(first);
+  const conditioning = { roundoff, precision, regularised: alpha > 0, where: own.where };
+  return await withFactor(own.gram, alpha * own.ridge, conditioning, async (factor) => {
+    const rest = others.map(equationsOf);
+    const [condition, ...solved] = await allOf([
+      factor.condition(),
+      solveEach(
+        own,
+        (equations, { stackedB }) =>
+          solveSite(factor, equations, alpha, { rank: rank ?? stackedB.shape[1]!, truncation }),
+      ),
+      ...rest.map(async (system) => {
+        using nearby = factor.nearby(system.gram, alpha * system.ridge, system.where);
+        return await solveEach(system, (equations) => solveWhole(nearby, equations, alpha));
+      }),
+    ]);
+    const { solver, shift } = factor;
+    return solved.flat().map((site) => ({ ...site, alpha, alphaCurve: [], solver, condition, shift }));
+  });
+}
 
-  const solveSystem = async ({ gram, ridge, where, group, sites }: GroupEquations, index: number) => {
-    using nearby = index > 0 ? factor.nearby(gram, alpha * ridge, where) : undefined;
-    gram.dispose();
-    return await concurrently(group, async ({ site: { module }, stackedB }, position) => {
-      const equations = sites[position]!;
-      const cut = { rank: rank ?? stackedB.shape[1]!, truncation };
-      const solution = nearby
-        ? await solveWhole(nearby, equations, alpha)
-        : await solveSite(factor, equations, alpha, cut);
-      return { module, solution };
-    });
-  };
-  const [condition, solved] = await Promise.all([factor.condition(), concurrently(systems, solveSystem)]);
-  const { solver, shift } = factor;
-  return solved.flat().map((site) => ({ ...site, alpha, alphaCurve: [], solver, condition, shift }));
+/** Solves the sites of a group at once. */
+async function solveEach(
+  { group, sites }: GroupEquations,
+  solve: (equations: RightHandSide, site: SiteProblem) => Promise<SiteSolution>,
+): Promise<Pick<SolvedSite, "module" | "solution">[]> {
+  return await allOf(group.map(async (site, index) => ({
+    module: site.site.module,
+    solution: await solve(sites[index]!, site),
+  })));
 }
 
 /** By what the weights of `group` exceed those of `first`. */

@@ -1,6 +1,6 @@
 import type { Device, Tensor } from "@lora-loom/tensor";
 import type { Stage } from "./base_model.ts";
-import { concurrently, inTurn } from "./concurrently.ts";
+import { allOf, concurrently, inTurn } from "./concurrently.ts";
 import type { AdaptedSite, Moments, Target } from "./equations.ts";
 import { GroupEquations, type SiteGroup } from "./group_equations.ts";
 import type { TruncationKind } from "./options.ts";
@@ -9,7 +9,8 @@ import type { Precision } from "./product_sum.ts";
 import { alikeGroups, solveAlike } from "./solve_alike.ts";
 import { solveInMetric } from "./solve_in_metric.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
-import { type Conditioning, type Factor, factorise } from "./solver/factor.ts";
+import type { Conditioning, Factor } from "./solver/factor.ts";
+import { factorise } from "./solver/factorise.ts";
 import { type SiteSolution, solveSite } from "./solver/solve_site.ts";
 
 /** One site of a stage, ready to be solved. All tensors of a stage's problem live on one device. */
@@ -121,7 +122,7 @@ async function solveGroup(problem: StageProblem, group: SiteGroup): Promise<Solv
         ? solveInMetric(problem, problem.metric, site, plain, factor, equations, alpha, cut)
         : solveSite(factor, plain, alpha, cut);
     };
-    const [condition, solutions] = await Promise.all([factor.condition(), inTurn(indices, solutionOf)]);
+    const [condition, solutions] = await allOf([factor.condition(), inTurn(indices, solutionOf)]);
     for (const [position, index] of indices.entries()) {
       const { module } = group[index]!.site;
       const solution = solutions[position]!;

@@ -25,6 +25,8 @@ export {
   type CholeskyFactor,
   type CholeskyOptions,
   factorCholesky,
+  startCholesky,
+  type StartedFactor,
   type TriangularFactor,
 } from "./ops/cholesky.ts";
 export * from "./ops/cholesky_solve.ts";
@@ -35,7 +37,7 @@ export * from "./ops/gram.ts";
 export * from "./ops/multiply.ts";
 export * from "./ops/norms.ts";
 export * from "./ops/positive_definite_solve.ts";
-export { preciseResidual, type ShiftedMatrix } from "./ops/precise_residual.ts";
+export { preciseResidual, type ResidualOptions, type ShiftedMatrix } from "./ops/precise_residual.ts";
 export * from "./ops/reductions.ts";
 export * from "./ops/reshape.ts";
 export * from "./ops/scale.ts";

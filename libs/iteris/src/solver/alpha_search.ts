@@ -1,7 +1,8 @@
 import { gemm, type Tensor } from "@lora-loom/tensor";
 import { innerProduct, multiple } from "../algebra.ts";
 import type { RightHandSide } from "../equations.ts";
-import { type Conditioning, factorise } from "./factor.ts";
+import type { Conditioning } from "./factor.ts";
+import { factorise } from "./factorise.ts";
 import { IterisError } from "../errors.ts";
 
 /** The values that `alpha: auto` tries. */

@@ -2,7 +2,7 @@ import { type Device, rowNorms, type Tensor } from "@lora-loom/tensor";
 import { Scalars } from "../scalars.ts";
 
 /** More would hardly change the order of magnitude. */
-const STEPS = 4;
+const STEPS = 3;
 
 /**
  * Estimates the 2-norm condition number of a symmetric positive definite operator by power iteration on it and on its inverse.

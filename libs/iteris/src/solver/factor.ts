@@ -1,19 +1,16 @@
 import {
-  type CholeskyFactor,
-  copy,
-  factorCholesky,
   gemm,
   invertTriangular,
   scaleColumns,
   solveCholesky,
   solveTriangular,
+  type StartedFactor,
   type Tensor,
   TensorError,
 } from "@lora-loom/tensor";
 import { multiple } from "../algebra.ts";
 import { IterisError } from "../errors.ts";
-import { addToDiagonal } from "../ops/add_to_diagonal.ts";
-import { equilibrate, type Equilibrated, equilibrateLike } from "../ops/equilibrate.ts";
+import { type Equilibrated, equilibrateLike } from "../ops/equilibrate.ts";
 import { residual } from "../ops/residual.ts";
 import type { Precision } from "../product_sum.ts";
 import { estimateCondition } from "./condition.ts";
@@ -54,30 +51,12 @@ const MOST_REFINEMENTS = 12;
 const LARGEST_RESIDUAL = 1e-3;
 /** What conjugate gradients are asked for within one refinement step. */
 const GRADIENTS = { reduction: 1e-4, mostSteps: 100 };
-/** Shifts of the diagonal to try, in turn, when the matrix cannot be factored as it is. */
-const SHIFTS = [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2];
-
-/**
- * Factors `gram` + `ridge`·I where the Gram matrix lives, after scaling it by powers of two to a diagonal near 1: in float64 on the CPU,
- * in f32 on a GPU, where solutions are refined, with residuals in twice that precision if the sums were as exact. Where f32 cannot
- * factor the matrix, the factor of a slightly shifted one becomes the preconditioner of conjugate gradients on the matrix itself.
- *
- * @throws {IterisError} `singular_system`
- */
-export async function factorise(gram: Tensor, ridge: number, conditioning: Conditioning): Promise<Factor> {
-  const system = equilibrate(gram, ridge);
-  try {
-    const { lower, shift } = await factorShifted(system, conditioning);
-    return new Factor(system, lower, shift, conditioning);
-  } catch (error) {
-    disposeSystem(system);
-    throw error;
-  }
-}
 
 /** A symmetric positive definite matrix G, factored: S G S = L Lᵀ for powers of two S. */
 export class Factor implements Disposable {
   #inverse: Tensor | undefined;
+  /** Whether the matrix could be factored, once that is known. */
+  readonly usable: Promise<boolean>;
 
   /**
    * @param system S G S, and S
@@ -87,11 +66,14 @@ export class Factor implements Disposable {
    */
   constructor(
     readonly system: Equilibrated,
-    readonly lower: CholeskyFactor,
+    readonly lower: StartedFactor,
     readonly shift: number,
     readonly conditioning: Conditioning,
     private readonly owner?: Factor,
-  ) {}
+  ) {
+    this.usable = owner?.usable ?? allAbove(lower.pivots, noiseOf(system, conditioning));
+    this.usable.catch(() => {}); // whoever uses the factor awaits it; must not count as unhandled meanwhile
+  }
 
   /** Which arithmetic it is in. */
   get solver(): "cpu_float64" | "gpu_refined" {
@@ -109,14 +91,16 @@ export class Factor implements Disposable {
   }
 
   /** Estimates the 2-norm condition number of S G S; with a shift, of the shifted matrix's inverse. */
-  condition(): Promise<number> {
+  async condition(): Promise<number> {
     const { matrix, diagonal } = this.system;
-    return estimateCondition(
+    const estimate = await estimateCondition(
       matrix.device,
       matrix.shape[0]!,
       (row) => gemm(row, matrix, { into: scaleColumns(row, diagonal), beta: 1 }),
       (row) => this.#approximate(row),
     );
+    await this.#check();
+    return estimate;
   }
 
   /**
@@ -183,17 +167,28 @@ export class Factor implements Disposable {
   async #refine(refinement: Refinement, precision: Precision): Promise<void> {
     let byFactor = this.#byFactor;
     const enough = TARGET_ERROR[this.#backend === "cpu" ? "cpu" : precision];
+    // What one solve in f32 gives is never enough; waiting to learn it would take longer than the next.
+    if (byFactor && this.#backend === "webgpu") {
+      using first = this.#approximate(refinement.rest);
+      refinement.begin(first);
+    }
     for (let step = 0; step < MOST_REFINEMENTS && refinement.backwardError > enough; step++) {
       const { change, steps } = byFactor
         ? { change: this.#approximate(refinement.rest), steps: 1 }
         : await this.#byGradients(refinement.rest);
       using correction = change;
-      if (await refinement.improve(correction, steps)) continue;
+      const isProgress = await refinement.improve(correction, steps);
+      await this.#check();
+      if (isProgress) continue;
       if (precision === "single") return;
       // In float64, no progress means that nothing is left to gain.
       if (!byFactor || refinement.relativeResidual < LARGEST_RESIDUAL ** 2) return;
       byFactor = false;
     }
+  }
+
+  async #check(): Promise<void> {
+    if (!await this.usable) throw notPositiveDefinite(this.conditioning);
   }
 
   #approximate(rows: Tensor): Tensor {
@@ -223,32 +218,32 @@ export class Factor implements Disposable {
   }
 }
 
-async function factorShifted(
-  { matrix, diagonal }: Equilibrated,
-  { regularised, roundoff, where }: Conditioning,
-): Promise<{ lower: CholeskyFactor; shift: number }> {
-  // Without a ridge, a pivot as small as the rounding of the sums themselves stands for an exact zero.
-  const noise = regularised ? 0 : 8 * Math.sqrt(matrix.shape[0]!) * roundoff;
-  for (const shift of regularised ? SHIFTS : [0]) {
-    using shifted = copy(matrix);
-    addToDiagonal(shifted, diagonal, shift);
-    const lower = await factorIfPossible(shifted);
-    if (lower && lower.pivots.every((pivot) => pivot > noise)) return { lower, shift };
-    lower?.[Symbol.dispose]();
-  }
-  throw singularSystem(where, "the scaled Gram matrix is not positive definite");
+/** Without a ridge, a pivot as small as the rounding of the sums themselves stands for an exact zero. */
+function noiseOf({ matrix }: Equilibrated, { regularised, roundoff }: Conditioning): number {
+  return regularised ? 0 : 8 * Math.sqrt(matrix.shape[0]!) * roundoff;
 }
 
-async function factorIfPossible(matrix: Tensor): Promise<CholeskyFactor | undefined> {
+async function allAbove(pivots: Promise<Float64Array>, noise: number): Promise<boolean> {
   try {
-    return await factorCholesky(matrix);
+    return (await pivots).every((pivot) => pivot > noise);
   } catch (error) {
-    if (error instanceof TensorError && error.code === "not_positive_definite") return undefined;
+    if (isNotPositiveDefinite(error)) return false;
     throw error;
   }
 }
 
-function disposeSystem({ matrix, diagonal, scales }: Equilibrated): void {
+/** Whether a factorisation failed for the matrix's sake. */
+export function isNotPositiveDefinite(error: unknown): boolean {
+  return error instanceof TensorError && error.code === "not_positive_definite";
+}
+
+/** The error of a matrix that no shift makes positive definite. */
+export function notPositiveDefinite({ where }: Conditioning): IterisError {
+  return singularSystem(where, "the scaled Gram matrix is not positive definite");
+}
+
+/** Releases a scaled system. */
+export function disposeSystem({ matrix, diagonal, scales }: Equilibrated): void {
   for (const tensor of [matrix, diagonal, scales]) tensor.dispose();
 }
 

@@ -8,16 +8,25 @@ import { Scalars } from "../scalars.ts";
 /** A step that shrinks the residual less than this is no progress. */
 const PROGRESS = 0.5;
 
+/** Norms of what a correction leads to: what is still missing, and the solution. Known once they are read back. */
+interface Measured {
+  rest: number;
+  solution: number;
+}
+
 /**
  * A solution of X M = N that improves step by step, with what it still misses. In `double` precision, a GPU holds it as a pair of f32
  * and computes what it misses in as much.
  */
 export class Refinement implements Disposable {
-  readonly #high: Tensor;
-  readonly #low: Tensor | undefined;
+  #high: Tensor;
+  #low: Tensor | undefined;
   #rest: Tensor;
-  /** ‖N‖_F and ‖M‖_F, known after the first step. */
-  #norms: { readonly target: number; readonly matrix: number } | undefined;
+  /** Norms that are on their way: each reading waits for the device. */
+  readonly #scalars = new Scalars();
+  #targetNorm = NaN;
+  #matrixNorm = NaN;
+  #begun: Measured | undefined;
   #restNorm = Infinity;
   #backwardError = Infinity;
   #steps = 0;
@@ -27,6 +36,8 @@ export class Refinement implements Disposable {
     this.#high = target.device.zeros(target.shape);
     if (precision === "double") this.#low = target.device.zeros(target.shape);
     this.#rest = multiple(target, 1);
+    this.#scalars.add(rowNorms(target), (...norms) => this.#targetNorm = Math.hypot(...norms));
+    this.#scalars.add(sumOfSquares(system.matrix), (squares) => this.#matrixNorm = Math.sqrt(squares));
   }
 
   /** The solution as far as one number an entry holds it. */
@@ -39,9 +50,9 @@ export class Refinement implements Disposable {
     return this.#rest;
   }
 
-  /** ‖N − X M‖_F / ‖N‖_F; infinite before the first step. */
+  /** ‖N − X M‖_F / ‖N‖_F; infinite as long as nothing is known. */
   get relativeResidual(): number {
-    return this.#restNorm / (this.#norms?.target || 1);
+    return this.#restNorm / (this.#targetNorm || 1);
   }
 
   /** ‖N − X M‖_F / (‖X‖_F ‖M‖_F). */
@@ -54,48 +65,73 @@ export class Refinement implements Disposable {
     return this.#steps;
   }
 
+  /** Adds a first correction without waiting for what it leads to: the next one finds out. */
+  begin(correction: Tensor): void {
+    this.#add(correction, 1);
+    this.#rest.dispose();
+    this.#rest = this.#missing();
+    this.#begun = this.#measure(this.#rest);
+  }
+
   /** Adds a correction unless it makes the residual larger; returns whether the residual shrank well. */
   async improve(correction: Tensor, steps: number): Promise<boolean> {
     this.#add(correction, 1);
-    const next = this.#low
-      ? residual(this.target, this.#high, this.#low, this.system)
-      : plainResidual(this.target, this.#high, this.system);
-    const [nextNorm, norm] = await this.#readNorms(next);
-    if (!(nextNorm < this.#restNorm)) {
+    const next = this.#missing();
+    const measured = this.#measure(next);
+    await this.#scalars.settle();
+    if (this.#restNorm === Infinity) this.#restNorm = this.#targetNorm;
+    const begun = this.#begun;
+    this.#begun = undefined;
+    if (begun && !this.#accept(begun, 1)) {
+      next.dispose();
+      this.#startAnew();
+      return false;
+    }
+    const before = this.#restNorm;
+    if (!this.#accept(measured, steps)) {
       this.#add(correction, -1);
       next.dispose();
       return false;
     }
-    const progress = nextNorm <= PROGRESS * this.#restNorm;
     this.#rest.dispose();
     this.#rest = next;
-    this.#restNorm = nextNorm;
-    this.#backwardError = nextNorm / (norm * this.#norms!.matrix);
-    this.#steps += steps;
-    return progress;
+    return measured.rest <= PROGRESS * before;
   }
 
   [Symbol.dispose](): void {
     for (const tensor of [this.#high, this.#low, this.#rest]) tensor?.dispose();
+    this.#scalars[Symbol.dispose]();
   }
 
-  /** Norms of a residual and of the solution; the first time, those that stay the same as well, for each reading waits. */
-  async #readNorms(next: Tensor): Promise<readonly [next: number, solution: number]> {
-    const norms: number[] = [];
-    using scalars = new Scalars();
-    for (const rows of [next, this.#high, ...this.#norms ? [] : [this.target]]) {
-      scalars.add(rowNorms(rows), (...ofRows) => norms.push(Math.hypot(...ofRows)));
-    }
-    if (!this.#norms) {
-      scalars.add(sumOfSquares(this.system.matrix), (squares) => norms.push(Math.sqrt(squares)));
-    }
-    await scalars.settle();
-    const [nextNorm, norm, target, matrix] = norms as [number, number, number, number];
-    if (!this.#norms) {
-      this.#norms = { target, matrix };
-      this.#restNorm = target;
-    }
-    return [nextNorm, norm];
+  /** N − X M as it is now. */
+  #missing(): Tensor {
+    return this.#low
+      ? residual(this.target, this.#high, this.#low, this.system)
+      : plainResidual(this.target, this.#high, this.system);
+  }
+
+  #measure(rest: Tensor): Measured {
+    const measured = { rest: NaN, solution: NaN };
+    this.#scalars.add(rowNorms(rest), (...norms) => measured.rest = Math.hypot(...norms));
+    this.#scalars.add(rowNorms(this.#high), (...norms) => measured.solution = Math.hypot(...norms));
+    return measured;
+  }
+
+  /** Takes the figures over, unless the residual grew. */
+  #accept({ rest, solution }: Measured, steps: number): boolean {
+    if (!(rest < this.#restNorm)) return false;
+    this.#restNorm = rest;
+    this.#backwardError = rest / (solution * this.#matrixNorm);
+    this.#steps += steps;
+    return true;
+  }
+
+  #startAnew(): void {
+    const { device, shape } = this.target;
+    for (const tensor of [this.#high, this.#low, this.#rest]) tensor?.dispose();
+    this.#high = device.zeros(shape);
+    if (this.#low) this.#low = device.zeros(shape);
+    this.#rest = multiple(this.target, 1);
   }
 
   #add(correction: Tensor, sign: 1 | -1): void {

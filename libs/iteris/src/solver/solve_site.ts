@@ -1,4 +1,4 @@
-import { type Device, gemm, qr, type Tensor } from "@lora-loom/tensor";
+import { copy, type Device, gemm, qr, type Tensor } from "@lora-loom/tensor";
 import { copyTo, multiple } from "../algebra.ts";
 import type { RightHandSide } from "../equations.ts";
 import type { TruncationKind } from "../options.ts";
@@ -90,7 +90,7 @@ export async function solveWhole(
   const kept = x.shape[0]!;
   return disposable({
     a: x,
-    b: multiple(equations.stacked!, 1),
+    b: copy(equations.stacked!),
     rank: { solved: kept, kept, loss: 0, plainLoss: 0 },
     backwardError,
     iterations,

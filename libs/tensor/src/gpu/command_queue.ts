@@ -3,11 +3,13 @@ import { KernelTimer } from "./kernel_timer.ts";
 
 /** Bytes between the parameters of two dispatches: the largest alignment that WebGPU may ask for. */
 const SLOT_BYTES = 256;
-/** Dispatches in one submission. Enough to hide the cost of submitting, few enough that the GPU starts early. */
+/** Dispatches in one submission. Enough to hide the cost of submitting. */
 const SLOTS = 64;
+/** Dispatches in the first submission after someone asked for one, to wait for it: the GPU is idle then and should start early. */
+const FIRST_SLOTS = 8;
 
 /**
- * Records dispatches and copies in order and submits them in batches.
+ * Records dispatches and copies in order and submits them in batches, small ones first.
  */
 export class CommandQueue {
   readonly #device: GPUDevice;
@@ -18,6 +20,8 @@ export class CommandQueue {
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #slots = 0;
+  /** Dispatches after which to submit. */
+  #most = FIRST_SLOTS;
   /** Number of the submission being recorded. */
   #serial = 0;
   #afterSubmit: (() => void)[] = [];
@@ -63,7 +67,10 @@ export class CommandQueue {
       pass.setBindGroup(0, group);
     }
     pass.dispatchWorkgroups(x, y, z);
-    if (++this.#slots === SLOTS) this.submit();
+    if (++this.#slots < this.#most) return;
+    const next = Math.min(SLOTS, 2 * this.#most);
+    this.submit();
+    this.#most = next;
   }
 
   /** Records commands outside compute passes, such as copies. */
@@ -95,6 +102,7 @@ export class CommandQueue {
 
   /** Submits what was recorded. */
   submit(): void {
+    this.#most = FIRST_SLOTS;
     if (!this.#encoder) return;
     this.#endPass();
     const readTimes = this.timer?.resolve(this.#encoder);

@@ -32,9 +32,7 @@ function sweep(p: number, block: number): string {
     workgroupBarrier();
     let pivot = column[at + ${SIDE * p}u + q];
     let scale = 1.0 / root(pivot);
-    if (thread == 0u && ${SIDE * p}u + q < params.size) { pivots[params.pivotStart + ${
-    SIDE * p
-  }u + q] = pivot; }
+    if (thread == 0u) { found[${SIDE * p}u + q] = pivot; }
     ${
     lines(rows.map((b) =>
       // What lies left of the column, and the column itself, stay as they are.
@@ -61,9 +59,11 @@ export function choleskyFactorBlock(block: number): Kernel {
       { name: "pivots", element: "f32", access: "read_write" },
     ],
     params: [["size", "u32"], ["stride", "u32"], ["base", "u32"], ["pivotStart", "u32"]],
-    requires: { workgroupStorageBytes: 8 * block, invocationsPerWorkgroup: SIDE * SIDE },
+    requires: { workgroupStorageBytes: 12 * block, invocationsPerWorkgroup: SIDE * SIDE },
     code: /* wgsl */ `
 var<workgroup> column: array<f32, ${2 * block}>;
+/** Pivots on their way to memory: with a store under way, each barrier would wait for it. */
+var<workgroup> found: array<f32, ${block}>;
 ${ROOT}
 ${ELEMENT}
 fn store(row: u32, column: u32, value: f32) {
@@ -89,6 +89,8 @@ fn main(@builtin(local_invocation_index) thread: u32) {
         ),
       )
     }
+  workgroupBarrier();
+  for (var i = thread; i < params.size; i += ${SIDE * SIDE}u) { pivots[params.pivotStart + i] = found[i]; }
 }`,
   };
 }

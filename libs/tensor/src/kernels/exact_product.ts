@@ -78,6 +78,60 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 }`,
 };
 
+/** How products of sliced numbers are summed. */
+export type Slicing = "fine" | "coarse";
+
+/** WGSL of one slicing. Staged numbers have their integers first, and what is left of them last. */
+interface SlicedForm {
+  readonly staged: "vec4f" | "vec2f";
+  /** Sums of products of integers, whose units are 2⁻¹⁰ of each other. */
+  readonly levels: number;
+  /** Statements that make `parts` of `value`: of a row's slices, or of an element of the matrix. */
+  readonly ofRow: string;
+  readonly ofElement: string;
+  /** Sums of slices of an element `g` that serve all rows. */
+  shared(g: string, c: number): string;
+  /** Adds the products of `x` and `g` to the sums called `at`. */
+  products(x: string, g: string, c: number, at: string): string;
+  /** The unit of what is summed in f32, over that of the last of three levels. */
+  readonly unitOfRest: number;
+}
+
+const FORMS: Readonly<Record<Slicing, SlicedForm>> = {
+  fine: {
+    staged: "vec4f",
+    levels: 3,
+    ofRow: "let parts = value;",
+    ofElement: /* wgsl */ `
+    let first = round(value);
+    let second = round((value - first) * ${SLICE}.0);
+    let last = ((value - first) * ${SLICE}.0 - second) * ${SLICE}.0;
+    let third = round(last);
+    let parts = vec4f(first, second, third, last - third);`,
+    shared: (g, c) => /* wgsl */ `
+        let tail${c} = (${g}.z + ${g}.w) * ${1 / SLICE};
+        let lower${c} = (${g}.y + tail${c}) * ${1 / SLICE};
+        let whole${c} = ${g}.x + lower${c};`,
+    products: (x, g, c, at) => /* wgsl */ `
+        run0_${at} = fma(${x}.x, ${g}.x, run0_${at});
+        run1_${at} = fma(${x}.y, ${g}.x, fma(${x}.x, ${g}.y, run1_${at}));
+        run2_${at} = fma(${x}.z, ${g}.x, fma(${x}.y, ${g}.y, fma(${x}.x, ${g}.z, run2_${at})));
+        rest_${at} = fma(${x}.w, whole${c}, fma(${x}.z, lower${c}, fma(${x}.y, tail${c}, fma(${x}.x, ${g}.w, rest_${at}))));`,
+    unitOfRest: 1,
+  },
+  coarse: {
+    staged: "vec2f",
+    levels: 1,
+    ofRow: `let parts = vec2f(value.x, value.y + (value.z + value.w) * ${1 / SLICE});`,
+    ofElement: `let first = round(value); let parts = vec2f(first, (value - first) * ${SLICE}.0);`,
+    shared: (g, c) => `let whole${c} = fma(${g}.y, ${1 / SLICE}, ${g}.x);`,
+    products: (x, g, c, at) => /* wgsl */ `
+        run0_${at} = fma(${x}.x, ${g}.x, run0_${at});
+        rest_${at} = fma(${x}.y, whole${c}, fma(${x}.x, ${g}.y, rest_${at}));`,
+    unitOfRest: SLICE,
+  },
+};
+
 /** Shape of a tile of an exact product. */
 export interface ExactTile {
   /** Rows and columns of an invocation. */
@@ -99,34 +153,43 @@ export interface ExactKernel {
 
 /**
  * Sums of products of sliced rows with columns of a symmetric positive semidefinite matrix, whose entries |gₖⱼ| ≤ √(gₖₖ gⱼⱼ) are scaled and sliced
- * likewise: of the sixteen products of slices, six are summed exactly and the others, together less than 2⁻²⁰ of the rest, in f32.
- * Each z of the workgroup takes a part of the inner index and leaves `[x₀ g₀, x₀ g₁ + x₁ g₀, x₀ g₂ + x₁ g₁ + x₂ g₀, others]`, the first three as integers.
+ * likewise. Each z of the workgroup takes a part of the inner index and leaves `[x₀ g₀, x₀ g₁ + x₁ g₀, x₀ g₂ + x₁ g₁ + x₂ g₀, others]`, the first
+ * three as integers. `fine` slicing sums these six of the sixteen products of slices exactly and the others, together less than 2⁻²⁰ of the
+ * rest, in f32; `coarse` slicing sums only the first exactly, and the others, less than 2⁻⁹ of it, in f32.
  */
-export function exactProduct({ rowsEach, columnsEach, lanesY, lanesX, depth }: ExactTile): ExactKernel {
+export function exactProduct(
+  slicing: Slicing,
+  { rowsEach, columnsEach, lanesY, lanesX, depth }: ExactTile,
+): ExactKernel {
+  const form = FORMS[slicing];
   const [tileRows, tileColumns, threads] = [rowsEach * lanesY, columnsEach * lanesX, lanesX * lanesY];
   const outputs = range(rowsEach).flatMap((r) => range(columnsEach).map((c) => ({ r, c, at: `${r}_${c}` })));
-  const levels = range(3);
-  const share = (count: number, body: (index: string) => string) =>
-    lines(
-      range(Math.ceil(count / threads)).map((i) => {
-        const guard = (i + 1) * threads > count ? `if (thread + ${i * threads}u < ${count}u) ` : "";
-        return `${guard}{ let index = thread + ${i * threads}u; ${body("index")} }`;
-      }),
-    );
+  const levels = range(form.levels);
+  /** What an invocation carries of a tile: its place, its row or column there, and its step of the inner index. */
+  const carried = (extent: number, rowOf: (index: string) => readonly [row: string, step: string]) =>
+    range(Math.ceil(extent * depth / threads)).map((i) => {
+      const index = `(thread + ${i * threads}u)`;
+      const [row, step] = rowOf(index);
+      const guard = (i + 1) * threads > extent * depth ? `if (${index} < ${extent * depth}u) ` : "";
+      return { i, row, step, guard };
+    });
+  const ofX = carried(tileRows, (index) => [`${index} / ${depth}u`, `${index} % ${depth}u`]);
+  const ofG = carried(tileColumns, (index) => [`${index} % ${tileColumns}u`, `${index} / ${tileColumns}u`]);
+  const inMatrix = (column: string) => `min(columnStart + ${column}, params.n - 1u)`;
+  // Beyond the end, elements of X count as zero, and those of the matrix are any that there are: no read waits for a branch.
+  const fetch = (k0: string) =>
+    lines([
+      ...ofX.map(({ i, row, step }) => /* wgsl */ `
+      nextX${i} = sliced[min(rowStart + ${row}, params.m - 1u) * params.n + params.firstK + min(${k0} + ${step}, kEnd - 1u)];
+      if (${k0} + ${step} >= kEnd) { nextX${i} = vec4f(0); }`),
+      ...ofG.map(({ i, row, step }) => /* wgsl */ `
+      bound${i} = bounds[params.firstK + min(${k0} + ${step}, kEnd - 1u)];
+      nextG${i} = matrix[params.base + min(${k0} + ${step}, kEnd - 1u) * params.n + ${inMatrix(row)}];`),
+    ]);
   const code = /* wgsl */ `
 ${POWER_ABOVE}
-var<workgroup> stagedX: array<array<vec4f, ${depth}>, ${tileRows}>;
-var<workgroup> stagedG: array<array<vec4f, ${tileColumns}>, ${depth}>;
-
-/** Slices of an element of the matrix, the last of them with what is left. */
-fn slices(value: f32) -> vec4f {
-  let x = value * ${UNIT}.0;
-  let first = round(x);
-  let second = round((x - first) * ${SLICE}.0);
-  let rest = ((x - first) * ${SLICE}.0 - second) * ${SLICE}.0;
-  let third = round(rest);
-  return vec4f(first, second, third, rest - third);
-}
+var<workgroup> stagedX: array<array<${form.staged}, ${depth}>, ${tileRows}>;
+var<workgroup> stagedG: array<array<${form.staged}, ${tileColumns}>, ${depth}>;
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -139,31 +202,40 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   ${
     lines(outputs.flatMap(({ at }) => [
       ...levels.map((level) => `var run${level}_${at} = ${MAGIC}.0; var sum${level}_${at} = 0u;`),
-      `var run3_${at} = 0.0; var rest_${at} = 0.0;`,
+      `var rest_${at} = 0.0; var total_${at} = 0.0;`,
     ]))
   }
+  ${lines(ofX.map(({ i }) => `var nextX${i}: vec4f;`))}
+  ${
+    lines(ofG.map(({ i, row }) => /* wgsl */ `
+  var nextG${i}: f32;
+  var bound${i}: u32;
+  let columnScale${i} = reciprocal(powerAbove(bounds[${inMatrix(row)}])) * ${UNIT}.0;`))
+  }
+  ${fetch("kStart")}
   for (var k0 = kStart; k0 < kEnd; k0 += ${depth}u) {
     workgroupBarrier();
     ${
-    share(tileRows * depth, (index) => /* wgsl */ `
-    let k = k0 + ${index} % ${depth}u;
-    let row = min(rowStart + ${index} / ${depth}u, params.m - 1u);
-    var value = vec4f(0);
-    if (k < kEnd) { value = sliced[row * params.n + params.firstK + k]; }
-    stagedX[${index} / ${depth}u][${index} % ${depth}u] = value;`)
+    lines(ofX.map(({ i, row, step, guard }) => /* wgsl */ `
+    ${guard}{
+      let value = nextX${i};
+      ${form.ofRow}
+      stagedX[${row}][${step}] = parts;
+    }`))
   }
     ${
-    share(tileColumns * depth, (index) => /* wgsl */ `
-    let k = k0 + ${index} / ${tileColumns}u;
-    let column = min(columnStart + ${index} % ${tileColumns}u, params.n - 1u);
-    var value = 0.0;
-    if (k < kEnd) {
-      value = matrix[params.base + k * params.n + column] * reciprocal(powerAbove(bounds[params.firstK + k])) *
-        reciprocal(powerAbove(bounds[column]));
-    }
-    stagedG[${index} / ${tileColumns}u][${index} % ${tileColumns}u] = slices(value);`)
+    lines(ofG.map(({ i, row, step, guard }) => /* wgsl */ `
+    ${guard}{
+      let value = nextG${i} * reciprocal(powerAbove(bound${i})) * columnScale${i};
+      ${form.ofElement}
+      stagedG[${step}][${row}] = parts;
+    }`))
   }
     workgroupBarrier();
+    // The next tile's elements are on their way while this one's are multiplied.
+    if (k0 + ${depth}u < kEnd) {
+      ${fetch(`k0 + ${depth}u`)}
+    }
     for (var run = 0u; run < ${depth}u; run += ${EXACT_RUN}u) {
       for (var k = run; k < run + ${EXACT_RUN}u; k++) {
         ${lines(range(rowsEach).map((r) => `let x${r} = stagedX[y + ${r * lanesY}u][k];`))}
@@ -171,18 +243,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     lines(
       range(columnsEach).map((c) => /* wgsl */ `
         let g${c} = stagedG[k][x + ${c * lanesX}u];
-        let tail${c} = (g${c}.z + g${c}.w) * ${1 / SLICE};
-        let lower${c} = (g${c}.y + tail${c}) * ${1 / SLICE};
-        let whole${c} = g${c}.x + lower${c};`),
+        ${form.shared(`g${c}`, c)}`),
     )
   }
-        ${
-    lines(outputs.map(({ r, c, at }) => /* wgsl */ `
-        run0_${at} = fma(x${r}.x, g${c}.x, run0_${at});
-        run1_${at} = fma(x${r}.y, g${c}.x, fma(x${r}.x, g${c}.y, run1_${at}));
-        run2_${at} = fma(x${r}.z, g${c}.x, fma(x${r}.y, g${c}.y, fma(x${r}.x, g${c}.z, run2_${at})));
-        run3_${at} = fma(x${r}.w, whole${c}, fma(x${r}.z, lower${c}, fma(x${r}.y, tail${c}, fma(x${r}.x, g${c}.w, run3_${at}))));`))
-  }
+        ${lines(outputs.map(({ r, c, at }) => form.products(`x${r}`, `g${c}`, c, at)))}
       }
       ${
     lines(outputs.flatMap(({ at }) => [
@@ -192,7 +256,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         }u; run${level}_${at} = ${MAGIC}.0;`
       ),
       // Short runs first, because f32 loses less of sums that are small.
-      `rest_${at} += run3_${at}; run3_${at} = 0.0;`,
+      `total_${at} += rest_${at}; rest_${at} = 0.0;`,
     ]))
   }
     }
@@ -204,7 +268,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let column = columnStart + x + ${c * lanesX}u;
     if (row < params.m && column < params.n) {
       sums[((params.firstSlice + group.z) * params.m + row) * params.n + column] =
-        vec4u(sum0_${at}, sum1_${at}, sum2_${at}, bitcast<u32>(rest_${at}));
+        vec4u(${
+      range(3).map((level) => level < form.levels ? `sum${level}_${at}` : "0u").join(", ")
+    }, bitcast<u32>(total_${at} * ${form.unitOfRest}.0));
     }
   }`))
   }
@@ -213,7 +279,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     tileRows,
     tileColumns,
     kernel: {
-      name: `exact_product_${tileRows}x${tileColumns}x${depth}`,
+      name: `exact_product_${slicing}_${tileRows}x${tileColumns}x${depth}`,
       buffers: [
         { name: "sliced", element: "vec4f", access: "read" },
         { name: "matrix", element: "f32", access: "read" },
@@ -231,7 +297,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         ["firstSlice", "u32"],
       ],
       requires: {
-        workgroupStorageBytes: 16 * depth * (tileRows + tileColumns),
+        workgroupStorageBytes: (form.staged === "vec4f" ? 16 : 8) * depth * (tileRows + tileColumns),
         invocationsPerWorkgroup: threads,
       },
       code,

@@ -55,6 +55,7 @@ export const GEMM_PARAMS: Kernel["params"] = [
   ["batchB", "u32"],
   ["batchC", "u32"],
   ["lowerOnly", "u32"],
+  ["trims", "u32"],
   ["alpha", "f32"],
   ["beta", "f32"],
 ];
@@ -79,6 +80,8 @@ export interface GemmParams {
   readonly batchC: number;
   /** 1: skip tiles that lie wholly above the diagonal. */
   readonly lowerOnly: number;
+  /** Sum of {@linkcode TRIM}. */
+  readonly trims: number;
   readonly alpha: number;
   readonly beta: number;
 }
@@ -88,14 +91,30 @@ export function gemmParamValues(params: GemmParams): number[] {
   return GEMM_PARAMS.map(([name]) => params[name as keyof GemmParams]);
 }
 
-/** WGSL in a kernel's main: which slice the workgroup computes, and where the matrices of its product start. */
-export const PLACES = /* wgsl */ `
+/** Bits of the parameter `trims`: which part of the inner index counts for a tile, because an operand is triangular. */
+export const TRIM = { fromRow: 1, untilRow: 2, fromColumn: 4, untilColumn: 8 };
+
+/**
+ * WGSL in a kernel's main, which has the workgroup's id as `group`: which slice the workgroup computes, where the matrices of its product start, and
+ * the part of the inner index, [kStart, kLimit), that counts for its tile.
+ */
+export function places(tileRows: number, tileColumns: number): string {
+  const trims = (bit: number) => `(params.trims & ${bit}u) != 0u`;
+  return /* wgsl */ `
   let slice = group.z % params.slices;
   let item = group.z / params.slices;
   let startA = params.baseA + item * params.batchA;
   let startB = params.baseB + item * params.batchB;
   let startC = params.baseC + item * params.batchC + slice * params.sliceStride;
-  let kStart = slice * params.kPerSlice;`;
+  let kStart = max(slice * params.kPerSlice, max(
+    select(0u, group.y * ${tileRows}u, ${trims(TRIM.fromRow)}),
+    select(0u, group.x * ${tileColumns}u, ${trims(TRIM.fromColumn)}),
+  ));
+  let kLimit = min(min((slice + 1u) * params.kPerSlice, params.k), min(
+    select(params.k, (group.y + 1u) * ${tileRows}u, ${trims(TRIM.untilRow)}),
+    select(params.k, (group.x + 1u) * ${tileColumns}u, ${trims(TRIM.untilColumn)}),
+  ));`;
+}
 
 /** Assembles a kernel from its template's code; `a` and `b` are vec4 arrays in the `vec4` forms, as the template says. */
 export function gemmKernel(

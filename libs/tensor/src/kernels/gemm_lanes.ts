@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, places, range } from "./gemm_interface.ts";
 
 /** The block of C that one subgroup keeps in registers, and how it reads. */
 export interface LaneBlock {
@@ -49,8 +49,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   // Not an early return, behind which the driver would mask every assignment.
   let skips = params.lowerOnly != 0u && group.x * ${tileColumns}u >= row + ${rows}u;
   let rowEnd = select(min(row + ${rows}u, params.m), row, skips);
-  ${PLACES}
-  let kEnd = select(min(kStart + params.kPerSlice, params.k), kStart, skips);
+  ${places(rows, tileColumns)}
+  let kEnd = select(kLimit, kStart, skips);
   // Indices beyond the matrix are brought back into it; what they yield is not stored.
   ${lines([...a.offsets, ...b.offsets])}
   ${lines(rowIndices.map((r) => `var sum${r} = ${value}(0);`))}

@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, places, range } from "./gemm_interface.ts";
 
 /** Rows and vec4 columns of C that one invocation keeps in registers. */
 export interface RegisterBlock {
@@ -54,8 +54,7 @@ fn store(index: u32, sum: ${value}) {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let row = group.y * ${rows}u;
   if (params.lowerOnly != 0u && group.x * ${4 * vectors * LANES}u >= row + ${rows}u) { return; }
-  ${PLACES}
-  let kEnd = min(kStart + params.kPerSlice, params.k);
+  ${places(rows, 4 * vectors * LANES)}
   // Indices beyond the matrix are brought back into it; what they yield is not stored.
   ${
     lines(rowIndices.map((r) =>
@@ -71,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
   }
   ${lines(columnOffsets)}
   ${lines(accumulators.map((name) => `var ${name} = vec4f(0);`))}
-  for (var k = kStart; k < kEnd; k++) {
+  for (var k = kStart; k < kLimit; k++) {
     let rowB = startB + k${form.transposeB ? "" : " * params.strideB"};
     ${form.transposeA ? "let columnA = k * params.strideA;" : ""}
     ${lines(valuesOfB)}

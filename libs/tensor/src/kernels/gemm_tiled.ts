@@ -1,4 +1,4 @@
-import { type GemmForm, type GemmKernel, gemmKernel, lines, PLACES, range } from "./gemm_interface.ts";
+import { type GemmForm, type GemmKernel, gemmKernel, lines, places, range } from "./gemm_interface.ts";
 
 /** Shape of a tile in workgroup memory and of the block that each invocation computes of it. */
 export interface TileShape {
@@ -134,7 +134,7 @@ function cursors(plan: Plan): string {
       ? `${other} * params.stride${operand} + ${k}`
       : `${k} * params.stride${operand} + ${other}`;
     return lines([
-      `var at${name} = (start${operand} + ${place}) / 4u;`,
+      `var at${name} = (first${operand} + ${place}) / 4u;`,
       ...isWeighted(plan, staging) ? [`var weightAt${name} = params.baseWeights + ${k};`] : [],
     ]);
   });
@@ -165,7 +165,7 @@ function fetch(plan: Plan, k: string): string {
     ...isWeighted(plan, staging) ? [`weightAt${name} += ${plan.shape.depth}u;`] : [],
   ]);
   return /* wgsl */ `
-  if (isInside && ${k} + ${plan.shape.depth}u <= kEnd) {
+  if (isInside && ${k} + ${plan.shape.depth}u <= kLimit) {
     ${lines(unchecked)}
   } else {
     ${checked}
@@ -283,11 +283,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   rowStart = group.y * ${rows}u;
   columnStart = group.x * ${columns}u;
   if (params.lowerOnly != 0u && group.x * ${columns}u >= (group.y + 1u) * ${rows}u) { return; }
-  ${PLACES}
+  ${places(rows, columns)}
   firstA = startA;
   firstB = startB;
-  // A local, because barriers may not depend on what could differ between invocations, as far as the language sees.
-  let kLimit = min(kStart + params.kPerSlice, params.k);
+  // Loops go by the local, because barriers may not depend on what could differ between invocations, as far as the language sees.
   kEnd = kLimit;
   let isInside = rowStart + ${rows}u <= params.m && columnStart + ${columns}u <= params.n;
   // Subgroups are blocks of 8 × 4 invocations, which read fewer different values at a time than rows of 16 or 32 would.

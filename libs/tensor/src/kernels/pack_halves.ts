@@ -192,9 +192,15 @@ fn reciprocal(scale: f32) -> f32 { return bitcast<f32>((254u << 23u) - bitcast<u
 /** x to 11 significant bits. By bits, because compilers may take a conversion to f16 and back for the identity. */
 fn rounded(x: f32) -> f32 { return bitcast<f32>((bitcast<u32>(x) + 0x1000u) & 0xffffe000u); }`;
 
+/** Whether rows are divided by powers of two. What is in f16 already needs no scale. */
+export function isScaled({ dtype }: PackSource): boolean {
+  return dtype !== "f16";
+}
+
 /**
  * Brings an operand into tiles of f16 for the matrix units, `[tile of 128 rows][chunk of 16][part][half of the chunk][row][8]`,
- * filled up with zeros. An invocation makes the eight values of a vec4u, in both parts. NaN and infinity become NaN.
+ * filled up with zeros. An invocation makes the eight values of a vec4u, in both parts. NaN and infinity become NaN. Where rows are not
+ * scaled, `largest` is set to zeros, which stand for a scale of 1.
  */
 export function packHalves(form: PackForm): Kernel {
   const { parts } = form;
@@ -206,7 +212,7 @@ export function packHalves(form: PackForm): Kernel {
   return {
     name: `pack_halves_${packSourceName(form)}_${parts}`,
     buffers: buffersOf(form, [
-      { name: "largest", element: "u32", access: "read" },
+      { name: "largest", element: "u32", access: isScaled(form) ? "read" : "read_write" },
       { name: "packed", element: "vec4u", access: "read_write" },
     ]),
     params: PARAMS,
@@ -222,7 +228,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
   let row = group.y * ${PACKED_ROWS}u + local.x;
   let inside = row < params.rows;
   let line = min(row, params.rows - 1u);
-  let down = reciprocal(scaleOf(largest[line]));
+  ${
+      isScaled(form)
+        ? "let down = reciprocal(scaleOf(largest[line]));"
+        : "if (inside && group.x == 0u && local.y == 0u) { largest[row] = 0u; }\n  let down = 1.0;"
+    }
   let k = group.x * ${PACKED_K}u + local.y * 8u;
   ${eightValues(form, "line")}
   ${lines(values)}

@@ -41,6 +41,12 @@ export interface CholeskyFactor extends TriangularFactor, Disposable {
   readonly pivots: Float64Array<ArrayBuffer>;
 }
 
+/** A factor whose pivots are on their way: what is computed with it meanwhile is in vain where they say so. */
+export interface StartedFactor extends TriangularFactor, Disposable {
+  /** Those of {@linkcode CholeskyFactor}; rejects with `not_positive_definite`. */
+  readonly pivots: Promise<Float64Array<ArrayBuffer>>;
+}
+
 /** Options of {@linkcode factorCholesky}. */
 export interface CholeskyOptions {
   /** Factor in the memory of `a`, whose values are lost, instead of a copy. `a` may be disposed before the factor or after it. Default false. */
@@ -107,7 +113,7 @@ function queueClearing(device: GpuDevice, lower: MatrixView): void {
   });
 }
 
-/** A factor on a GPU whose pivots nobody has looked at yet. */
+/** A factor on a GPU whose pivots nobody has looked at yet, with anything above the diagonal: enough to solve with it. */
 export interface QueuedFactor extends TriangularFactor, Disposable {
   /** `[n]` */
   readonly pivots: Tensor;
@@ -128,7 +134,6 @@ export function queueCholesky(
   const triangle = { lower: whole, inverses: narrow };
   if (size === WIDE_BLOCK) queueFactorByPanels(device, triangle, pivots);
   else if (n > 0) queueFactor(device, triangle, pivots, [0, n]);
-  queueClearing(device, whole);
   const wider = size === WIDE_BLOCK ? solvingBlock(n) : size;
   const inverses = wider > size ? queueWiderInverses(device, triangle, wider) : narrow;
   if (inverses !== narrow) narrow.dispose();
@@ -148,15 +153,12 @@ export function checkedPivots(found: ArrayLike<number>): Float64Array<ArrayBuffe
   return pivots;
 }
 
-async function factorOnGpu(device: GpuDevice, a: Tensor, options: CholeskyOptions): Promise<CholeskyFactor> {
-  const factor = queueCholesky(device, a, options);
-  try {
-    const pivots = checkedPivots(await device.download(factor.pivots));
-    return { ...factor, pivots };
-  } catch (error) {
-    factor[Symbol.dispose]();
-    throw error;
-  }
+function startOnGpu(device: GpuDevice, a: Tensor, options: CholeskyOptions): StartedFactor {
+  const { pivots, ...factor } = queueCholesky(device, a, options);
+  queueClearing(device, wholeMatrix(factor.lower, "factorCholesky"));
+  const checked = device.download(pivots).then(checkedPivots);
+  checked.catch(() => {}); // the caller's to await; must not count as unhandled meanwhile
+  return { ...factor, pivots: checked };
 }
 
 /**
@@ -178,14 +180,14 @@ function notPositiveDefinite(index: number, pivot: number): TensorError {
   );
 }
 
-function factorOnCpu(device: CpuDevice, a: Tensor): CholeskyFactor {
+function startOnCpu(device: CpuDevice, a: Tensor): StartedFactor {
   const n = squareSize(a);
   const data = cholesky((a as CpuTensor).floats, n);
   const lower = device.wrap(data, [n, n]);
   return {
     lower,
     inverses: undefined,
-    pivots: Float64Array.from({ length: n }, (_, i) => data[i * n + i]! ** 2),
+    pivots: Promise.resolve(Float64Array.from({ length: n }, (_, i) => data[i * n + i]! ** 2)),
     [Symbol.dispose]: () => lower.dispose(),
   };
 }
@@ -198,11 +200,11 @@ export const CHOLESKY_KERNELS: readonly Kernel[] = [
   ...PRODUCT_KERNELS,
 ];
 
-const operation = defineOperation<[Tensor, CholeskyOptions], Promise<CholeskyFactor>>({
+const operation = defineOperation<[Tensor, CholeskyOptions], StartedFactor>({
   name: "factorCholesky",
   kernels: CHOLESKY_KERNELS,
-  gpu: factorOnGpu,
-  cpu: (device, a) => Promise.try(() => factorOnCpu(device, a)),
+  gpu: startOnGpu,
+  cpu: startOnCpu,
 });
 
 /**
@@ -211,6 +213,21 @@ const operation = defineOperation<[Tensor, CholeskyOptions], Promise<CholeskyFac
  *
  * @throws {TensorError} `not_positive_definite` with the index of the pivot, `shape_mismatch`, `dtype_mismatch`
  */
-export function factorCholesky(a: Tensor, options: CholeskyOptions = {}): Promise<CholeskyFactor> {
+export async function factorCholesky(a: Tensor, options: CholeskyOptions = {}): Promise<CholeskyFactor> {
+  const started = operation(a, options);
+  try {
+    return { ...started, pivots: await started.pivots };
+  } catch (error) {
+    started[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/**
+ * The same without waiting, so that a GPU can go on with what the factor is for.
+ *
+ * @throws {TensorError} `shape_mismatch`, `dtype_mismatch`; on the CPU `not_positive_definite` at once
+ */
+export function startCholesky(a: Tensor, options: CholeskyOptions = {}): StartedFactor {
   return operation(a, options);
 }

@@ -17,7 +17,7 @@ import {
   WIDE_BLOCK,
 } from "../kernels/cholesky_block.ts";
 import { CHOLESKY_ROW_BOUNDS, choleskyPanel, type PanelForm } from "../kernels/cholesky_panel.ts";
-import { PACKED_K } from "../kernels/pack_halves.ts";
+import { PACKED_K, PACKED_ROWS } from "../kernels/pack_halves.ts";
 import type { Tensor } from "../tensor.ts";
 import { queueProduct } from "./matrix_product.ts";
 import {
@@ -161,7 +161,7 @@ export function queueFactorByPanels(
 ): void {
   const [n, size] = [lower.rows, inverses.shape[2]!];
   const together = size * panelsTogether(device, n, size);
-  using copies = offersMatrixUnits(device)
+  using copies = offersMatrixUnits(device) && size % PACKED_GRAIN === 0
     ? new PackedCopies(device, lower, together)
     : new FloatCopies(device, n, together);
   for (let start = 0; start < n; start += size) {
@@ -177,6 +177,9 @@ export function queueFactorByPanels(
     copies.subtract(block(lower, [end, n], [end, until]), end, inner);
   }
 }
+
+/** Copies for matrix units begin at multiples of so many rows. */
+const PACKED_GRAIN = 2 * PACKED_ROWS;
 
 /** As many as fit one binding, but for each there are rows as long as those that blocks of this size are made for. */
 function panelsTogether(device: GpuDevice, n: number, size: number): number {

@@ -14,7 +14,7 @@ import {
   wholeMatrix,
   windowOf,
 } from "../gpu/matrix_view.ts";
-import { type GemmForm, gemmParamValues } from "../kernels/gemm_interface.ts";
+import { type GemmForm, gemmParamValues, TRIM } from "../kernels/gemm_interface.ts";
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import type { Tensor } from "../tensor.ts";
 import { MATRIX_UNIT_KERNELS, type ProductPrecision, queueMatrixUnitProduct } from "./matrix_unit_product.ts";
@@ -61,6 +61,8 @@ export interface Product {
   readonly weights?: Tensor | undefined;
   /** First of the weights that are used. */
   readonly weightsStart?: number;
+  /** op(A) or op(B) is triangular, zero elsewhere, and square: kernels may leave out what they know to be zero. */
+  readonly triangular?: { readonly a?: Triangle; readonly b?: Triangle } | undefined;
   /** Several products of these shapes at once; the views are those of the first. */
   readonly batch?: Batch | undefined;
   /** How exact the product has to be on devices with matrix units. Default `f32`. */
@@ -68,6 +70,9 @@ export interface Product {
   /** Take this variant in place of the table's choice; for tests, benchmarks and tuning. */
   readonly variant?: string | undefined;
 }
+
+/** Where a triangular matrix has elements. */
+export type Triangle = "lower" | "upper";
 
 /** Products of one shape, each of whose matrices lies so many elements after that of the product before. */
 export interface Batch {
@@ -136,7 +141,8 @@ function sameView(x: MatrixView, y: MatrixView): boolean {
 export function queueProduct(device: GpuDevice, product: Product): void {
   const { a, b, c, transposeA = false, transposeB = false, lowerOnly = false } = product;
   const k = transposeA ? a.rows : a.columns;
-  const cut = (part: Partial<Product>) => queueProduct(device, { ...product, ...part });
+  const cut = (part: Partial<Product>) =>
+    queueProduct(device, { ...product, triangular: undefined, ...part });
   if (c.rows === 0 || c.columns === 0) return;
   if (product.batch && product.batch.count > 1) return queueBatch(device, product, product.batch);
   const tooLarge = [a, b, c].filter((view) => !fitsBinding(device, view));
@@ -228,6 +234,13 @@ function sliceCount(device: GpuDevice, product: Product, family: Family, k: numb
   return Math.max(1, Math.min(wanted, fitting, Math.floor(k / SHORTEST_SLICE)));
 }
 
+/** Element (i, k) of a lower A is zero for k > i, element (k, j) of a lower B for k < j. */
+function trimsOf({ triangular = {} }: Product): number {
+  const { a, b } = triangular;
+  return (a === "lower" ? TRIM.untilRow : a === "upper" ? TRIM.fromRow : 0) +
+    (b === "lower" ? TRIM.fromColumn : b === "upper" ? TRIM.untilColumn : 0);
+}
+
 function dispatchProduct(device: GpuDevice, product: Product, family: Family, k: number): void {
   const { a, b, c, transposeA = false, transposeB = false, alpha = 1, beta = 0, lowerOnly = false, weights } =
     product;
@@ -266,6 +279,7 @@ function dispatchProduct(device: GpuDevice, product: Product, family: Family, k:
       batchC: batch.c,
       sliceStride: partial ? m * n : 0,
       lowerOnly: lowerOnly ? 1 : 0,
+      trims: trimsOf(product),
       alpha: partial ? 1 : alpha,
       beta: partial ? 0 : beta,
     }),

@@ -11,6 +11,7 @@ import {
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import {
   GRID_ROWS,
+  isScaled,
   LARGEST_LANES,
   LARGEST_RUN,
   largestOfRows,
@@ -62,7 +63,9 @@ const KERNELS: Readonly<Record<ProductPrecision, Readonly<Record<BlockSize, Vari
   f16: { wide: variants(SHAPES.f16.wide), square: variants(SHAPES.f16.square) },
 };
 
-const LARGEST = new Map(PACK_SOURCES.map((source) => [packSourceName(source), largestOfRows(source)]));
+const LARGEST = new Map(
+  PACK_SOURCES.filter(isScaled).map((source) => [packSourceName(source), largestOfRows(source)]),
+);
 const PACK = new Map(PACK_FORMS.map((form) => [packFormName(form), packHalves(form)]));
 
 function packFormName(form: PackForm): string {
@@ -198,8 +201,8 @@ function largestOf(
   { view, source, rows, weights, weightsStart }: Operand,
   k: number,
 ): Tensor {
-  // What is in f16 already needs no scale.
-  if (source.dtype === "f16") return device.zeros([rows], "u32");
+  // Packing fills it.
+  if (!isScaled(source)) return device.empty([rows], "u32");
   const largest = source.alongInner ? device.empty([rows], "u32") : device.zeros([rows], "u32");
   const { window, base } = windowOf(device, view);
   const grid = source.alongInner

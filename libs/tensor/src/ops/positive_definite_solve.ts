@@ -1,9 +1,11 @@
 import type { CpuDevice } from "../cpu/cpu_device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
+import type { Slicing } from "../kernels/exact_product.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
+import { add } from "./add.ts";
 import { addToPair } from "./add_to_pair.ts";
 import {
   checkedPivots,
@@ -16,7 +18,7 @@ import { solveCholesky } from "./cholesky_solve.ts";
 import { concatRows } from "./concat.ts";
 import { copy } from "./copy.ts";
 import { gemm } from "./gemm.ts";
-import { preciseResidual } from "./precise_residual.ts";
+import { preciseResidual, type ShiftedMatrix } from "./precise_residual.ts";
 import { sumOfSquares } from "./reductions.ts";
 import { reshape } from "./reshape.ts";
 
@@ -32,7 +34,7 @@ export interface PreciseSolution extends Disposable {
   readonly corrections: number;
 }
 
-/** Corrections before anybody looks: each gains about six digits where the matrix is well conditioned. */
+/** Corrections before anybody looks: each gains about six digits where the matrix is well conditioned. All but the last can do with coarse residuals. */
 const UNSEEN = 2;
 const MOST_CORRECTIONS = 12;
 /** Refinement ends below this residual, or when a correction gains less than a factor of two. */
@@ -71,13 +73,17 @@ async function solveOnGpu(device: GpuDevice, a: Tensor, b: Tensor): Promise<Prec
   const x = { high: solveCholesky(factor, b, { side: "right" }), low: device.zeros(b.shape) };
   const dispose = () => [x.high, x.low].forEach((tensor) => tensor.dispose());
   try {
-    for (let i = 1; i < UNSEEN; i++) correct(factor, b, x, system).dispose();
-    let found = await norms(b, correct(factor, b, x, system), factor.pivots);
+    for (let i = 1; i < UNSEEN; i++) correct(factor, b, x, system, "coarse")[Symbol.dispose]();
+    using unseen = correct(factor, b, x, system, "fine");
+    let found = await residualOf(b, unseen, factor.pivots);
     let corrections = UNSEEN;
-    for (let before = Infinity; found > TARGET && 2 * found <= before && corrections < MOST_CORRECTIONS;) {
-      before = found;
-      found = await norms(b, correct(factor, b, x, system));
-      corrections++;
+    for (let isProgress = true; isProgress && found > TARGET && corrections < MOST_CORRECTIONS;) {
+      using correction = correct(factor, b, x, system, "fine");
+      const next = await residualOf(b, correction);
+      isProgress = 2 * next <= found;
+      if (next >= found) takeBack(x, correction);
+      else corrections++;
+      found = Math.min(found, next);
     }
     if (!(found <= LARGEST_RESIDUAL)) throw notConverged(found);
     return { ...x, residual: found, corrections, [Symbol.dispose]: dispose };
@@ -87,23 +93,35 @@ async function solveOnGpu(device: GpuDevice, a: Tensor, b: Tensor): Promise<Prec
   }
 }
 
-/** Adds a correction to x; returns what x misses then, computed from what it missed before. */
+/** What was added to an approximation, and what that misses then. */
+interface Correction extends Disposable {
+  readonly change: Tensor;
+  readonly rest: Tensor;
+}
+
+/** Adds a correction to x. What x misses then is computed from what it missed before. */
 function correct(
   factor: TriangularFactor,
   b: Tensor,
   { high, low }: Approximation,
-  system: { readonly matrix: Tensor; readonly diagonal: Tensor },
-): Tensor {
-  const rest = preciseResidual(b, high, low, system);
-  using change = solveCholesky(factor, rest, { side: "right" });
+  system: ShiftedMatrix,
+  slicing: Slicing,
+): Correction {
+  const rest = preciseResidual(b, high, low, system, { slicing });
+  const change = solveCholesky(factor, rest, { side: "right" });
   addToPair(high, low, change);
-  return gemm(change, system.matrix, { alpha: -1, beta: 1, into: rest });
+  gemm(change, system.matrix, { alpha: -1, beta: 1, into: rest });
+  return { change, rest, [Symbol.dispose]: () => [change, rest].forEach((tensor) => tensor.dispose()) };
 }
 
-/** ‖rest‖_F / ‖b‖_F, after a look at the pivots; disposes of the rest. */
-async function norms(b: Tensor, rest: Tensor, pivots?: Tensor): Promise<number> {
-  using owned = rest;
-  using squares = stacked([sumOfSquares(b), sumOfSquares(owned)]);
+function takeBack({ high, low }: Approximation, { change }: Correction): void {
+  using negated = add(change, change, { alpha: -1, beta: 0 });
+  addToPair(high, low, negated);
+}
+
+/** ‖rest‖_F / ‖b‖_F, after a look at the pivots. */
+async function residualOf(b: Tensor, { rest }: Pick<Correction, "rest">, pivots?: Tensor): Promise<number> {
+  using squares = stacked([sumOfSquares(b), sumOfSquares(rest)]);
   const [values, found] = await Promise.all([
     b.device.download(squares),
     pivots ? b.device.download(pivots) : undefined,
@@ -124,7 +142,7 @@ async function solveOnCpu(device: CpuDevice, a: Tensor, b: Tensor): Promise<Prec
   using factor = await factorCholesky(a);
   const high = solveCholesky(factor, b, { side: "right" });
   using rest = gemm(high, a, { alpha: -1, beta: 1, into: copy(b) });
-  const residual = await norms(b, copy(rest));
+  const residual = await residualOf(b, { rest });
   const low = device.zeros(b.shape);
   return {
     high,

@@ -9,6 +9,7 @@ import {
   exactProduct,
   LONGEST_EXACT_SUM,
   SLICE_ROWS,
+  type Slicing,
 } from "../kernels/exact_product.ts";
 import { defineOperation } from "../operation.ts";
 import type { Tensor } from "../tensor.ts";
@@ -16,9 +17,17 @@ import type { Tensor } from "../tensor.ts";
 const NAME = "preciseResidual";
 
 /** Tiles for hardware, and small ones for drivers that run on the CPU. */
-const KERNELS: Readonly<Record<"hardware" | "software", ExactKernel>> = {
-  hardware: exactProduct({ rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 16, depth: 16 }),
-  software: exactProduct({ rowsEach: 2, columnsEach: 2, lanesY: 4, lanesX: 8, depth: 16 }),
+const TILES = {
+  hardware: { rowsEach: 4, columnsEach: 4, lanesY: 8, lanesX: 32, depth: 8 },
+  software: { rowsEach: 2, columnsEach: 2, lanesY: 4, lanesX: 8, depth: 16 },
+};
+
+const KERNELS: Readonly<Record<Slicing, Readonly<Record<keyof typeof TILES, ExactKernel>>>> = {
+  fine: { hardware: exactProduct("fine", TILES.hardware), software: exactProduct("fine", TILES.software) },
+  coarse: {
+    hardware: exactProduct("coarse", TILES.hardware),
+    software: exactProduct("coarse", TILES.software),
+  },
 };
 
 /** Workgroups that keep a device busy, and the shortest part of the inner index worth one. */
@@ -26,7 +35,7 @@ const BUSY = { hardware: 1024, software: 8 };
 const SHORTEST_SLICE = 256;
 
 /** The most bytes of sums at a time; more rows are computed in turn. */
-const MOST_BYTES = 2 ** 28;
+const MOST_BYTES = 2 ** 27;
 
 /** A symmetric positive semidefinite matrix and an addition to its diagonal that may be too small for the rounding of the matrix. */
 export interface ShiftedMatrix {
@@ -36,8 +45,17 @@ export interface ShiftedMatrix {
   readonly diagonal: Tensor;
 }
 
+/** Options of {@linkcode preciseResidual}. */
+export interface ResidualOptions {
+  /**
+   * `fine`: about 46 bits of the sums. `coarse`: about 33, at less than half of the cost: enough for the first step of a refinement, whose solution is
+   * no better than f32. Default `fine`.
+   */
+  readonly slicing?: Slicing;
+}
+
 /**
- * target − (high + low)·(M + diag(d)), `[m, n]`, for a symmetric positive semidefinite M: with about 48 bits in the sums, relative to the largest
+ * target − (high + low)·(M + diag(d)), `[m, n]`, for a symmetric positive semidefinite M: in about twice the bits of f32, relative to the largest
  * entries of each row of high + low and to √(Mₖₖ Mⱼⱼ), so that it is accurate although nearly everything cancels. `high + low` is a matrix in
  * twice the usual precision.
  */
@@ -46,14 +64,15 @@ export function preciseResidual(
   high: Tensor,
   low: Tensor,
   { matrix, diagonal }: ShiftedMatrix,
+  options: ResidualOptions = {},
 ): Tensor {
-  return operation(target, high, low, matrix, diagonal);
+  return operation(target, high, low, matrix, diagonal, options);
 }
 
-const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor>({
+const operation = defineOperation<[Tensor, Tensor, Tensor, Tensor, Tensor, ResidualOptions], Tensor>({
   name: NAME,
   kernels: [
-    ...Object.values(KERNELS).map(({ kernel }) => kernel),
+    ...Object.values(KERNELS).flatMap((kernels) => Object.values(kernels).map(({ kernel }) => kernel)),
     SLICE_ROWS,
     EXACT_RESIDUAL,
     CHOLESKY_ROW_BOUNDS,
@@ -78,12 +97,13 @@ function queueResidual(
   low: Tensor,
   matrix: Tensor,
   diagonal: Tensor,
+  { slicing = "fine" }: ResidualOptions,
 ): Tensor {
   const [m, n] = target.shape as [number, number];
   const result = device.empty([m, n]);
   if (m === 0 || n === 0) return result;
   const kind = device.info.class === "software" ? "software" : "hardware";
-  const { kernel, tileRows, tileColumns } = KERNELS[kind];
+  const { kernel, tileRows, tileColumns } = KERNELS[slicing][kind];
   const tiles = Math.ceil(n / tileColumns) * Math.ceil(m / tileRows);
   using bounds = device.empty([n], "u32");
   const runs = queueBounds(device, matrix, bounds, Math.ceil(BUSY[kind] / tiles));

@@ -3,7 +3,7 @@ import { assertEquals, assertLessOrEqual } from "@std/assert";
 import type { Device } from "../device.ts";
 import { openTestGpu, testOnEachDevice } from "../test_support/devices.ts";
 import { positiveDefinite } from "../test_support/matrices.ts";
-import { preciseResidual } from "./precise_residual.ts";
+import { preciseResidual, type ResidualOptions } from "./precise_residual.ts";
 
 interface System {
   readonly m: number;
@@ -48,22 +48,28 @@ function expectedOf({ m, n, target, high, low, matrix, diagonal }: System) {
   return { values, magnitudes };
 }
 
-async function assertPrecise(device: Device, m: number, n: number): Promise<void> {
+async function assertPrecise(
+  device: Device,
+  m: number,
+  n: number,
+  options: ResidualOptions = {},
+): Promise<void> {
   const system = systemOf(m, n);
   using target = device.upload(system.target, [m, n]);
   using high = device.upload(system.high, [m, n]);
   using low = device.upload(system.low, [m, n]);
   using matrix = device.upload(system.matrix, [n, n]);
   using diagonal = device.upload(system.diagonal, [n]);
-  using residual = preciseResidual(target, high, low, { matrix, diagonal });
+  using residual = preciseResidual(target, high, low, { matrix, diagonal }, options);
   const found = await device.download(residual);
   assertEquals(residual.shape, [m, n]);
   const { values, magnitudes } = expectedOf(system);
+  const bits = options.slicing === "coarse" ? 26 : 43;
   values.forEach((value, i) =>
     // The residual itself is rounded to f32; what else is off is relative to entries that may be larger than those of this sum.
     assertLessOrEqual(
       Math.abs(found[i]! - value),
-      2 ** -23 * Math.abs(value) + 2 ** -43 * magnitudes[i]!,
+      2 ** -23 * Math.abs(value) + 2 ** -bits * magnitudes[i]!,
       `${m} ${n} ${i}`,
     )
   );
@@ -74,6 +80,15 @@ testOnEachDevice(
   async (device) => {
     for (const [m, n] of [[1, 1], [3, 17], [9, 64], [33, 130], [2, 700]] as const) {
       await assertPrecise(device, m, n);
+    }
+  },
+);
+
+testOnEachDevice(
+  "preciseResidual() keeps what a first step of refinement needs of coarse slices",
+  async (device) => {
+    for (const [m, n] of [[1, 1], [9, 64], [33, 130]] as const) {
+      await assertPrecise(device, m, n, { slicing: "coarse" });
     }
   },
 );

@@ -44,6 +44,9 @@ const HARDWARE: Readonly<Record<string, Family>> = {
   tiled_64: family((form) =>
     gemmTiled(form, { rows: 64, columns: 64, depth: 16, rowsEach: 4, columnsEach: 4 })
   ),
+  tiled_32x128: family((form) =>
+    gemmTiled(form, { rows: 32, columns: 128, depth: 16, rowsEach: 4, columnsEach: 8 })
+  ),
   tiled_32: family((form) =>
     gemmTiled(form, { rows: 32, columns: 32, depth: 16, rowsEach: 4, columnsEach: 4 })
   ),

@@ -84,11 +84,12 @@ export function queueTriangularSolve(
   if (!parts) {
     const inverse = inverseOf(triangle.inverses, range);
     const [from, c] = [part(rest, range), part(solved, range)];
+    const shape = form.transpose ? "upper" : "lower";
     return queueProduct(
       device,
       left
-        ? { a: inverse, b: from, c, transposeA: form.transpose }
-        : { a: from, b: inverse, c, transposeB: form.transpose },
+        ? { a: inverse, b: from, c, transposeA: form.transpose, triangular: { a: shape } }
+        : { a: from, b: inverse, c, transposeB: form.transpose, triangular: { b: shape } },
     );
   }
 

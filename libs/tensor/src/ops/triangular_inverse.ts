@@ -85,6 +85,7 @@ function queueDoubling(
     a: block(lower, second, first),
     b: rectangle(inverse, first, first),
     c: scratch(coupled),
+    triangular: { b: "lower" },
     batch: { count, a: 2 * half * (lower.stride + 1), b: apart, c: shape[1] * half },
   });
   queueProduct(device, {
@@ -92,6 +93,7 @@ function queueDoubling(
     b: scratch(coupled),
     c: scratch(solved),
     alpha: -1,
+    triangular: { a: "lower" },
     batch: { count, a: apart, b: shape[1] * half, c: shape[1] * half },
   });
   queueCopyRectangles(device, scratch(solved), rectangle(inverse, second, first), {

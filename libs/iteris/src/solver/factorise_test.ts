@@ -4,7 +4,8 @@ import { assertRelativelyClose, gaussians } from "@lora-loom/testing";
 import { IterisError } from "../errors.ts";
 import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
 import { fromFlat, solveRight } from "../test_support/oracle.ts";
-import { type Conditioning, factorise } from "./factor.ts";
+import type { Conditioning } from "./factor.ts";
+import { factorise, withFactor } from "./factorise.ts";
 
 /** What a device can be held to. */
 interface Precision {
@@ -198,3 +199,38 @@ testOnEachDevice("Factor.nearby() solves the system of a matrix that is much ali
   assertRelativelyClose(await device.download(solution), expected, tolerance);
   assertLess(solved.backwardError, backwardError);
 });
+
+testOnEachDevice("withFactor() solves as factorise() does, to the last bit", async (device) => {
+  const n = 96;
+  const { conditioning } = precisionOf(device);
+  // The first f32 can factor, the second only with a shift.
+  for (const [gram, ridge] of [[gramOf(3 * n, n, 1e-2, 3), 1e-4], [gramOf(40, n, 1, 4), 2e-8]] as const) {
+    using matrix = device.upload(gram, [n, n]);
+    using rows = device.upload(gaussians(ROWS * n, 9).map(Math.fround), [ROWS, n]);
+    const scaled = ridge * frobenius(gram);
+    using factor = await factorise(matrix, scaled, conditioning);
+    const expected = await factor.solve(rows);
+    using solution = expected.x;
+    const { shift, found } = await withFactor(matrix, scaled, conditioning, async (started) => {
+      const { x } = await started.solve(rows);
+      using solution = x;
+      return { shift: started.shift, found: await device.download(solution) };
+    });
+    assertEquals(shift, factor.shift);
+    assertEquals(found, await device.download(solution));
+  }
+});
+
+testOnEachDevice(
+  "withFactor() throws singular_system when the matrix is singular, and gives its memory back",
+  async (device) => {
+    const conditioning = { ...precisionOf(device).conditioning, regularised: false, roundoff: 2 ** -24 };
+    using gram = device.upload(gramOf(15, 20, 1, 2), [20, 20]);
+    using rows = device.upload(gaussians(20, 1), [1, 20]);
+    const before = device.memory.bytes;
+    const solving = () => withFactor(gram, 0, conditioning, (factor) => factor.solve(rows));
+    const error = await assertRejects(solving, IterisError);
+    assertEquals([error.code, error.where], ["singular_system", "here"]);
+    assertEquals(device.memory.bytes, before);
+  },
+);
