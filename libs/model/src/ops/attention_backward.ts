@@ -41,15 +41,13 @@ const params: Kernel["params"] = [
 ];
 
 const read = ({ element }: Form, ...names: readonly string[]): Kernel["buffers"] =>
-  names.map((name) => ({ name, element: element, access: "read" }));
+  names.map((name) => ({ name, element, access: "read" }));
 const biasTable: Kernel["buffers"] = [{ name: "bias", element: "f32", access: "read" }];
 const statistics: Kernel["buffers"] = [{ name: "statistics", element: "vec4f", access: "read" }];
 
 /**
- * WGSL: from the products in `dots` of two queries and keys to the scores that the softmax takes, and to `slope`, their derivatives by the
- * unscaled products.
- *
- * @param rows of the bias table
+ * WGSL: from the products in `dots_x` and `dots_y`, of a query and a key each, to the scores that the softmax takes, and to `slopes`, their
+ * derivatives by the unscaled products. The rows are those of the bias table, the heads the queries'.
  */
 function scoresOf(
   { element, withBias }: Form,
