@@ -82,20 +82,34 @@ const perInvocation = (withBias: boolean): Kernel => ({
   let mine = i * params.head_dim;
   var highest = ${LOWEST};
   var sum = 0.0;
-  for (var j = 0u; j < key_count; j++) {
-    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.head_dim;
-    var score = 0.0;
-    for (var d = 0u; d < params.head_dim; d++) { score = fma(queries[mine + d], keys[at + d], score); }
-    score *= params.scale;
-    ${finishScore(withBias, "j")}
-    let above = max(highest, score);
+  for (var j = 0u; j < key_count; j += 2u) {
+    // Two keys share what is loaded of the query and of the sums; the last comes once more, and counts nothing, where there is no other.
+    let both = j + 1u < key_count;
+    let pair = vec2u(j, select(j, j + 1u, both));
+    let at = ((first_key + pair) * params.key_value_heads + key_value_head) * params.head_dim;
+    var scores = vec2f();
+    for (var d = 0u; d < params.head_dim; d++) {
+      scores = fma(vec2f(queries[mine + d]), vec2f(keys[at.x + d], keys[at.y + d]), scores);
+    }
+    scores *= params.scale;
+    if (params.soft_cap > 0.0) {
+      scores = params.soft_cap * tanh(clamp(scores / params.soft_cap, vec2f(-20.0), vec2f(20.0)));
+    }
+    ${
+    withBias
+      ? `let bias_rows = (origins[row] + pair) * params.query_heads + head;
+    scores += vec2f(bias[bias_rows.x], bias[bias_rows.y]);`
+      : ""
+  }
+    let above = max(highest, max(scores.x, scores.y));
     let shrink = exp(highest - above);
-    let weight = exp(score - above);
+    var weights = exp(scores - above);
+    if (!both) { weights.y = 0.0; }
     highest = above;
-    sum = sum * shrink + weight;
+    sum = sum * shrink + weights.x + weights.y;
     for (var d = 0u; d < params.head_dim; d++) {
       let so_far = select(result[mine + d] * shrink, 0.0, j == 0u);
-      result[mine + d] = fma(values[at + d], weight, so_far);
+      result[mine + d] = fma(values[at.y + d], weights.y, fma(values[at.x + d], weights.x, so_far));
     }
   }
   for (var d = 0u; d < params.head_dim; d++) { result[mine + d] /= sum; }

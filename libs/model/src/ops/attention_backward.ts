@@ -41,25 +41,42 @@ const params: Kernel["params"] = [
 ];
 
 const read = ({ element }: Form, ...names: readonly string[]): Kernel["buffers"] =>
-  names.map((name) => ({ name, element: element, access: "read" }));
+  names.map((name) => ({ name, element, access: "read" }));
 const biasTable: Kernel["buffers"] = [{ name: "bias", element: "f32", access: "read" }];
 const statistics: Kernel["buffers"] = [{ name: "statistics", element: "vec4f", access: "read" }];
 
 /**
- * WGSL: from the products in `dots` of a query and the key row `key` to the score that the softmax takes, and to `slope`, its derivative by
- * the unscaled product. `first_bias` is the bias table's row for key row 0.
+ * WGSL: from the products in `dots_x` and `dots_y`, of a query and a key each, to the scores that the softmax takes, and to `slopes`, their
+ * derivatives by the unscaled products. The rows are those of the bias table, the heads the queries'.
  */
-function scoreOf({ element, withBias }: Form, key: string): string {
+function scoresOf(
+  { element, withBias }: Form,
+  [firstRow, secondRow]: readonly [string, string],
+  [firstHead, secondHead]: readonly [string, string],
+): string {
   return /* wgsl */ `
-    var score = ${sumOf(element, "dots")} * params.scale;
-    var slope = params.scale;
+    var scores = vec2f(${sumOf(element, "dots_x")}, ${sumOf(element, "dots_y")}) * params.scale;
+    var slopes = vec2f(params.scale);
     if (params.soft_cap > 0.0) {
-      let bent = tanh(clamp(score / params.soft_cap, -20.0, 20.0));
-      score = params.soft_cap * bent;
-      slope *= 1.0 - bent * bent;
+      let bent = tanh(clamp(scores / params.soft_cap, vec2f(-20.0), vec2f(20.0)));
+      scores = params.soft_cap * bent;
+      slopes *= 1.0 - bent * bent;
     }
-    ${withBias ? `score += bias[u32(first_bias + i32(${key})) * params.query_heads + head];` : ""}`;
+    ${
+    withBias
+      ? `scores += vec2f(
+      bias[u32(${firstRow}) * params.query_heads + ${firstHead}],
+      bias[u32(${secondRow}) * params.query_heads + ${secondHead}],
+    );`
+      : ""
+  }`;
 }
+
+/** WGSL: where the keys `j` and j + 1 of a query begin; the last once more where there is no other. */
+const LOCATE_KEYS = /* wgsl */ `
+    let both = j + 1u < key_count;
+    let key = first_key + vec2u(j, select(j, j + 1u, both));
+    let at = (key * params.key_value_heads + key_value_head) * params.width;`;
 
 /** WGSL: from the unit of work `i` to its query row and what that sees. */
 const LOCATE_QUERY = /* wgsl */ `
@@ -89,13 +106,19 @@ const statisticsKernel = (form: Form): Kernel => ({
   let first_bias = ${form.withBias ? "i32(origins[row]) - i32(first_key)" : "0"};
   var highest = -3e38;
   var sum = 0.0;
-  for (var j = 0u; j < key_count; j++) {
-    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.width;
-    var dots = ${form.element}();
-    for (var d = 0u; d < params.width; d++) { dots = fma(queries[mine + d], keys[at + d], dots); }
-    ${scoreOf(form, "first_key + j")}
-    let above = max(highest, score);
-    sum = sum * exp(highest - above) + exp(score - above);
+  for (var j = 0u; j < key_count; j += 2u) {
+    ${LOCATE_KEYS}
+    var dots_x = ${form.element}();
+    var dots_y = ${form.element}();
+    for (var d = 0u; d < params.width; d++) {
+      let query = queries[mine + d];
+      dots_x = fma(query, keys[at.x + d], dots_x);
+      dots_y = fma(query, keys[at.y + d], dots_y);
+    }
+    ${scoresOf(form, ["first_bias + i32(key.x)", "first_bias + i32(key.y)"], ["head", "head"])}
+    let above = max(highest, max(scores.x, scores.y));
+    let raised = exp(scores - above);
+    sum = sum * exp(highest - above) + raised.x + select(0.0, raised.y, both);
     highest = above;
   }
   var through = ${form.element}();
@@ -107,7 +130,7 @@ const statisticsKernel = (form: Form): Kernel => ({
 
 /**
  * One invocation per query row and head. With p the softmax of a query's scores and δ_j = p_j (v_j·g − o·g), the gradient at the
- * query is Σ_j δ_j k_j, times the slope of the scores (arXiv 2205.14135, algorithm 4).
+ * query is Σ_j δ_j k_j, times the slope of the scores (arXiv 2205.14135, algorithm 4). Two keys at a time share what is loaded of the query.
  */
 const queryKernel = (form: Form): Kernel => ({
   name: nameOf("queries", form),
@@ -124,27 +147,35 @@ const queryKernel = (form: Form): Kernel => ({
   ${LOCATE_QUERY}
   let known = statistics[i];
   let first_bias = i32(known.z);
-  for (var d = 0u; d < params.width; d++) { at_queries[mine + d] = ${form.element}(); }
-  for (var j = 0u; j < key_count; j++) {
-    let at = ((first_key + j) * params.key_value_heads + key_value_head) * params.width;
-    var dots = ${form.element}();
-    var pulls = ${form.element}();
+  for (var j = 0u; j < key_count; j += 2u) {
+    ${LOCATE_KEYS}
+    var dots_x = ${form.element}();
+    var dots_y = ${form.element}();
+    var pulls_x = ${form.element}();
+    var pulls_y = ${form.element}();
     for (var d = 0u; d < params.width; d++) {
-      dots = fma(queries[mine + d], keys[at + d], dots);
-      pulls = fma(gradient[mine + d], values[at + d], pulls);
+      let query = queries[mine + d];
+      let arriving = gradient[mine + d];
+      dots_x = fma(query, keys[at.x + d], dots_x);
+      dots_y = fma(query, keys[at.y + d], dots_y);
+      pulls_x = fma(arriving, values[at.x + d], pulls_x);
+      pulls_y = fma(arriving, values[at.y + d], pulls_y);
     }
-    ${scoreOf(form, "first_key + j")}
-    let delta = exp(score - known.x) * (${sumOf(form.element, "pulls")} - known.y) * slope;
+    ${scoresOf(form, ["first_bias + i32(key.x)", "first_bias + i32(key.y)"], ["head", "head"])}
+    let pulls = vec2f(${sumOf(form.element, "pulls_x")}, ${sumOf(form.element, "pulls_y")});
+    var delta = exp(scores - known.x) * (pulls - known.y) * slopes;
+    if (!both) { delta.y = 0.0; }
     for (var d = 0u; d < params.width; d++) {
-      at_queries[mine + d] = fma(keys[at + d], ${form.element}(delta), at_queries[mine + d]);
+      let so_far = fma(keys[at.x + d], ${form.element}(delta.x), at_queries[mine + d]);
+      at_queries[mine + d] = fma(keys[at.y + d], ${form.element}(delta.y), so_far);
     }
   }
 }`,
 });
 
 /**
- * One invocation per key row and key/value head: gathers from every query that sees the key, so that nothing is added twice. Both results
- * go into one buffer, a row's keys before its values, because adapters need not offer more than eight; it is zero before.
+ * One invocation per key row and key/value head: gathers from every query that sees the key, two at a time, so that nothing is added twice. Both
+ * results go into one buffer, a row's keys before its values, because adapters need not offer more than eight; it is zero before.
  */
 const keyKernel = (form: Form): Kernel => ({
   name: nameOf("keys", form),
@@ -162,30 +193,40 @@ const keyKernel = (form: Form): Kernel => ({
   let key_value_head = i - row * params.key_value_heads;
   let shared_by = params.query_heads / params.key_value_heads;
   let first_query = viewers[2u * row];
-  let query_count = viewers[2u * row + 1u];
+  let unit_count = viewers[2u * row + 1u] * shared_by;
   let mine = i * params.width;
   let at_key = (row * params.key_value_heads + i) * params.width;
   let at_value = at_key + params.key_value_heads * params.width;
-  for (var j = 0u; j < query_count; j++) {
-    for (var h = 0u; h < shared_by; h++) {
-      let head = key_value_head * shared_by + h;
-      let unit = (first_query + j) * params.query_heads + head;
-      let at = unit * params.width;
-      var dots = ${form.element}();
-      var pulls = ${form.element}();
-      for (var d = 0u; d < params.width; d++) {
-        dots = fma(queries[at + d], keys[mine + d], dots);
-        pulls = fma(gradient[at + d], values[mine + d], pulls);
-      }
-      let known = statistics[unit];
-      let first_bias = i32(known.z);
-      ${scoreOf(form, "row")}
-      let weight = exp(score - known.x);
-      let delta = weight * (${sumOf(form.element, "pulls")} - known.y) * slope;
-      for (var d = 0u; d < params.width; d++) {
-        result[at_key + d] = fma(queries[at + d], ${form.element}(delta), result[at_key + d]);
-        result[at_value + d] = fma(gradient[at + d], ${form.element}(weight), result[at_value + d]);
-      }
+  for (var j = 0u; j < unit_count; j += 2u) {
+    let both = j + 1u < unit_count;
+    let seen_by = vec2u(j, select(j, j + 1u, both));
+    let head = key_value_head * shared_by + seen_by % shared_by;
+    let unit = (first_query + seen_by / shared_by) * params.query_heads + head;
+    let at = unit * params.width;
+    var dots_x = ${form.element}();
+    var dots_y = ${form.element}();
+    var pulls_x = ${form.element}();
+    var pulls_y = ${form.element}();
+    for (var d = 0u; d < params.width; d++) {
+      let key = keys[mine + d];
+      let value = values[mine + d];
+      dots_x = fma(queries[at.x + d], key, dots_x);
+      dots_y = fma(queries[at.y + d], key, dots_y);
+      pulls_x = fma(gradient[at.x + d], value, pulls_x);
+      pulls_y = fma(gradient[at.y + d], value, pulls_y);
+    }
+    let known_x = statistics[unit.x];
+    let known_y = statistics[unit.y];
+    ${scoresOf(form, ["i32(known_x.z) + i32(row)", "i32(known_y.z) + i32(row)"], ["head.x", "head.y"])}
+    var weight = exp(scores - vec2f(known_x.x, known_y.x));
+    if (!both) { weight.y = 0.0; }
+    let pulls = vec2f(${sumOf(form.element, "pulls_x")}, ${sumOf(form.element, "pulls_y")});
+    let delta = weight * (pulls - vec2f(known_x.y, known_y.y)) * slopes;
+    for (var d = 0u; d < params.width; d++) {
+      let at_one = fma(queries[at.x + d], ${form.element}(delta.x), result[at_key + d]);
+      result[at_key + d] = fma(queries[at.y + d], ${form.element}(delta.y), at_one);
+      let value_at_one = fma(gradient[at.x + d], ${form.element}(weight.x), result[at_value + d]);
+      result[at_value + d] = fma(gradient[at.y + d], ${form.element}(weight.y), value_at_one);
     }
   }
 }`,
@@ -263,7 +304,7 @@ export function dispatchAttentionBackward(
     statistics,
     ...(bias ? [bias.table, bias.origins] : []),
   ]);
-  const atQueries = device.empty(queries.shape);
+  const atQueries = device.zeros(queries.shape);
   run(chosen.queries, rows * queryHeads, [
     queries,
     keys,
