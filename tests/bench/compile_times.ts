@@ -40,7 +40,7 @@ const REPEATS = 3;
 
 /** Kernels that only hardware runs, by parts of their names: what comes anew is measured until it is listed here. */
 const HARDWARE_ONLY =
-  /_tiled_\d|matrix_units|^pack_|workgroup_per|_by_vec4f$|_block_256$|^transpose_tiled|^iteris_(product_squares|sum)/;
+  /_tiled(_\d|$)|matrix_units|^pack_|workgroup_per|_by_vec4f$|_block_256$|^cholesky_(panel|row)|^exact_|^iteris_(error_squares|sum)/;
 /** Kernels that only software drivers run. */
 const SOFTWARE_ONLY = /invocation_per|_by_f32$|_lanes_|_registers_|_serial$|^transpose_direct/;
 /** Those of software drivers whose subgroups are not as wide as the lane kernels take them. */
