@@ -14,7 +14,14 @@ interface Tried extends Attempt {
 }
 
 /**
- * Tries every candidate and keeps the merge that agrees most with the adapters, the first of equals.
+ * Standard errors by which a merge with the metric has to agree more than one without. Below two, the difference is within what other
+ * prompts would give, and what rounding alone moves from one device to the next.
+ */
+const MARGIN = 2;
+
+/**
+ * Tries every candidate and keeps the merge that agrees most with the adapters, the first of equals; one with the metric in place of one
+ * without only where the difference is more than chance, prompt by prompt.
  *
  * @param attempt makes the merge; each must have measured its agreement where there are several
  * @param release lets go of a merge that is not kept
@@ -26,17 +33,18 @@ export async function choose<T extends Attempt>(
 ): Promise<{ readonly kept: T; readonly tried: readonly TriedSetting[] }> {
   const attempts: Tried[] = [];
   let kept: T | undefined;
-  let best = -Infinity;
+  let best: Tried | undefined;
   try {
     for (const candidate of list) {
       const tried = await attempt(candidate, labelOf(list, attempts.length));
       const { matches } = tried;
       const agreement = agreementOf(matches)?.mean ?? 0;
-      attempts.push({ candidate, matches, agreement });
-      if (agreement > best) {
+      const latest = { candidate, matches, agreement };
+      attempts.push(latest);
+      if (!best || isBetter(latest, best)) {
         if (kept) release(kept);
         kept = tried;
-        best = agreement;
+        best = latest;
       } else release(tried);
     }
   } catch (error) {
@@ -48,6 +56,13 @@ export async function choose<T extends Attempt>(
     triedSetting(attempt, index === 0 ? null : pairedDifference(first, attempt.matches), kept!.candidate)
   );
   return { kept: kept!, tried };
+}
+
+function isBetter(latest: Tried, best: Tried): boolean {
+  if (latest.agreement <= best.agreement) return false;
+  if (latest.candidate.metric === best.candidate.metric || latest.candidate.metric === "none") return true;
+  const { mean, standard_error } = pairedDifference(best.matches, latest.matches);
+  return mean > MARGIN * standard_error;
 }
 
 /** What the names of a candidate's steps begin with; nothing where there is no choice. */

@@ -30,7 +30,8 @@ function choice(parameters: Parameters, agreements: readonly number[]) {
 
 for (
   const [when, agreements, metric] of [
-    ["better", [0.5, 0.6], "output"],
+    ["better by more than chance", [0.4, 0.8], "output"],
+    ["better by no more than chance", [0.5, 0.6], "none"],
     ["worse", [0.5, 0.4], "none"],
     ["equal", [0.5, 0.5], "none"],
   ] as const
@@ -55,6 +56,19 @@ for (
     assertAlmostEquals(output!.difference!.mean, output!.agreement - none!.agreement, 1e-15);
   });
 }
+
+Deno.test("choose() goes from the metric back to a setting without when that agrees more at all", async () => {
+  const [none, output] = candidates(AUTO);
+  const order = [none!, output!, { ...none!, splices: 10 }];
+  const hits = [2, 8, 9];
+  const attempt = (candidate: Candidate) =>
+    Promise.resolve({
+      candidate,
+      matches: { task: Array.from({ length: 10 }, (_, i) => i < hits[order.indexOf(candidate)]!) },
+    });
+  const { kept } = await choose(order, attempt, () => {});
+  assertEquals(kept.candidate, order[2]);
+});
 
 Deno.test("choose() tries every setting of tune without and then with the metric", async () => {
   const agreements = [0.1, 0.2, 0.6, 0.2, 0.3, 0.1, 0.6, 0.2];
