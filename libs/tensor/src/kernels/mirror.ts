@@ -1,12 +1,19 @@
 import type { Kernel } from "../gpu/kernel.ts";
-import { lines, range } from "./gemm_interface.ts";
+import {
+  forEachOfTile,
+  stageTile,
+  TILE_REQUIREMENTS,
+  tileMemory,
+  type TileSource,
+  TRANSPOSED_TILE,
+} from "./transposed_tile.ts";
 
 const BUFFERS: Kernel["buffers"] = [{ name: "c", element: "f32", access: "read_write" }];
 const PARAMS: Kernel["params"] = [["size", "u32"], ["stride", "u32"], ["base", "u32"]];
 
 /** Rows and columns that a workgroup of {@linkcode MIRROR_DIAGONAL} covers, and of {@linkcode MIRROR_DIAGONAL_TILED}. */
 export const MIRROR_BLOCK = 8;
-export const MIRROR_TILE = 32;
+export const MIRROR_TILE = TRANSPOSED_TILE;
 
 /** What lies below the diagonal of a square is copied above it; for drivers that run on the CPU. */
 export const MIRROR_DIAGONAL: Kernel = {
@@ -21,39 +28,32 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 }`,
 };
 
-const STEPS = range(4).map((step) => 8 * step);
+const SOURCE: TileSource = {
+  buffer: "c",
+  element: "f32",
+  base: "base",
+  stride: "stride",
+  rows: "size",
+  columns: "size",
+};
 
 /** The same through a tile in workgroup memory, so that reads and writes both run along rows. */
 export const MIRROR_DIAGONAL_TILED: Kernel = {
   name: "mirror_diagonal_tiled",
   buffers: BUFFERS,
   params: PARAMS,
-  requires: { workgroupStorageBytes: 32 * 33 * 4, invocationsPerWorkgroup: 256 },
+  requires: TILE_REQUIREMENTS,
   code: /* wgsl */ `
-var<workgroup> tile: array<f32, ${32 * 33}>;
+${tileMemory(SOURCE)}
 
-@compute @workgroup_size(32, 8)
+@compute @workgroup_size(${MIRROR_TILE}, 8)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
   if (group.x > group.y) { return; }
-  let row = group.y * 32u;
-  let column = group.x * 32u;
-  let first = params.base + min(column + local.x, params.size - 1u);
-  ${
-    lines(STEPS.map((step) =>
-      `let read${step} = c[first + min(row + local.y + ${step}u, params.size - 1u) * params.stride];`
-    ))
-  }
-  ${lines(STEPS.map((step) => `tile[(local.y + ${step}u) * 33u + local.x] = read${step};`))}
-  workgroupBarrier();
+  let row = group.y * ${MIRROR_TILE}u;
+  let column = group.x * ${MIRROR_TILE}u;
+  ${stageTile(SOURCE)}
   let right = row + local.x;
   if (right >= params.size) { return; }
-  ${
-    lines(STEPS.map((step) =>
-      `{
-    let line = column + local.y + ${step}u;
-    if (line < right) { c[params.base + line * params.stride + right] = tile[local.x * 33u + local.y + ${step}u]; }
-  }`
-    ))
-  }
+  ${forEachOfTile("if (line < right) { c[params.base + line * params.stride + right] = value; }")}
 }`,
 };

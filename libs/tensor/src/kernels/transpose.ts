@@ -1,5 +1,12 @@
 import type { Kernel } from "../gpu/kernel.ts";
-import { lines, range } from "./gemm_interface.ts";
+import {
+  forEachOfTile,
+  stageTile,
+  TILE_REQUIREMENTS,
+  tileMemory,
+  type TileSource,
+  TRANSPOSED_TILE,
+} from "./transposed_tile.ts";
 
 const BUFFERS: Kernel["buffers"] = [
   { name: "x", element: "u32", access: "read" },
@@ -16,46 +23,34 @@ const PARAMS: Kernel["params"] = [
 ];
 
 /** Rows and columns of `x` that a workgroup of either kernel covers. */
-export const TRANSPOSE_TILE = 32;
+export const TRANSPOSE_TILE = TRANSPOSED_TILE;
 
-const STEPS = range(4).map((step) => 8 * step);
+const SOURCE: TileSource = {
+  buffer: "x",
+  element: "u32",
+  base: "baseX",
+  stride: "strideX",
+  rows: "rows",
+  columns: "columns",
+};
 
-/**
- * Through a tile in workgroup memory, so that reads and writes both run along rows. Each invocation has its four reads on their way at
- * once: none waits for a branch.
- */
+/** Through a tile in workgroup memory, so that reads and writes both run along rows. */
 export const TRANSPOSE_TILED: Kernel = {
   name: "transpose_tiled",
   buffers: BUFFERS,
   params: PARAMS,
-  requires: { workgroupStorageBytes: 32 * 33 * 4, invocationsPerWorkgroup: 256 },
+  requires: TILE_REQUIREMENTS,
   code: /* wgsl */ `
-var<workgroup> tile: array<u32, ${32 * 33}>;
+${tileMemory(SOURCE)}
 
-@compute @workgroup_size(32, 8)
+@compute @workgroup_size(${TRANSPOSE_TILE}, 8)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
-  let row = group.y * 32u;
-  let column = group.x * 32u;
-  let first = params.baseX + min(column + local.x, params.columns - 1u);
-  ${
-    lines(STEPS.map((step) =>
-      `let read${step} = x[first + min(row + local.y + ${step}u, params.rows - 1u) * params.strideX];`
-    ))
-  }
-  ${lines(STEPS.map((step) => `tile[(local.y + ${step}u) * 33u + local.x] = read${step};`))}
-  workgroupBarrier();
+  let row = group.y * ${TRANSPOSE_TILE}u;
+  let column = group.x * ${TRANSPOSE_TILE}u;
+  ${stageTile(SOURCE)}
   if (row + local.x >= params.rows) { return; }
   let start = params.baseOut + row + local.x;
-  ${
-    lines(STEPS.map((step) =>
-      `{
-    let line = column + local.y + ${step}u;
-    if (line < params.columns) {
-      out[start + line * params.strideOut] = tile[local.x * 33u + local.y + ${step}u];
-    }
-  }`
-    ))
-  }
+  ${forEachOfTile("if (line < params.columns) { out[start + line * params.strideOut] = value; }")}
 }`,
 };
 
