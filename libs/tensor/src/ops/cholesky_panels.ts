@@ -26,6 +26,7 @@ import {
   type PackedMatrix,
   queuePackedUpdate,
 } from "./matrix_unit_product.ts";
+import { queueRowBounds } from "./row_bounds.ts";
 import { type BlockedTriangle, inverseOf, type Range } from "./triangular_blocks.ts";
 
 /** The most diagonal blocks whose panels update the rest of the matrix together: it is then read and written that much less often. */
@@ -117,15 +118,7 @@ class PackedCopies implements PanelCopies {
 
   constructor(readonly device: GpuDevice, lower: MatrixView, columns: number) {
     this.#matrix = emptyPacked(device, lower.rows, columns);
-    forEachRowWindow(device, lower, "factorCholesky", ({ rows, ...view }, firstRow) => {
-      const { window, base } = windowOf(device, { ...view, rows });
-      device.dispatch(
-        CHOLESKY_ROW_BOUNDS,
-        [window, this.#matrix.largest],
-        [rows, lower.stride, base, firstRow],
-        [Math.ceil(rows / 64)],
-      );
-    });
+    queueRowBounds(device, lower, this.#matrix.largest, "factorCholesky");
   }
 
   target(column: number) {

@@ -13,6 +13,7 @@ import {
 } from "../kernels/exact_product.ts";
 import { defineOperation } from "../operation.ts";
 import type { Tensor } from "../tensor.ts";
+import { queueRowBounds } from "./row_bounds.ts";
 
 const NAME = "preciseResidual";
 
@@ -156,15 +157,10 @@ function queueResidual(
 function queueBounds(device: GpuDevice, matrix: Tensor, bounds: Tensor, wanted: number): Run[] {
   const runs: Run[] = [];
   let firstSlice = 0;
+  queueRowBounds(device, wholeMatrix(matrix, NAME), bounds, NAME);
   forEachRowWindow(device, wholeMatrix(matrix, NAME), NAME, (view, firstK) => {
     const window = windowOf(device, view);
     const inner = view.rows;
-    device.dispatch(
-      CHOLESKY_ROW_BOUNDS,
-      [window.window, bounds],
-      [inner, view.stride, window.base, firstK],
-      [Math.ceil(inner / 64)],
-    );
     const worthwhile = Math.min(wanted, Math.floor(inner / SHORTEST_SLICE));
     const slices = Math.max(1, worthwhile, Math.ceil(inner / LONGEST_EXACT_SUM));
     runs.push({ window, firstK, inner, slices, firstSlice });
