@@ -66,6 +66,16 @@ function tileOf(name: ProductName): string {
     }`;
 }
 
+/** WGSL: adds up what every invocation of a workgroup put into an array, in its first element. */
+function reduceLanes(sums: string): string {
+  return /* wgsl */ `
+  workgroupBarrier();
+  for (var half = ${INVOCATIONS / 2}u; half > 0u; half /= 2u) {
+    if (lane < half) { ${sums}[lane] += ${sums}[lane + half]; }
+    workgroupBarrier();
+  }`;
+}
+
 const ERROR_SQUARES: Kernel = {
   name: "iteris_error_squares",
   buffers: [
@@ -119,11 +129,7 @@ fn main(
   if (row${row} < params.m) { weighted += weights[row${row}] * weights[row${row}] * total${row}; }`)
   }
   squares[lane] = weighted;
-  workgroupBarrier();
-  for (var half = ${INVOCATIONS / 2}u; half > 0u; half /= 2u) {
-    if (lane < half) { squares[lane] += squares[lane + half]; }
-    workgroupBarrier();
-  }
+  ${reduceLanes("squares")}
   if (lane < 4u) { sums[4u * (group.y * groups.x + group.x) + lane] = squares[0][lane]; }
 }`,
 };
@@ -142,11 +148,7 @@ fn main(@builtin(workgroup_id) figure: vec3u, @builtin(local_invocation_index) l
   var sum = 0.0;
   for (var i = lane; i < params.count; i += ${INVOCATIONS}u) { sum += parts[4u * i + figure.x]; }
   sums[lane] = sum;
-  workgroupBarrier();
-  for (var half = ${INVOCATIONS / 2}u; half > 0u; half /= 2u) {
-    if (lane < half) { sums[lane] += sums[lane + half]; }
-    workgroupBarrier();
-  }
+  ${reduceLanes("sums")}
   if (lane == 0u) { totals[figure.x] = sums[0]; }
 }`,
 };

@@ -1,9 +1,8 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
-import { type Device, openDevice, type Tensor } from "@lora-loom/tensor";
+import { addToPair, type Device, openDevice, type Tensor } from "@lora-loom/tensor";
 import { gaussians } from "@lora-loom/testing";
 import { accumulateProducts } from "./accumulate_products.ts";
 import { shiftDiagonal } from "./add_to_diagonal.ts";
-import { addToPair } from "./add_to_pair.ts";
 import { equilibrate } from "./equilibrate.ts";
 import { testOnEachDevice, testOnGpu } from "../test_support/devices.ts";
 import { type ComparedOutputs, errorSquares, unstoredErrorSquares } from "./error_squares.ts";

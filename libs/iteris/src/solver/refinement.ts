@@ -1,6 +1,5 @@
-import { rowNorms, sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { addToPair, rowNorms, sumOfSquares, type Tensor } from "@lora-loom/tensor";
 import { accumulate, multiple } from "../algebra.ts";
-import { addToPair } from "../ops/add_to_pair.ts";
 import { plainResidual, residual, type RowMap } from "../ops/residual.ts";
 import type { Precision } from "../product_sum.ts";
 import { Scalars } from "../scalars.ts";

@@ -1,1 +1,0 @@
-export { addToPair } from "@lora-loom/tensor";
