@@ -2,26 +2,16 @@ import {
   type CpuTensor,
   defineOperation,
   type GpuDevice,
-  type Kernel,
   matrixShape,
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
 import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
-
-const buffers: Kernel["buffers"] = [
-  { name: "x", element: "f32", access: "read" },
-  { name: "gain", element: "f32", access: "read" },
-  { name: "gradient", element: "f32", access: "read" },
-  { name: "into", element: "f32", access: "read_write" },
-];
-const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]];
+import { normGradientKernel } from "./norm_gradient.ts";
 
 /** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
-const perInvocation: Kernel = {
+const perInvocation = normGradientKernel({
   name: "layer_norm_backward_invocation_per_row",
-  buffers,
-  params,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   let first = i * params.width;
   let size = f32(params.width);
@@ -40,15 +30,13 @@ const perInvocation: Kernel = {
     into[first + c] += scale * (gain[c] * gradient[first + c] - means.y - (x[first + c] - means.x) * pull);
   }
 }`,
-};
+});
 
 const GROUP = 64;
 
 /** One workgroup per row: the mean first, then what depends on it, so that nothing cancels. Fixed summation trees. */
-const perGroup: Kernel = {
+const perGroup = normGradientKernel({
   name: "layer_norm_backward_workgroup_per_row",
-  buffers,
-  params,
   code: /* wgsl */ `
 var<workgroup> partial: array<vec2f, ${GROUP}>;
 ${forEachGroup(GROUP)}
@@ -77,7 +65,7 @@ ${forEachGroup(GROUP)}
   }
 }`,
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
-};
+});
 
 const kernels = { invocation: perInvocation, workgroup: perGroup };
 

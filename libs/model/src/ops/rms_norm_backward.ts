@@ -2,26 +2,16 @@ import {
   type CpuTensor,
   defineOperation,
   type GpuDevice,
-  type Kernel,
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
 import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { normGradientKernel } from "./norm_gradient.ts";
 import { normShape } from "./rms_norm.ts";
 
-const buffers: Kernel["buffers"] = [
-  { name: "x", element: "f32", access: "read" },
-  { name: "gain", element: "f32", access: "read" },
-  { name: "gradient", element: "f32", access: "read" },
-  { name: "into", element: "f32", access: "read_write" },
-];
-const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]];
-
 /** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
-const perInvocation: Kernel = {
+const perInvocation = normGradientKernel({
   name: "rms_norm_backward_invocation_per_row",
-  buffers,
-  params,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   let first = i * params.width;
   var squares = 0.0;
@@ -38,15 +28,13 @@ const perInvocation: Kernel = {
     into[first + c] += scale * (gain[c] * gradient[first + c] - x[first + c] * pull);
   }
 }`,
-};
+});
 
 const GROUP = 256;
 
 /** One workgroup per row, with a fixed summation tree. */
-const perGroup: Kernel = {
+const perGroup = normGradientKernel({
   name: "rms_norm_backward_workgroup_per_row",
-  buffers,
-  params,
   code: /* wgsl */ `
 var<workgroup> partial: array<vec2f, ${GROUP}>;
 ${forEachGroup(GROUP)}
@@ -66,7 +54,7 @@ ${forEachGroup(GROUP)}
   }
 }`,
   requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
-};
+});
 
 const kernels = { invocation: perInvocation, workgroup: perGroup };
 
