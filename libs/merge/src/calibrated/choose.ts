@@ -8,11 +8,6 @@ export interface Attempt {
   readonly matches: Matches;
 }
 
-/** What is remembered of an attempt whose merge may be gone. */
-interface Tried extends Attempt {
-  readonly agreement: number;
-}
-
 /**
  * Standard errors by which a merge with the metric has to agree more than one without. Below two, the difference is within what other
  * prompts would give, and what rounding alone moves from one device to the next.
@@ -31,20 +26,16 @@ export async function choose<T extends Attempt>(
   attempt: (candidate: Candidate, label: string) => Promise<T>,
   release: (loser: T) => void,
 ): Promise<{ readonly kept: T; readonly tried: readonly TriedSetting[] }> {
-  const attempts: Tried[] = [];
+  // Without their merges, which may be gone.
+  const attempts: Attempt[] = [];
   let kept: T | undefined;
-  let best: Tried | undefined;
   try {
     for (const candidate of list) {
       const tried = await attempt(candidate, labelOf(list, attempts.length));
-      const { matches } = tried;
-      const agreement = agreementOf(matches)?.mean ?? 0;
-      const latest = { candidate, matches, agreement };
-      attempts.push(latest);
-      if (!best || isBetter(latest, best)) {
+      attempts.push({ candidate, matches: tried.matches });
+      if (!kept || isBetter(tried, kept)) {
         if (kept) release(kept);
         kept = tried;
-        best = latest;
       } else release(tried);
     }
   } catch (error) {
@@ -58,11 +49,15 @@ export async function choose<T extends Attempt>(
   return { kept: kept!, tried };
 }
 
-function isBetter(latest: Tried, best: Tried): boolean {
-  if (latest.agreement <= best.agreement) return false;
+function isBetter(latest: Attempt, best: Attempt): boolean {
+  if (meanAgreement(latest) <= meanAgreement(best)) return false;
   if (latest.candidate.metric === best.candidate.metric || latest.candidate.metric === "none") return true;
   const { mean, standard_error } = pairedDifference(best.matches, latest.matches);
   return mean > MARGIN * standard_error;
+}
+
+function meanAgreement({ matches }: Attempt): number {
+  return agreementOf(matches)?.mean ?? 0;
 }
 
 /** What the names of a candidate's steps begin with; nothing where there is no choice. */
@@ -71,17 +66,18 @@ function labelOf(list: readonly Candidate[], index: number): string {
 }
 
 function triedSetting(
-  { candidate, agreement }: Tried,
+  attempt: Attempt,
   difference: AgreementDifference | null,
   kept: Candidate,
 ): TriedSetting {
+  const { candidate } = attempt;
   const { alpha, tokenWeight, splices, metric } = candidate;
   return {
     alpha,
     token_weight: tokenWeight,
     splices,
     metric,
-    agreement,
+    agreement: meanAgreement(attempt),
     difference,
     kept: candidate === kept,
   };

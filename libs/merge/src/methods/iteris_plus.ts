@@ -55,7 +55,7 @@ export const iterisPlus: ModelMethod = {
       choices: ["none", "output", "auto"],
       default: "none",
       help:
-        "output: weigh errors by how much they change the adapters' answers, found by leading gradients of drawn answers back through the model. auto: merge without and with it, and keep what agrees more with the adapters on the prompts kept out; a tie keeps none.",
+        "output: weigh errors by how much they change the adapters' answers, found by leading gradients of drawn answers back through the model. auto: merge without and with it, and keep the merge with it where that agrees with the adapters on more of the prompts kept out, by over two standard errors.",
       formula:
         "Σ_i w_i F̂_i W (S_i + α n_i I) = Σ_i w_i F̂_i (Y_iᵀ D_i X̃_i + α n_i W_i), F̂_i = (1 − γ) F_i + γ I",
     },

@@ -289,8 +289,8 @@ function triedSection({ quality: { tried } }: MergeRecord): string {
       (100 * agreement).toFixed(1)
     } %</td><td class="n">${difference}</td><td>${kept ? "kept" : ""}</td></tr>`
   );
-  return `<h3>Settings tried</h3><p>The one that agreed most was kept, the first of equals. Differences are from the first, with their standard ` +
-    `error: where that is larger, more prompts kept out would say more.</p>` +
+  return `<h3>Settings tried</h3><p>The one that agreed most was kept, the first of equals; one with the metric in place of one without only by ` +
+    `more than two standard errors. Differences are from the first, with their standard error: where that is larger, more prompts kept out would say more.</p>` +
     `<div class="scroll" tabindex="0"><table><thead><tr><th>setting</th><th class="n">agreement</th><th class="n">difference</th><th></th></tr></thead>` +
     `<tbody>${rows.join("")}</tbody></table></div>`;
 }
