@@ -41,6 +41,12 @@ const HARDWARE: Readonly<Record<string, Family>> = {
   tiled_128: family((form) =>
     gemmTiled(form, { rows: 128, columns: 128, depth: 24, rowsEach: 8, columnsEach: 8 })
   ),
+  tiled_128x64: family((form) =>
+    gemmTiled(form, { rows: 128, columns: 64, depth: 16, rowsEach: 8, columnsEach: 4 })
+  ),
+  tiled_64x128: family((form) =>
+    gemmTiled(form, { rows: 64, columns: 128, depth: 16, rowsEach: 8, columnsEach: 8 })
+  ),
   tiled_64: family((form) =>
     gemmTiled(form, { rows: 64, columns: 64, depth: 16, rowsEach: 4, columnsEach: 4 })
   ),
