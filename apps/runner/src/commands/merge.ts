@@ -10,7 +10,7 @@ import {
   triedSettings,
 } from "@lora-loom/merge";
 import type { Command, Flags, Terminal } from "../command.ts";
-import { mergeOnServer, type RemoteSummary } from "../server_client.ts";
+import { mergeOnServer, type RemoteSummary } from "../remote/merge_on_server.ts";
 import { bytesText, secondsText, short } from "../text.ts";
 
 /** The token for `--server`: the flag, else the environment, which other users of the machine cannot see. */
