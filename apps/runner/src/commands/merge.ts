@@ -113,7 +113,7 @@ function refinementLines({ refinement, quality }: MergeSummary | RemoteSummary):
 }
 
 /** What a merge did, for people. */
-export function summaryText(summary: MergeSummary | RemoteSummary): string {
+function summaryText(summary: MergeSummary | RemoteSummary): string {
   const { seconds, quality } = summary;
   const parts = `read ${secondsText(seconds.read)}, compute ${secondsText(seconds.compute)}, write ${
     secondsText(seconds.write)

@@ -58,7 +58,7 @@ export function setParameter(name, text) {
 const words = (text) => text.split(/[\s,]+/).filter((word) => word !== "");
 
 /** A control's text as the value that the API takes. */
-export function parameterValue(schema, text) {
+function parameterValue(schema, text) {
   if (schema.type === "boolean") return text === "true";
   const number = Number(text);
   return schema.enum || text.trim() === "" || Number.isNaN(number) ? text : number;
