@@ -10,6 +10,7 @@ import {
   type Settings,
 } from "../options.ts";
 import type { OutputErrors } from "../output_error.ts";
+import { placedDeltas, placedTensor } from "../placed.ts";
 import { stackDeltas } from "../plan.ts";
 import { ProductSum } from "../product_sum.ts";
 import type { SiteReport, SiteTaskReport } from "../report.ts";
@@ -52,7 +53,8 @@ export async function solveCaptured(
   checkSite(site, settings);
   const solver = solverFor(device, site);
   using owned = new DisposableStack();
-  const { deltas, baseWeight } = await placedOn(solver, site, owned);
+  const deltas = await placedDeltas(site.tasks.map(({ delta }) => delta), solver, owned);
+  const baseWeight = site.baseWeight && await placedTensor(site.baseWeight, solver, owned);
   const measured: MeasuredTask[] = [];
   for (const [index, task] of site.tasks.entries()) {
     const gram = owned.use(await gramOf(solver, site, task, settings));
@@ -99,21 +101,6 @@ interface MeasuredTask {
 function solverFor(device: Device, { inFeatures }: CapturedSite): Device {
   if (device.info.backend === "cpu") return device;
   return inFeatures <= defaultHostSolverLimit(device) ? new CpuDevice() : device;
-}
-
-/** A site's tensors on the device that solves; `owned` takes those that are copies. */
-async function placedOn(
-  solver: Device,
-  { tasks, baseWeight }: CapturedSite,
-  owned: DisposableStack,
-): Promise<{ readonly deltas: readonly (Delta | undefined)[]; readonly baseWeight: Tensor | undefined }> {
-  const placed = async (tensor: Tensor) =>
-    tensor.device === solver ? tensor : owned.use(await copyTo(solver, tensor));
-  const deltas: (Delta | undefined)[] = [];
-  for (const { delta } of tasks) {
-    deltas.push(delta && { a: await placed(delta.a), b: await placed(delta.b) });
-  }
-  return { deltas, baseWeight: baseWeight && await placed(baseWeight) };
 }
 
 async function gramNorm(gram: Tensor, where: string): Promise<number> {
