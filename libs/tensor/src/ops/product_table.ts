@@ -34,7 +34,7 @@ export interface ProductRule {
 // Tiles of an operand whose rows run along the inner index are transposed on their way, which costs a third of the speed; a copy of the
 // operand that is transposed beforehand costs a few hundredths in large products.
 const HARDWARE: readonly ProductRule[] = [
-  { variant: "tiled_128x192_copy_both", least: { rows: 6144, columns: 6144, inner: 256 } },
+  { variant: "tiled_192x128_copy_both", least: { rows: 6144, columns: 6144, inner: 256 } },
   { variant: "tiled_128_copy_both", least: { rows: 513, columns: 513, work: 2 ** 31 } },
   { variant: "tiled_128", least: { rows: 513, columns: 513 } },
   { variant: "tiled_64", least: { rows: 49, columns: 49 } },
