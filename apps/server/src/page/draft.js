@@ -112,3 +112,13 @@ export function takeUp(request) {
   });
   changed();
 }
+
+/** What is chosen of an adapter; nothing where it is not. */
+export const chosen = (id) => draft.adapters.find((one) => one.id === id);
+
+/** Chooses an adapter, as the last, or leaves it out. */
+export function choose(id, isOn) {
+  draft.adapters = draft.adapters.filter((one) => one.id !== id);
+  if (isOn) draft.adapters.push({ id, weight: 1 });
+  changed();
+}
