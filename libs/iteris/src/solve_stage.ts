@@ -6,7 +6,7 @@ import { GroupEquations, type SiteGroup } from "./group_equations.ts";
 import type { TruncationKind } from "./options.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 import type { Precision } from "./product_sum.ts";
-import type { SystemFigures } from "./report.ts";
+import type { SiteReport, SiteTaskReport, SystemFigures } from "./report.ts";
 import { alikeGroups, solveAlike } from "./solve_alike.ts";
 import { solveInMetric } from "./solve_in_metric.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
@@ -57,6 +57,16 @@ export interface StageMetric {
 /** A solved site with the figures of its system. */
 export interface SolvedSite extends SystemFigures {
   readonly solution: SiteSolution;
+}
+
+/** What a solved site tells of itself and of its tasks. */
+export function siteReport(
+  { solution, ...figures }: SolvedSite,
+  stage: string,
+  tasks: readonly SiteTaskReport[],
+): SiteReport {
+  const { backwardError, iterations, rank, metric } = solution;
+  return { ...figures, stage, backwardError, iterations, rank, ...(metric ? { metric } : {}), tasks };
 }
 
 /**

@@ -15,7 +15,7 @@ import { stackDeltas } from "../plan.ts";
 import { ProductSum } from "../product_sum.ts";
 import type { SiteReport, SiteTaskReport } from "../report.ts";
 import { defaultHostSolverLimit, roundoffOf } from "../run_context.ts";
-import { type SolvedSite, solveStage } from "../solve_stage.ts";
+import { siteReport, type SolvedSite, solveStage } from "../solve_stage.ts";
 import type { CapturedRows, CapturedSite, CapturedTask } from "./captured_site.ts";
 import { notFiniteCapture, uploadGram } from "./gram_check.ts";
 import { adaptiveWeightFromGram, energies } from "./weighted_output.ts";
@@ -66,8 +66,8 @@ export async function solveCaptured(
   const stacked = stackDeltas(deltas.filter((delta) => delta !== undefined));
   owned.use(stacked.a);
   owned.use(stacked.b);
-  const { solution, ...figures } = await solve(site, measured, stacked, settings, roundoffOf(device));
-  using found = solution;
+  const solved = await solve(site, measured, stacked, settings, roundoffOf(device));
+  using found = solved.solution;
   const tasks: SiteTaskReport[] = [];
   for (const [index, { name }] of site.tasks.entries()) {
     const { gram, ownNorm, delta, adaptiveWeight } = measured[index]!;
@@ -80,10 +80,9 @@ export async function solveCaptured(
       errors: await outputErrors(gram, delta, { stacked, count: deltas.length, solution: found }),
     });
   }
-  const { backwardError, iterations, rank } = found;
   return {
     delta: { a: await copyTo(device, found.a), b: await copyTo(device, found.b) },
-    report: { ...figures, stage: site.module, backwardError, iterations, rank, tasks },
+    report: siteReport(solved, site.module, tasks),
   };
 }
 
