@@ -16,7 +16,7 @@ import type { BaseModel, Deltas } from "./base_model.ts";
 import { differentiable } from "./backward/differentiable.ts";
 import { ModelError } from "./errors.ts";
 import { openModel } from "./open_model.ts";
-import { forwardHolding } from "./run_forward.ts";
+import { forwardHolding } from "./forward_holding.ts";
 import { exampleModel } from "./test_support/example_model.ts";
 import { openFamily } from "./test_support/family_fixture.ts";
 import { randomModel, SMALL_CONFIG, writeModel } from "./test_support/random_model.ts";
