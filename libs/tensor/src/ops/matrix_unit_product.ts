@@ -1,3 +1,4 @@
+import type { Device } from "../device.ts";
 import { foldGrid } from "../gpu/grid.ts";
 import type { GpuDevice, TensorWindow } from "../gpu/gpu_device.ts";
 import type { Kernel } from "../gpu/kernel.ts";
@@ -121,6 +122,11 @@ export const MATRIX_UNITS = "matrix_units";
 export function offersMatrixUnits(device: GpuDevice): boolean {
   return device.info.class === "tensor" && device.features.has("chromium-experimental-subgroup-matrix") &&
     device.limits.subgroupSize === SUBGROUP;
+}
+
+/** Whether large products read operands of 16 bits as they are stored, and all the faster; elsewhere each product widens them first. */
+export function readsHalves(device: Device): boolean {
+  return device.info.class === "tensor" && offersMatrixUnits(device as GpuDevice);
 }
 
 /** An operand that is to be packed: its rows are those of op(A), or the columns of op(B). */
