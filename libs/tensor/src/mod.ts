@@ -30,6 +30,7 @@ export {
   type TriangularFactor,
 } from "./ops/cholesky.ts";
 export * from "./ops/cholesky_solve.ts";
+export * from "./ops/compile_ahead.ts";
 export * from "./ops/concat.ts";
 export * from "./ops/copy.ts";
 export * from "./ops/gemm.ts";

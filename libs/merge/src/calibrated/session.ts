@@ -9,6 +9,7 @@ import {
   openTokenizer,
   type Tokenizer,
 } from "@lora-loom/model";
+import { compileAhead } from "@lora-loom/tensor";
 import { MergeError } from "../errors.ts";
 import type { ModelJob } from "../methods/method.ts";
 import { requirePositiveWeight } from "./positive_weights.ts";
@@ -51,6 +52,7 @@ export async function openSession(
 ): Promise<Session> {
   using owned = new DisposableStack();
   const model = owned.use(await openModel(job.device, job.baseModel!, options));
+  const compiled = takesLongKernels(model) ? compileAhead(job.device) : undefined;
   const tokenizer = await openTokenizer(job.baseModel!);
   if (tokenizer.eosId === undefined) {
     throw new MergeError(
@@ -73,8 +75,16 @@ export async function openSession(
     }
     experts.push({ name: recipe.name, calibration: recipe.calibration!, weight: recipe.weight, deltas });
   }
+  await compiled;
   const resources = owned.move();
   return { model, tokenizer, eos: tokenizer.eosId, experts, [Symbol.dispose]: () => resources.dispose() };
+}
+
+/** Narrower models are merged before the kernels for large products are compiled, and do without them. */
+const NARROW = 1024;
+
+function takesLongKernels({ stages }: BaseModel): boolean {
+  return stages.some(({ sites }) => sites.some(({ inFeatures }) => inFeatures >= NARROW));
 }
 
 /** The model knows the module only; the user has several adapters. */

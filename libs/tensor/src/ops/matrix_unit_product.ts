@@ -88,6 +88,11 @@ function packFormName(form: PackForm): string {
   return `${packSourceName(form)}_${form.parts}`;
 }
 
+/** Those that take drivers longest to compile, in the form that aligned matrices take. */
+export const LONG_MATRIX_UNIT_KERNELS: readonly Kernel[] = Object.values(KERNELS).flatMap((sizes) =>
+  Object.values(sizes).map(({ vec4 }) => vec4.kernel)
+);
+
 /** Every kernel of products on matrix units, for the registry. */
 export const MATRIX_UNIT_KERNELS: readonly Kernel[] = [
   ...Object.values(KERNELS).flatMap((sizes) =>
