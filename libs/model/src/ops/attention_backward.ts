@@ -11,7 +11,7 @@ import {
 } from "@lora-loom/tensor";
 import { type AttentionHeads, biasOf, type DistanceBias, scaleOf } from "./attention.ts";
 import { keysByQuads, queriesByQuads, statisticsKernel } from "./attention_backward_kernels.ts";
-import { inPairs, keysInPairs, queriesInPairs, sideOf } from "./attention_backward_pairs.ts";
+import { IN_PAIRS, keysInPairs, queriesInPairs, sideOf } from "./attention_backward_pairs.ts";
 import { grid, LANES } from "./grid.ts";
 import { elementOf, type HeadElement, NUMBERS_IN } from "./head_elements.ts";
 
@@ -99,11 +99,13 @@ export function dispatchAttentionBackward(
   ]);
   const atQueries = device.zeros(queries.shape);
   if (element === "f32") {
-    using asking = inPairs(queries, gradient);
-    using seen = inPairs(keys, values);
+    using asking = device.empty([rows * queryHeads * headDim, 2]);
+    run(IN_PAIRS, rows * queryHeads, [queries, gradient, asking]);
+    using seen = device.empty([keyRows * keyValueHeads * headDim, 2]);
+    run(IN_PAIRS, keyRows * keyValueHeads, [keys, values, seen]);
     using result = device.zeros(seen.shape);
-    run(chosen.queries, rows * queryHeads, [asking, seen, keys, spans, statistics, atQueries, ...table]);
-    run(chosen.keys, keyRows * keyValueHeads, [asking, seen, viewers, statistics, result, ...table]);
+    run(chosen.queries, rows * queryHeads, [asking, seen, spans, statistics, atQueries, ...table]);
+    run(chosen.keys, keyRows * keyValueHeads, [seen, asking, viewers, statistics, result, ...table]);
     return { queries: atQueries, keys: sideOf(result, 0, keys.shape), values: sideOf(result, 1, keys.shape) };
   }
   const width = keyValueHeads * headDim;
@@ -190,9 +192,12 @@ export const attentionBackward: (
   AttentionGradients
 >({
   name: "attention_backward",
-  kernels: Object.values(kernels).flatMap((
-    { f32, vec4f },
-  ) => [...Object.values(f32), ...Object.values(vec4f)]),
+  kernels: [
+    IN_PAIRS,
+    ...Object.values(kernels).flatMap((
+      { f32, vec4f },
+    ) => [...Object.values(f32), ...Object.values(vec4f)]),
+  ],
   gpu: (device, queries, keys, values, output, gradient, spans, viewers, heads, bias) =>
     dispatchAttentionBackward(
       device,

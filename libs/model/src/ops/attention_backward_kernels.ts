@@ -67,10 +67,29 @@ export const LOCATE_QUERY = /* wgsl */ `
   let row = i / params.query_heads;
   let head = i - row * params.query_heads;
   let key_value_head = head / (params.query_heads / params.key_value_heads);
-  let sees = spans[row];
+  let sees = ranges[row];
   let first_key = sees[0];
   let key_count = sees[1];
   let mine = i * params.width;`;
+
+/** WGSL: from the unit of work `i` to its key row and what sees that: units of a query row and a head. */
+export const LOCATE_KEY = /* wgsl */ `
+  let row = i / params.key_value_heads;
+  let key_value_head = i - row * params.key_value_heads;
+  let shared_by = params.query_heads / params.key_value_heads;
+  let seen_by = ranges[row];
+  let first_query = seen_by[0];
+  let unit_count = seen_by[1] * shared_by;
+  let mine = i * params.width;`;
+
+/** WGSL: where the units `j` and j + 1 that see a key begin; the last once more where there is no other. */
+export const LOCATE_UNITS = /* wgsl */ `
+    let both = j + 1u < unit_count;
+    let order = vec2u(j, select(j, j + 1u, both));
+    let query = order / shared_by;
+    let head = key_value_head * shared_by + order - query * shared_by;
+    let unit = (first_query + query) * params.query_heads + head;
+    let at = unit * params.width;`;
 
 /**
  * One invocation per query row and head: what the other kernels need of a softmax, which is the logarithm of its sum and o·g, of the
@@ -80,7 +99,7 @@ export const statisticsKernel = (form: Form): Kernel => ({
   name: nameOf("statistics", form),
   buffers: [
     ...read(form.element, "queries", "keys"),
-    { name: "spans", element: "vec2u", access: "read" },
+    { name: "ranges", element: "vec2u", access: "read" },
     ...read(form.element, "output", "gradient"),
     { name: "statistics", element: "vec4f", access: "read_write" },
     ...(form.withBias ? [...biasTable, { name: "origins", element: "u32", access: "read" } as const] : []),
@@ -121,7 +140,7 @@ export const queriesByQuads = (withBias: boolean): Kernel => ({
   name: nameOf("queries", { element: "vec4f", withBias }),
   buffers: [
     ...read("vec4f", "queries", "keys", "values"),
-    { name: "spans", element: "vec2u", access: "read" },
+    { name: "ranges", element: "vec2u", access: "read" },
     ...read("vec4f", "gradient"),
     ...statistics,
     { name: "at_queries", element: "vec4f", access: "read_write" },
@@ -171,7 +190,7 @@ export const keysByQuads = (withBias: boolean): Kernel => ({
   name: nameOf("keys", { element: "vec4f", withBias }),
   buffers: [
     ...read("vec4f", "queries", "keys", "values"),
-    { name: "viewers", element: "vec2u", access: "read" },
+    { name: "ranges", element: "vec2u", access: "read" },
     ...read("vec4f", "gradient"),
     ...statistics,
     { name: "result", element: "vec4f", access: "read_write" },
@@ -179,21 +198,11 @@ export const keysByQuads = (withBias: boolean): Kernel => ({
   ],
   params: backwardParams,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
-  let row = i / params.key_value_heads;
-  let key_value_head = i - row * params.key_value_heads;
-  let shared_by = params.query_heads / params.key_value_heads;
-  let seen_by = viewers[row];
-  let first_query = seen_by[0];
-  let unit_count = seen_by[1] * shared_by;
-  let mine = i * params.width;
+  ${LOCATE_KEY}
   let at_key = (row * params.key_value_heads + i) * params.width;
   let at_value = at_key + params.key_value_heads * params.width;
   for (var j = 0u; j < unit_count; j += 2u) {
-    let both = j + 1u < unit_count;
-    let order = vec2u(j, select(j, j + 1u, both));
-    let head = key_value_head * shared_by + order % shared_by;
-    let unit = (first_query + order / shared_by) * params.query_heads + head;
-    let at = unit * params.width;
+    ${LOCATE_UNITS}
     var dots_x = vec4f();
     var dots_y = vec4f();
     var pulls_x = vec4f();
