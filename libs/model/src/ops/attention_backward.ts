@@ -84,7 +84,14 @@ export function dispatchAttentionBackward(
     device.dispatch(
       kernel,
       tensors,
-      [count, queryHeads, keyValueHeads, scaleOf(heads), attentionSoftCap, headDim / NUMBERS_IN[element]],
+      [
+        count,
+        queryHeads,
+        keyValueHeads,
+        scaleOf(heads),
+        attentionSoftCap,
+        headDim / NUMBERS_IN[element],
+      ],
       grid(count, LANES),
     );
   using statistics = device.empty([rows, queryHeads, 4]);
@@ -104,7 +111,7 @@ export function dispatchAttentionBackward(
     using seen = device.empty([keyRows * keyValueHeads * headDim, 2]);
     run(IN_PAIRS, keyRows * keyValueHeads, [keys, values, seen]);
     using result = device.zeros(seen.shape);
-    run(chosen.queries, rows * queryHeads, [asking, seen, spans, statistics, atQueries, ...table]);
+    run(chosen.queries, rows * queryHeads, [asking, seen, spans, statistics, atQueries, ...table, keys]);
     run(chosen.keys, keyRows * keyValueHeads, [seen, asking, viewers, statistics, result, ...table]);
     return { queries: atQueries, keys: sideOf(result, 0, keys.shape), values: sideOf(result, 1, keys.shape) };
   }

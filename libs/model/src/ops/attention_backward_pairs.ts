@@ -35,8 +35,8 @@ export function sideOf(pairs: Tensor, side: 0 | 1, shape: readonly number[]): Te
 }
 
 /**
- * What both kernels bind: of the rows that they work on, `own`, and of those that see them or that they see, `others`, pairs of what the scores are
- * made of and of what the output is made of or its gradient. Of the statistics not the number that is not used: vectors of three lie as far
+ * What both kernels bind: `own`, pairs of the rows that they work on, and `others`, those of the rows that these see or are seen by. A pair is
+ * of a query and the gradient, or of a key and the value. Of the statistics not the number that is not used: vectors of three lie as far
  * apart as those of four.
  */
 const buffers = (result: "f32" | "vec2f", withBias: boolean): Kernel["buffers"] => [
@@ -48,76 +48,65 @@ const buffers = (result: "f32" | "vec2f", withBias: boolean): Kernel["buffers"] 
   ...(withBias ? [{ name: "bias", element: "f32", access: "read" } as const] : []),
 ];
 
-/** WGSL, of what differs between the kernels. */
-interface Parts {
-  /** Of the pair of rows `one` of two, the query's statistics, the row of keys and the query head. */
-  readonly known: string;
-  readonly keyRow: string;
-  readonly head: string;
-  /** What the element `d` of the result grows by, of `firsts` and `seconds`, the two others' pairs, and of `deltas` and `weights`. */
-  readonly growth: string;
-}
-
-/**
- * WGSL: one's own row `mine` with the rows `at` of two others, or of the first alone where there are not `both`: their `weights` in the softmax and
- * `deltas`, the gradients at the unscaled products, and what follows from them for one's own row.
- */
-function compareWithTwo(withBias: boolean, { known, keyRow, head, growth }: Parts): string {
-  return /* wgsl */ `
-    // Not by min(), from which the driver would know that it can write the loop out.
-    let here = select(1u, 2u, both);
-    var dots = vec2f();
-    var pulls = vec2f();
-    var weights = vec2f();
-    var deltas = vec2f();
-    // Twice, for the products and then for what follows: in one place, because both load the same.
-    for (var weighed = false; ; weighed = true) {
-      for (var d = 0u; d < params.width; d++) {
+/** WGSL: the pairs of two other rows, those `at` one's own, taken apart. */
+const LOAD_OTHERS = /* wgsl */ `
         let x = others[at.x + d];
         let y = others[at.y + d];
         let firsts = vec2f(x[0], y[0]);
-        let seconds = vec2f(x[1], y[1]);
-        if (weighed) {
-          result[mine + d] += ${growth};
-        } else {
+        let seconds = vec2f(x[1], y[1]);`;
+
+/** WGSL: products of queries and keys in `dots`, of values and gradients in `pulls`. */
+const MULTIPLY = /* wgsl */ `
           let pair = own[mine + d];
           dots = fma(vec2f(pair[0]), firsts, dots);
-          pulls = fma(vec2f(pair[1]), seconds, pulls);
-        }
-      }
-      if (weighed) { break; }
-      for (var one = 0u; one < here; one++) {
-        let known = ${known};
-        let capped = params.soft_cap > 0.0;
-        var score = dots[one] * params.scale;
-        let bent = tanh(clamp(score / params.soft_cap, -20.0, 20.0));
-        score = select(score, params.soft_cap * bent, capped);
-        let slope = params.scale * select(1.0, 1.0 - bent * bent, capped);
-        ${withBias ? `score += bias[u32(i32(known.z) + i32(${keyRow})) * params.query_heads + ${head}];` : ""}
-        weights[one] = exp(score - known.x);
-        deltas[one] = weights[one] * (pulls[one] - known.y) * slope;
-      }
+          pulls = fma(vec2f(pair[1]), seconds, pulls);`;
+
+/**
+ * WGSL: from the products the `weights` in the softmax and `deltas`, the gradients at the unscaled products. The second of two rows is left out
+ * where there are not `both`. The expressions are, for the row `one` of two, a query's statistics, the row of keys and the query head.
+ */
+function weigh(
+  withBias: boolean,
+  { known, keyRow, head }: { readonly known: string; readonly keyRow: string; readonly head: string },
+): string {
+  return /* wgsl */ `
+    // Not by min(), from which the driver would know that it can write the loop out.
+    let here = select(1u, 2u, both);
+    for (var one = 0u; one < here; one++) {
+      let known = ${known};
+      let capped = params.soft_cap > 0.0;
+      var score = dots[one] * params.scale;
+      let bent = tanh(clamp(score / params.soft_cap, -20.0, 20.0));
+      score = select(score, params.soft_cap * bent, capped);
+      let slope = params.scale * select(1.0, 1.0 - bent * bent, capped);
+      ${withBias ? `score += bias[u32(i32(known.z) + i32(${keyRow})) * params.query_heads + ${head}];` : ""}
+      weights[one] = exp(score - known.x);
+      deltas[one] = weights[one] * (pulls[one] - known.y) * slope;
     }`;
 }
 
 /** One invocation per query row and head, as `attention_backward_queries_by_vec4f`. */
 export const queriesInPairs = (withBias: boolean): Kernel => ({
   name: nameOf("queries", { element: "f32", withBias }),
-  buffers: buffers("f32", withBias),
+  buffers: [...buffers("f32", withBias), { name: "keys", element: "f32", access: "read" }],
   params: backwardParams,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE_QUERY}
-  let statistics_of_row = statistics[i];
+  let mine_known = statistics[i];
   for (var j = 0u; j < key_count; j += 2u) {
     ${LOCATE_KEYS}
-    ${
-    compareWithTwo(withBias, {
-      known: "statistics_of_row",
-      keyRow: "key[one]",
-      head: "head",
-      growth: "dot(firsts, deltas)",
-    })
-  }
+    var dots = vec2f();
+    var pulls = vec2f();
+    var weights = vec2f();
+    var deltas = vec2f();
+    for (var d = 0u; d < params.width; d++) {
+      ${LOAD_OTHERS}
+      ${MULTIPLY}
+    }
+    ${weigh(withBias, { known: "mine_known", keyRow: "key[one]", head: "head" })}
+    for (var d = 0u; d < params.width; d++) {
+      result[mine + d] += dot(vec2f(keys[at.x + d], keys[at.y + d]), deltas);
+    }
   }
 }`,
 });
@@ -131,14 +120,23 @@ export const keysInPairs = (withBias: boolean): Kernel => ({
   ${LOCATE_KEY}
   for (var j = 0u; j < unit_count; j += 2u) {
     ${LOCATE_UNITS}
-    ${
-    compareWithTwo(withBias, {
-      known: "statistics[unit[one]]",
-      keyRow: "row",
-      head: "head[one]",
-      growth: "vec2f(dot(firsts, deltas), dot(seconds, weights))",
-    })
-  }
+    var dots = vec2f();
+    var pulls = vec2f();
+    var weights = vec2f();
+    var deltas = vec2f();
+    // Twice, for the products and for what follows from them: in one place, because both load the same.
+    for (var weighed = false; ; weighed = true) {
+      for (var d = 0u; d < params.width; d++) {
+        ${LOAD_OTHERS}
+        if (weighed) {
+          result[mine + d] += vec2f(dot(firsts, deltas), dot(seconds, weights));
+        } else {
+          ${MULTIPLY}
+        }
+      }
+      if (weighed) { break; }
+      ${weigh(withBias, { known: "statistics[unit[one]]", keyRow: "row", head: "head[one]" })}
+    }
   }
 }`,
 });
