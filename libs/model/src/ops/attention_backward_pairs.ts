@@ -92,7 +92,7 @@ export const queriesInPairs = (withBias: boolean): Kernel => ({
   params: backwardParams,
   code: /* wgsl */ `${FOR_EACH_ELEMENT}
   ${LOCATE_QUERY}
-  let mine_known = statistics[i];
+  let own_statistics = statistics[i];
   for (var j = 0u; j < key_count; j += 2u) {
     ${LOCATE_KEYS}
     var dots = vec2f();
@@ -103,7 +103,7 @@ export const queriesInPairs = (withBias: boolean): Kernel => ({
       ${LOAD_OTHERS}
       ${MULTIPLY}
     }
-    ${weigh(withBias, { known: "mine_known", keyRow: "key[one]", head: "head" })}
+    ${weigh(withBias, { known: "own_statistics", keyRow: "key[one]", head: "head" })}
     for (var d = 0u; d < params.width; d++) {
       result[mine + d] += dot(vec2f(keys[at.x + d], keys[at.y + d]), deltas);
     }
