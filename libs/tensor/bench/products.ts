@@ -30,7 +30,7 @@ interface Case {
 }
 
 const KERNELS = [
-  "tiled_128x192",
+  "tiled_192x128",
   "tiled_128",
   "tiled_64",
   "tiled_32",

@@ -2,7 +2,7 @@ import { type GemmForm, type GemmKernel, gemmKernel, lines, places, range } from
 
 /** Shape of a tile in workgroup memory and of the block that each invocation computes of it. */
 export interface TileShape {
-  /** Rows and columns of C that a workgroup computes. */
+  /** Rows and columns of C that a workgroup computes; times `depth / 4`, multiples of the number of invocations. */
   readonly rows: number;
   readonly columns: number;
   /** Length of the inner index that is staged at a time; a multiple of four. */
@@ -12,17 +12,24 @@ export interface TileShape {
   readonly columnsEach: number;
 }
 
-/** How one operand travels to workgroup memory, where a line holds one step of the inner index: its rows of C, or columns. */
+/**
+ * How one operand travels to workgroup memory. A line there holds one step of the inner index, and all of the operand's rows of C, or
+ * columns. Where the inner index runs along memory, it does so in workgroup memory, too, and a line belongs to one of every four rows.
+ */
 interface Staging {
   readonly operand: "A" | "B";
-  /** True when the inner index runs along memory: blocks of 4 × 4 are then transposed on their way. */
+  /** True when the inner index runs along memory. */
   readonly alongInner: boolean;
-  /** vec4s in a line. */
+  /** Lines, and vec4s in each. */
+  readonly lines: number;
   readonly perLine: number;
+  /** vec4s from one row to the next where the inner index runs along memory: odd, so that neighbours lie in different memory banks. */
+  readonly pitch: number;
+  /** Rows of C, or columns, that an invocation computes, and how many invocations share those of the tile. */
+  readonly each: number;
+  readonly sharers: number;
   /** vec4s that each invocation loads. */
   readonly loads: number;
-  /** What the number of a step's quad is multiplied by to give the swizzle of its lines; 0 for none. */
-  readonly swizzle: number;
 }
 
 /** A form and a shape with all that follows from them. */
@@ -38,22 +45,20 @@ interface Plan {
   readonly b: Staging;
 }
 
-/** vec4s side by side that lie in different memory banks. */
-const BANKS = 8;
-
 function planOf(form: GemmForm, shape: TileShape): Plan {
-  const threadsX = shape.columns / shape.columnsEach;
-  const threadsY = shape.rows / shape.rowsEach;
+  const { rows, columns, depth, rowsEach, columnsEach } = shape;
+  const threadsX = columns / columnsEach;
+  const threadsY = rows / rowsEach;
   const threads = threadsX * threadsY;
-  const quads = shape.depth / 4;
-  const stage = (operand: "A" | "B", alongInner: boolean, extent: number): Staging => {
-    const perLine = extent / 4;
-    const each = Math.ceil(perLine * (alongInner ? quads : shape.depth) / threads);
-    const swizzle = alongInner && perLine % BANKS === 0 ? Math.max(1, BANKS / quads) : 0;
-    return { operand, alongInner, perLine, loads: alongInner ? 4 * each : each, swizzle };
+  const quads = depth / 4;
+  const pitch = quads + 1 - quads % 2;
+  const stage = (operand: "A" | "B", alongInner: boolean, each: number, sharers: number): Staging => {
+    const fours = each * sharers / 4;
+    const [lines, perLine] = alongInner ? [4, fours * pitch] : [depth, fours];
+    return { operand, alongInner, lines, perLine, pitch, each, sharers, loads: fours * depth / threads };
   };
-  const a = stage("A", !form.transposeA, shape.rows);
-  const b = stage("B", form.transposeB, shape.columns);
+  const a = stage("A", !form.transposeA, rowsEach, threadsY);
+  const b = stage("B", form.transposeB, columnsEach, threadsX);
   return { form, shape, threadsX, threadsY, threads, quads, a, b };
 }
 
@@ -64,21 +69,31 @@ interface Load {
   /** Where it starts, from the start of the tile: along the inner index, and along the rows or columns of C. */
   readonly inner: string;
   readonly outer: string;
+  /** Its line in workgroup memory, and its place there. */
+  readonly line: string;
+  readonly place: string;
 }
 
 function loadsOf({ threads, quads }: Plan, staging: Staging): Load[] {
-  const { operand, alongInner, perLine, loads } = staging;
+  const { operand, alongInner, perLine, pitch, each, sharers, loads } = staging;
+  const fours = each * sharers / 4;
   return range(loads).map((load) => {
-    const flat = `(thread + ${(alongInner ? Math.floor(load / 4) : load) * threads}u)`;
     const name = `${operand}${load}`;
-    return alongInner
-      ? {
-        staging,
-        name,
-        inner: `4u * (${flat} % ${quads}u)`,
-        outer: `4u * (${flat} / ${quads}u) + ${load % 4}u`,
-      }
-      : { staging, name, inner: `${flat} / ${perLine}u`, outer: `4u * (${flat} % ${perLine}u)` };
+    const flat = `(thread + ${load * threads}u)`;
+    if (!alongInner) {
+      const [line, place] = [`${flat} / ${perLine}u`, `${flat} % ${perLine}u`];
+      return { staging, name, inner: line, outer: `4u * (${place})`, line, place };
+    }
+    const [quad, row] = [`${flat} % ${quads}u`, `${flat} / ${quads}u`];
+    const [line, four] = [`${row} / ${fours}u`, `${row} % ${fours}u`];
+    return {
+      staging,
+      name,
+      inner: `4u * (${quad})`,
+      outer: `4u * (${four}) + ${line}`,
+      line,
+      place: `${four} * ${pitch}u + ${quad}`,
+    };
   });
 }
 
@@ -173,53 +188,59 @@ function fetch(plan: Plan, k: string): string {
   ${lines(move)}`;
 }
 
-/** Puts the fetched share into one of the two tiles in workgroup memory. */
-function put(
-  { threads, shape, quads }: Plan,
-  { operand, alongInner, perLine, loads, swizzle }: Staging,
-  turn: string,
-): string {
-  const each = alongInner ? 4 : 1;
+/** Puts the fetched share into workgroup memory. */
+function put(plan: Plan): string {
   return lines(
-    range(loads / each).map((i) => {
-      const flat = `(thread + ${i * threads}u)`;
-      const staged = `staged${operand}[${turn}]`;
-      const line = `${flat} / ${perLine}u`;
-      const [quad, column] = [`${flat} % ${quads}u`, `${flat} / ${quads}u`];
-      const write = alongInner
-        ? lines(
-          range(4).map((step) => {
-            const values = range(4).map((row) => `next${operand}${4 * i + row}[${step}]`);
-            const place = swizzle === 0 ? column : `(${column}) ^ (${swizzle}u * (${quad}))`;
-            return `${staged}[4u * (${quad}) + ${step}u][${place}] = vec4f(${values.join(", ")});`;
-          }),
-        )
-        : `${staged}[${line}][${flat} % ${perLine}u] = next${operand}${i};`;
-      const count = perLine * (alongInner ? quads : shape.depth);
-      return (i + 1) * threads > count ? `if (${flat} < ${count}u) { ${write} }` : write;
-    }),
+    allLoads(plan).map(({ staging: { operand }, name, line, place }) =>
+      `staged${operand}[${line}][${place}] = next${name};`
+    ),
   );
 }
 
+/** Reads what four steps of the inner index, from `4 · quad`, take of an operand whose inner index runs along memory. */
+function readQuad({ operand, alongInner, each, sharers, pitch }: Staging, quad: number): string[] {
+  if (!alongInner) return [];
+  const thread = operand === "A" ? "ty" : "tx";
+  return range(each).map((i) =>
+    `let quad${operand}${i} = staged${operand}[${i % 4}][(${thread} + ${
+      Math.floor(i / 4) * sharers
+    }u) * ${pitch}u + ${quad}u];`
+  );
+}
+
+/** `rows0`, … or `columns0`, …: an operand's elements at one step of the inner index, by four. */
+function readStep({ operand, alongInner, each, sharers }: Staging, step: number): string[] {
+  const [name, thread] = operand === "A" ? ["rows", "ty"] : ["columns", "tx"];
+  return range(each / 4).map((g) => {
+    const elements = range(4).map((i) => `quad${operand}${4 * g + i}[${step % 4}]`);
+    return `let ${name}${g} = ${
+      alongInner ? `vec4f(${elements.join(", ")})` : `staged${operand}[${step}][${thread} + ${g * sharers}u]`
+    };`;
+  });
+}
+
 /** Multiplies a staged tile, step by step: the outer product of a column of A and a row of B. */
-function multiply({ shape, threadsX, threadsY, a, b }: Plan): string {
-  const columnGroups = range(shape.columnsEach / 4);
-  const place = ({ swizzle }: Staging, step: number, index: string) =>
-    swizzle === 0 ? index : `(${index}) ^ ${swizzle * Math.floor(step / 4)}u`;
+function multiply({ shape, quads, a, b }: Plan): string {
   const oneStep = (step: number) => [
-    ...range(shape.rowsEach / 4).map((g) =>
-      `let rows${g} = stagedA[turn][${step}][${place(a, step, `ty + ${g * threadsY}u`)}];`
-    ),
-    ...columnGroups.map((g) =>
-      `let columns${g} = stagedB[turn][${step}][${place(b, step, `tx + ${g * threadsX}u`)}];`
-    ),
+    ...readStep(a, step),
+    ...readStep(b, step),
     ...range(shape.rowsEach).flatMap((r) =>
-      columnGroups.map((g) =>
+      range(shape.columnsEach / 4).map((g) =>
         `sum${r}_${g} = fma(vec4f(rows${Math.floor(r / 4)}[${r % 4}]), columns${g}, sum${r}_${g});`
       )
     ),
   ];
-  return lines(range(shape.depth).map((step) => `{ ${lines(oneStep(step))} }`));
+  return lines(
+    range(quads).map((quad) =>
+      `{ ${
+        lines([
+          ...readQuad(a, quad),
+          ...readQuad(b, quad),
+          ...range(4).map((i) => `{ ${lines(oneStep(4 * quad + i))} }`),
+        ])
+      } }`
+    ),
+  );
 }
 
 /** Names of the accumulators, row by row. */
@@ -252,8 +273,8 @@ function store(plan: Plan): string {
 
 /**
  * Matrix product for GPUs: tiles of A and B are staged in workgroup memory, and each invocation accumulates a block of C in named
- * vec4s (an indexed array would spill). While one tile is multiplied, the next travels into registers, and from there into the other of two
- * buffers, so that one barrier a tile is enough.
+ * vec4s (an indexed array would spill). While one tile is multiplied, the next travels into registers. The two barriers of a tile cost less
+ * than a second buffer, whose place changes from tile to tile.
  */
 export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const plan = planOf(form, shape);
@@ -262,8 +283,8 @@ export function gemmTiled(form: GemmForm, shape: TileShape): GemmKernel {
   const { rows, columns, depth } = shape;
   const element = form.vec4 ? "vec4f" : "f32";
   const code = /* wgsl */ `
-var<workgroup> stagedA: array<array<array<vec4f, ${a.perLine}>, ${depth}>, 2>;
-var<workgroup> stagedB: array<array<array<vec4f, ${b.perLine}>, ${depth}>, 2>;
+var<workgroup> stagedA: array<array<vec4f, ${a.perLine}>, ${a.lines}>;
+var<workgroup> stagedB: array<array<vec4f, ${b.perLine}>, ${b.lines}>;
 /** Where the operands start. */
 var<private> firstA: u32;
 var<private> firstB: u32;
@@ -296,22 +317,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   ${lines(allLoads(plan).map(({ name }) => `var next${name}: vec4f;`))}
   ${cursors(plan)}
   ${fetch(plan, "kStart")}
-  ${put(plan, a, "0u")}
-  ${put(plan, b, "0u")}
+  ${put(plan)}
   workgroupBarrier();
-  var turn = 0u;
   for (var k = kStart; k < kLimit; k += ${depth}u) {
     let hasNext = k + ${depth}u < kLimit;
     if (hasNext) {
       ${fetch(plan, `k + ${depth}u`)}
     }
     ${multiply(plan)}
+    workgroupBarrier();
     if (hasNext) {
-      ${put(plan, a, "1u - turn")}
-      ${put(plan, b, "1u - turn")}
+      ${put(plan)}
     }
     workgroupBarrier();
-    turn = 1u - turn;
   }
   ${store(plan)}
 }`;
@@ -322,7 +340,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       { a: element, b: element, c: element },
       code,
       {
-        workgroupStorageBytes: 2 * 4 * depth * (rows + columns),
+        workgroupStorageBytes: 16 * (a.lines * a.perLine + b.lines * b.perLine),
         invocationsPerWorkgroup: threads,
       },
     ),

@@ -31,12 +31,14 @@ export interface ProductRule {
   readonly crowdedA?: boolean;
 }
 
-// Tiles of an operand whose rows run along the inner index are transposed on their way, which costs a third of the speed; a copy of the
-// operand that is transposed beforehand costs a few hundredths in large products.
+// Staging operands whose rows run along the inner index costs a tenth of the speed for A and another for B; copies that are
+// transposed beforehand cost a few hundredths in large products.
 const HARDWARE: readonly ProductRule[] = [
-  { variant: "tiled_128x192_copy_both", least: { rows: 6144, columns: 6144, inner: 256 } },
+  { variant: "tiled_192x128_copy_both", least: { rows: 6144, columns: 6144, inner: 256 } },
   { variant: "tiled_128_copy_both", least: { rows: 513, columns: 513, work: 2 ** 31 } },
   { variant: "tiled_128", least: { rows: 513, columns: 513 } },
+  { variant: "tiled_128x64", least: { rows: 1024, columns: 49 } },
+  { variant: "tiled_64x128", least: { rows: 49, columns: 1024 } },
   { variant: "tiled_64", least: { rows: 49, columns: 49 } },
   { variant: "tiled_32x128", least: { columns: 1024 } },
   { variant: "tiled_32" },

@@ -35,11 +35,17 @@ const LANES_16X32 = family((form) => gemmLanes(form, { rows: 16, columnsEach: 4,
 
 /** Tiles in workgroup memory. */
 const HARDWARE: Readonly<Record<string, Family>> = {
-  tiled_128x192: family((form) =>
-    gemmTiled(form, { rows: 128, columns: 192, depth: 16, rowsEach: 8, columnsEach: 12 })
+  tiled_192x128: family((form) =>
+    gemmTiled(form, { rows: 192, columns: 128, depth: 16, rowsEach: 12, columnsEach: 8 })
   ),
   tiled_128: family((form) =>
-    gemmTiled(form, { rows: 128, columns: 128, depth: 16, rowsEach: 8, columnsEach: 8 })
+    gemmTiled(form, { rows: 128, columns: 128, depth: 24, rowsEach: 8, columnsEach: 8 })
+  ),
+  tiled_128x64: family((form) =>
+    gemmTiled(form, { rows: 128, columns: 64, depth: 16, rowsEach: 8, columnsEach: 4 })
+  ),
+  tiled_64x128: family((form) =>
+    gemmTiled(form, { rows: 64, columns: 128, depth: 16, rowsEach: 8, columnsEach: 8 })
   ),
   tiled_64: family((form) =>
     gemmTiled(form, { rows: 64, columns: 64, depth: 16, rowsEach: 4, columnsEach: 4 })
@@ -77,7 +83,7 @@ export const PRODUCT_VARIANTS: ReadonlyMap<string, ProductVariant> = new Map<str
   [
     { name: MATRIX_UNITS, suits: "hardware" as const, family: undefined, copies: [] },
     ...plain(HARDWARE, "hardware"),
-    ...["tiled_128x192", "tiled_128"].map((name) => ({
+    ...["tiled_192x128", "tiled_128"].map((name) => ({
       name: `${name}_copy_both`,
       suits: "hardware" as const,
       family: HARDWARE[name]!,

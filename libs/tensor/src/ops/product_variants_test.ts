@@ -78,10 +78,11 @@ Deno.test("chooseVariant() follows the table of the class of device", () => {
   assertEquals(of(pretend("tensor", 32), large), "tiled_128_copy_both");
   assertEquals(of(pretend("gpu", 32), large), "tiled_128_copy_both");
   const larger = shape({ rows: 8192, columns: 8192, inner: 8192 });
-  assertEquals(of(pretend("gpu", 32), larger), "tiled_128x192_copy_both");
-  assertEquals(of(pretend("gpu", 32, { workgroupStorageBytes: 32768 }), larger), "tiled_128_copy_both");
+  assertEquals(of(pretend("gpu", 32), larger), "tiled_192x128_copy_both");
   assertEquals(of(pretend("gpu", 32), shape({ rows: 600, columns: 600 })), "tiled_128");
-  assertEquals(of(pretend("gpu", 32, { workgroupStorageBytes: 16384 }), large), "tiled_64");
+  assertEquals(of(pretend("gpu", 32, { workgroupStorageBytes: 16384 }), large), "tiled_128x64");
+  assertEquals(of(pretend("gpu", 32), shape({ rows: 4096, columns: 64 })), "tiled_128x64");
+  assertEquals(of(pretend("gpu", 32), shape({ rows: 64, columns: 4096 })), "tiled_64x128");
   assertEquals(of(pretend("gpu", 32), shape({})), "tiled_64");
   assertEquals(of(pretend("gpu", 32), shape({ rows: 48 })), "tiled_32");
   assertEquals(of(pretend("gpu", 32), shape({ rows: 48, columns: 4096 })), "tiled_32x128");
