@@ -76,7 +76,8 @@ function weigh(
       let known = ${known};
       let capped = params.soft_cap > 0.0;
       var score = dots[one] * params.scale;
-      let bent = tanh(clamp(score / params.soft_cap, -20.0, 20.0));
+      // The hyperbolic tangent from one exponential, where the driver would compile two.
+      let bent = 1.0 - 2.0 / (1.0 + exp(2.0 * clamp(score / params.soft_cap, -20.0, 20.0)));
       score = select(score, params.soft_cap * bent, capped);
       let slope = params.scale * select(1.0, 1.0 - bent * bent, capped);
       ${withBias ? `score += bias[u32(i32(known.z) + i32(${keyRow})) * params.query_heads + ${head}];` : ""}
