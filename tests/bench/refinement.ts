@@ -1,6 +1,6 @@
 /**
  * What gradients add on an example model: the output metric of iteris+ and the refinement of finished merges, over several
- * calibration draws and seeds. The tables of docs/methods/refinement.md are printed by
+ * calibration draws and seeds. The tables of docs/methods/refinement_measured.md are printed by
  *
  *     deno run -A tests/bench/refinement.ts [--model tiny-llama] [--device auto] [--seeds 3] [--ranks 32,16,8] [--only PATTERN]
  *       [--first-seed 42] [--steps 100] [--limit 400] [--json FILE]

@@ -21,7 +21,7 @@ let program: Promise<BrowserProgram> | undefined;
  *
  * @throws {Error} that says what to do where there is none
  */
-export function browserForTests(): Promise<BrowserProgram> {
+function browserForTests(): Promise<BrowserProgram> {
   return program ??= ensureBrowser(repositoryPath(""), (line) => console.error(`browser: ${line}`)).catch(
     (error) => {
       if (error instanceof SetupError) error.message += `; what to do: ${error.fix}`;

@@ -13,7 +13,7 @@ import { SetupError } from "./errors.ts";
 const SECOND = 1000;
 
 /** The archives that apt knows on this machine, from its own configuration. */
-export async function readAptSources(): Promise<AptSource[]> {
+async function readAptSources(): Promise<AptSource[]> {
   const keys = ["Dir::Etc::sourcelist/f", "Dir::Etc::sourceparts/d"];
   const text = await runCommand(["apt-config", "shell", "list", keys[0]!, "parts", keys[1]!], {
     timeout: 10 * SECOND,

@@ -90,7 +90,7 @@ function fetched(folder: string): BrowserProgram {
  * @param root the project's folder
  * @throws {SetupError} where the distribution has no package of it
  */
-export async function fetchBrowser(root: string, log: (line: string) => void): Promise<BrowserProgram> {
+async function fetchBrowser(root: string, log: (line: string) => void): Promise<BrowserProgram> {
   const distribution = readDistribution();
   const folder = browserFolder(root);
   // Ubuntu's package only asks for a snap.

@@ -2,12 +2,12 @@ import { describeError, type ErrorReport } from "@lora-loom/merge";
 import process from "node:process";
 
 /** Exit status of a failure: 2 when the request is wrong, 1 when the work failed. */
-export function exitStatus({ blame }: ErrorReport): 1 | 2 {
+function exitStatus({ blame }: ErrorReport): 1 | 2 {
   return blame === "request" ? 2 : 1;
 }
 
 /** An error for people: code and message, where, and what to do. */
-export function errorText(report: ErrorReport): string {
+function errorText(report: ErrorReport): string {
   const lines = [`error[${report.code}]: ${report.message}`];
   if (report.where) lines.push(`  where: ${report.where}`);
   if (report.fix) lines.push(`  fix:   ${report.fix}`);
@@ -15,7 +15,7 @@ export function errorText(report: ErrorReport): string {
 }
 
 /** An error for programs. */
-export function errorJson({ code, message, fix, where }: ErrorReport): string {
+function errorJson({ code, message, fix, where }: ErrorReport): string {
   return JSON.stringify({ error: { code, message, fix, where } });
 }
 

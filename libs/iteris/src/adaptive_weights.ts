@@ -1,5 +1,4 @@
-import { dot, gemm, gram, scaleRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
-import { multiple } from "./algebra.ts";
+import { cast, dot, gemm, gram, scaleRows, sumOfSquares, type Tensor } from "@lora-loom/tensor";
 import type { Delta } from "./base_model.ts";
 import type { AdaptiveWeights } from "./options.ts";
 
@@ -31,7 +30,7 @@ class DenseWeight implements MeasuredWeight {
   readonly #weight: Tensor;
 
   constructor(baseWeight: Tensor, delta: Delta | undefined) {
-    this.#weight = multiple(baseWeight, 1);
+    this.#weight = cast(baseWeight, "f32");
     if (delta) gemm(delta.b, delta.a, { into: this.#weight, beta: 1 });
   }
 

@@ -75,6 +75,6 @@ export interface BaseModel {
     tensors: ReadonlyMap<string, Tensor>,
     answerStarts?: readonly number[],
   ): Activations;
-  /** The base weight W0 of a module, `[out, in]`. The model keeps it. */
+  /** The base weight W0 of a module, `[out, in]`, in f32 or 16 bits. The model keeps it. */
   weight(module: string): Tensor;
 }

@@ -9,7 +9,7 @@ import type { PlannedSite } from "./plan.ts";
 import { recordStage, replayStage, stagesKnown } from "./replay.ts";
 import type { SiteReport } from "./report.ts";
 import type { Run } from "./run_context.ts";
-import { type SolvedSite, solveStage } from "./solve_stage.ts";
+import { siteReport, type SolvedSite, solveStage } from "./solve_stage.ts";
 import { type LoadedPair, TaskStream } from "./streams/task_stream.ts";
 
 /** What the merged model carries while a pass goes through the stages. */
@@ -165,23 +165,15 @@ async function solve(
     solved.set(site.module, await kept.copyOf(site.module, solution));
   }
   return sites.map((site, index) => {
-    const { solution, ...figures } = solutions.get(site.site.module)!;
-    return {
-      ...figures,
-      stage: stage.name,
-      backwardError: solution.backwardError,
-      iterations: solution.iterations,
-      rank: solution.rank,
-      ...(solution.metric ? { metric: solution.metric } : {}),
-      tasks: run.plan.tasks.map(({ name }, task) => ({
-        task: name,
-        hasModule: site.deltas[task] !== undefined,
-        adaptiveWeight: gathered.adaptiveWeights[index]![task]!,
-        gramNorm: gathered.moments[task]!.ownNorm,
-        crossNorm: gathered.moments[task]!.crossNorm,
-        errors: UNMEASURED,
-      })),
-    };
+    const tasks = run.plan.tasks.map(({ name }, task) => ({
+      task: name,
+      hasModule: site.deltas[task] !== undefined,
+      adaptiveWeight: gathered.adaptiveWeights[index]![task]!,
+      gramNorm: gathered.moments[task]!.ownNorm,
+      crossNorm: gathered.moments[task]!.crossNorm,
+      errors: UNMEASURED,
+    }));
+    return siteReport(solutions.get(site.site.module)!, stage.name, tasks);
   });
 }
 

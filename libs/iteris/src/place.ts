@@ -1,9 +1,8 @@
-import type { Tensor } from "@lora-loom/tensor";
-import { copyTo } from "./algebra.ts";
-import type { Delta, Stage } from "./base_model.ts";
+import type { Stage } from "./base_model.ts";
 import type { Gathered } from "./gather.ts";
-import type { PlannedSite } from "./plan.ts";
 import { precisionOf } from "./options.ts";
+import { placedDeltas, placedTensor } from "./placed.ts";
+import type { PlannedSite } from "./plan.ts";
 import { baseWeightFor, roundoffOf, type Run, solvingDevice } from "./run_context.ts";
 import type { SiteProblem, StageProblem } from "./solve_stage.ts";
 
@@ -16,22 +15,16 @@ export async function placeProblem(
 ): Promise<StageProblem & Disposable> {
   const device = solvingDevice(run, stage);
   using owned = new DisposableStack();
-  const placed = async (tensor: Tensor) =>
-    tensor.device === device ? tensor : owned.use(await copyTo(device, tensor));
-
   const problems: SiteProblem[] = [];
   for (const [index, { site, deltas, stacked }] of sites.entries()) {
-    const placedDeltas: (Delta | undefined)[] = [];
-    for (const delta of deltas) {
-      placedDeltas.push(delta && { a: await placed(delta.a), b: await placed(delta.b) });
-    }
+    const deltasThere = await placedDeltas(deltas, device, owned);
     const weights = run.plan.tasks.map(({ weight }, task) => weight * adaptiveWeights[index]![task]!);
     const baseWeight = baseWeightFor(run, site.module);
     problems.push({
       site,
-      deltas: placedDeltas,
-      stackedB: await placed(stacked.b),
-      baseWeight: baseWeight && await placed(baseWeight),
+      deltas: deltasThere,
+      stackedB: await placedTensor(stacked.b, device, owned),
+      baseWeight: baseWeight && await placedTensor(baseWeight, device, owned),
       weights,
       heldOutEnergy: heldOutEnergies[index]!.reduce((sum, energy, task) => sum + weights[task]! * energy, 0),
     });

@@ -18,10 +18,9 @@ export interface SiteTaskReport {
   readonly errors: OutputErrors;
 }
 
-/** One solved site. */
-export interface SiteReport {
+/** The system that a site was solved with. */
+export interface SystemFigures {
   readonly module: string;
-  readonly stage: string;
   readonly alpha: number;
   /** What `alpha: auto` tried; empty otherwise. */
   readonly alphaCurve: readonly AlphaScore[];
@@ -30,6 +29,11 @@ export interface SiteReport {
   readonly condition: number;
   /** Extra diagonal of the factor used for refinement; 0 as a rule. */
   readonly shift: number;
+}
+
+/** One solved site. */
+export interface SiteReport extends SystemFigures {
+  readonly stage: string;
   /** ‖N − W G‖_F / (‖W‖_F ‖G‖_F), of the system scaled to a diagonal near 1. */
   readonly backwardError: number;
   /** Refinement steps: more where the factor is that of another module's system, much alike. */

@@ -6,10 +6,11 @@ import { GroupEquations, type SiteGroup } from "./group_equations.ts";
 import type { TruncationKind } from "./options.ts";
 import type { OutputMetrics } from "./output_metrics.ts";
 import type { Precision } from "./product_sum.ts";
+import type { SiteReport, SiteTaskReport, SystemFigures } from "./report.ts";
 import { alikeGroups, solveAlike } from "./solve_alike.ts";
 import { solveInMetric } from "./solve_in_metric.ts";
 import { type AlphaScore, bestAlpha, scoreAlphas } from "./solver/alpha_search.ts";
-import type { Conditioning, Factor } from "./solver/factor.ts";
+import type { Conditioning } from "./solver/factor.ts";
 import { factorise } from "./solver/factorise.ts";
 import { type SiteSolution, solveSite } from "./solver/solve_site.ts";
 
@@ -54,15 +55,18 @@ export interface StageMetric {
 }
 
 /** A solved site with the figures of its system. */
-export interface SolvedSite {
-  readonly module: string;
+export interface SolvedSite extends SystemFigures {
   readonly solution: SiteSolution;
-  readonly alpha: number;
-  /** What `alpha: auto` tried; empty otherwise. */
-  readonly alphaCurve: readonly AlphaScore[];
-  readonly solver: Factor["solver"];
-  readonly condition: number;
-  readonly shift: number;
+}
+
+/** What a solved site tells of itself and of its tasks. */
+export function siteReport(
+  { solution, ...figures }: SolvedSite,
+  stage: string,
+  tasks: readonly SiteTaskReport[],
+): SiteReport {
+  const { backwardError, iterations, rank, metric } = solution;
+  return { ...figures, stage, backwardError, iterations, rank, ...(metric ? { metric } : {}), tasks };
 }
 
 /**

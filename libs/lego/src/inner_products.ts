@@ -22,7 +22,7 @@ export interface InnerProducts {
 }
 
 /** The inner products of the adapters' deltas alone. */
-export function sourceProducts(pool: UnitPool): Pick<InnerProducts, "sum" | "sources" | "between"> {
+function sourceProducts(pool: UnitPool): Pick<InnerProducts, "sum" | "sources" | "between"> {
   const { n, gramA, gramB, owners, factors } = pool;
   const between = Array.from({ length: pool.adapters }, () => new Array<number>(pool.adapters).fill(0));
   let sum = 0;

@@ -13,7 +13,7 @@ export function clusterCount(asked: number | undefined, pool: UnitPool): number 
 }
 
 /** @throws {LegoError} `rank_out_of_range` unless `rank` is a whole number from 1 to `most` */
-export function checkedRank(rank: number, most: number): number {
+function checkedRank(rank: number, most: number): number {
   if (Number.isInteger(rank) && rank >= 1 && rank <= most) return rank;
   throw new LegoError(
     "rank_out_of_range",

@@ -9,7 +9,7 @@ export async function argmaxSigns(pool: UnitPool, entries: FactorEntries): Promi
 }
 
 /** Rescales every unit to ‖a‖ = ‖b‖. */
-export function balanceUnits(pool: UnitPool): UnitPool {
+function balanceUnits(pool: UnitPool): UnitPool {
   const { n, gramA, gramB } = pool;
   return regauge(
     pool,

@@ -1,7 +1,7 @@
 import type { DecoderConfig } from "./config.ts";
 
 /** What the linear modules of a decoder layer make. A module may make several of them, stacked in this order. */
-export const LINEAR_ROLES = ["query", "key", "value", "output", "gate", "up", "down"] as const;
+const LINEAR_ROLES = ["query", "key", "value", "output", "gate", "up", "down"] as const;
 export type LinearRole = (typeof LINEAR_ROLES)[number];
 
 /**
@@ -96,7 +96,7 @@ export function moduleShape(
 }
 
 /** Shape `[out, in]` of a role's weight. */
-export function linearShape(config: DecoderConfig, role: LinearRole): readonly [number, number] {
+function linearShape(config: DecoderConfig, role: LinearRole): readonly [number, number] {
   const queryWidth = config.queryHeads * config.headDim;
   const keyValueWidth = config.keyValueHeads * config.headDim;
   switch (role) {

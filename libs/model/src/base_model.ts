@@ -116,7 +116,7 @@ export interface BaseModel extends Disposable {
   readonly maxPositions: number;
   /** Logits `[rows, vocabulary]` from the state after the last stage. */
   logits(at: Activations, rows?: Rows): Tensor;
-  /** A module's base weight `[out, in]` in f32. It belongs to the model. */
+  /** A module's base weight `[out, in]`, in f32 or as it is stored. It belongs to the model. */
   weight(module: string): Tensor;
   /**
    * A whole pass of a resident model; the logits are the caller's to dispose. {@linkcode forwardHolding} runs any.

@@ -1,38 +1,25 @@
 import { concatRows, copy, gemm, type Tensor } from "@lora-loom/tensor";
-import { type LinearRole, rolesOf, sharersOf, type WritingRole } from "./architecture.ts";
-import type {
-  Activations,
-  Deltas,
-  ForwardOptions,
-  GenerateOptions,
-  Rows,
-  Site,
-  Stage,
-} from "./base_model.ts";
+import { linearName, type LinearRole, rolesOf, sharersOf, type WritingRole } from "./architecture.ts";
+import type { Activations, Deltas, GenerateOptions, Stage } from "./base_model.ts";
 import { causalSpans, checkSequences, concatenated, positionsOf, tokenCount } from "./batch.ts";
 import { type DecoderConfig, windowOf } from "./config.ts";
 import type { Decoder } from "./decoder.ts";
 import { decoderStages, firstRoles, LAYER_STAGES } from "./decoder_stages.ts";
-import { checkDelta, checkDeltas } from "./deltas.ts";
 import { DecoderTrace } from "./backward/decoder_trace.ts";
 import type { DifferentiableModel, Trace, TraceOptions } from "./backward/differentiable.ts";
 import { generateGreedily } from "./generate.ts";
 import { disposableOnce, Holds } from "./holds.ts";
 import { NO_HOLD, type Residency } from "./residency.ts";
 import { softCapBackward } from "./ops/soft_cap.ts";
-import { runForward } from "./run_forward.ts";
 import { Shared } from "./shared.ts";
-import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "./staged_activations.ts";
+import { StagedActivations, takenOver } from "./staged_activations.ts";
+import { StagedModel } from "./staged_model.ts";
 
 /** A decoder-only model: four stages a layer, [q, k, v], [o], [gate, up] and [down]. Made by `openModel`. */
-export class DecoderModel implements DifferentiableModel {
-  readonly stages: readonly Stage[];
+export class DecoderModel extends StagedModel implements DifferentiableModel {
   readonly #decoder: Decoder;
   readonly #keyValueBytes: number;
-  readonly #sites: ReadonlyMap<
-    string,
-    { readonly site: Site; readonly layer: number; readonly role: LinearRole }
-  >;
+  readonly #places: ReadonlyMap<string, Place>;
   /** Of modules with several roles. */
   readonly #wholeWeights = new Map<string, Tensor>();
   /** Weights of stages, where they are streamed. */
@@ -40,10 +27,10 @@ export class DecoderModel implements DifferentiableModel {
 
   /** @param keyValueBytes most that keys and values of prompts that are decoded together may take */
   constructor(decoder: Decoder, keyValueBytes: number) {
+    super(decoderStages(decoder.architecture, decoder.config));
     this.#decoder = decoder;
     this.#keyValueBytes = keyValueBytes;
-    this.stages = decoderStages(decoder.architecture, decoder.config);
-    this.#sites = indexSites(decoder, this.stages);
+    this.#places = placesOfModules(decoder);
   }
 
   get config(): DecoderConfig {
@@ -73,8 +60,7 @@ export class DecoderModel implements DifferentiableModel {
   }
 
   advance(stage: Stage, at: Activations, deltas: Deltas): Activations {
-    const state = stateBefore(this.stages, stage, at);
-    for (const site of stage.sites) checkDelta(site, deltas.get(site.module));
+    const state = this.stateBefore(stage, at, deltas);
     const layer = Math.floor(stage.index / LAYER_STAGES.length);
     switch (LAYER_STAGES[stage.index % LAYER_STAGES.length]!.kind) {
       case "attention_in":
@@ -102,18 +88,18 @@ export class DecoderModel implements DifferentiableModel {
     return new StagedActivations(stage.index, lengths, takenOver(stage, tensors, ["input", "stream"]));
   }
 
-  logits(at: Activations, rows: Rows = "all"): Tensor {
-    return logitsOf(this.stages, at, rows, at.lengths, (output) => this.#decoder.logits(output));
-  }
-
+  /** A module's whole weight; that of a module with several roles is put together once. */
   weight(module: string): Tensor {
-    const found = this.#sites.get(module);
-    if (found) return this.#weightOf(found.site, found.layer, found.role);
-    throw unknownModule(module);
-  }
-
-  forward(sequences: readonly Uint32Array[], deltas: Deltas, options: ForwardOptions = {}): Tensor {
-    return runForward(this, sequences, deltas, options);
+    const { layer, role } = this.#places.get(this.siteOf(module).module)!;
+    const { linears } = this.#decoder.weights.layer(layer);
+    const sharers = sharersOf(this.#decoder.architecture, role);
+    if (sharers.length === 1) return linears[role]!.weight;
+    let whole = this.#wholeWeights.get(module);
+    if (!whole) {
+      whole = concatRows(sharers.map((sharer) => linears[sharer]!.weight));
+      this.#wholeWeights.set(module, whole);
+    }
+    return whole;
   }
 
   async generate(
@@ -125,10 +111,6 @@ export class DecoderModel implements DifferentiableModel {
     return await generateGreedily(this.#decoder, prompts, deltas, options, this.#keyValueBytes);
   }
 
-  get maxPositions(): number {
-    return this.config.maxPositions;
-  }
-
   get layerReads(): readonly undefined[] {
     return new Array(this.config.layers).fill(undefined);
   }
@@ -136,14 +118,7 @@ export class DecoderModel implements DifferentiableModel {
   trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {
     checkSequences(sequences, this.config);
     this.checkDeltas(deltas);
-    const sites = [...this.#sites.values()];
-    return new DecoderTrace(
-      this.#decoder,
-      sequences,
-      deltas,
-      (layer, role) => sites.find((found) => found.layer === layer && found.role === role)!.site,
-      options,
-    );
+    return new DecoderTrace(this.#decoder, sequences, deltas, (module) => this.siteOf(module), options);
   }
 
   normalise(stream: Tensor): Tensor {
@@ -160,19 +135,11 @@ export class DecoderModel implements DifferentiableModel {
     return gemm(before ?? gradient, this.#decoder.weights.head);
   }
 
-  checkDeltas(deltas: Deltas): void {
-    checkDeltas(deltas, new Map([...this.#sites].map(([module, { site }]) => [module, site])));
-  }
-
   dispose(): void {
     this.#held.clear();
     for (const weight of this.#wholeWeights.values()) weight.dispose();
     this.#wholeWeights.clear();
     this.#decoder[Symbol.dispose]();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 
   async #holdStage(stage: Stage): Promise<Disposable> {
@@ -225,19 +192,6 @@ export class DecoderModel implements DifferentiableModel {
     return stream;
   }
 
-  /** A module's whole weight; that of a module with several roles is put together once. */
-  #weightOf({ module }: Site, layer: number, role: LinearRole): Tensor {
-    const { linears } = this.#decoder.weights.layer(layer);
-    const sharers = sharersOf(this.#decoder.architecture, role);
-    if (sharers.length === 1) return linears[role]!.weight;
-    let whole = this.#wholeWeights.get(module);
-    if (!whole) {
-      whole = concatRows(sharers.map((sharer) => linears[sharer]!.weight));
-      this.#wholeWeights.set(module, whole);
-    }
-    return whole;
-  }
-
   /** What a layer's first stage reads; past the last layer, the final norm. */
   #firstNorm(stream: Tensor, layer: number): Tensor {
     return layer < this.config.layers
@@ -254,15 +208,18 @@ export class DecoderModel implements DifferentiableModel {
   }
 }
 
-function indexSites(decoder: Decoder, stages: readonly Stage[]) {
-  const sites = new Map<string, { site: Site; layer: number; role: LinearRole }>();
-  for (let layer = 0; layer < decoder.config.layers; layer++) {
-    LAYER_STAGES.forEach(({ roles }, place) => {
-      const stage = stages[layer * LAYER_STAGES.length + place]!;
-      firstRoles(decoder.architecture, roles).forEach((role, index) =>
-        sites.set(stage.sites[index]!.module, { site: stage.sites[index]!, layer, role })
-      );
-    });
+/** Where a module stands; of one with several roles the first. */
+interface Place {
+  readonly layer: number;
+  readonly role: LinearRole;
+}
+
+function placesOfModules({ architecture, config }: Decoder): Map<string, Place> {
+  const places = new Map<string, Place>();
+  for (let layer = 0; layer < config.layers; layer++) {
+    for (const role of firstRoles(architecture, rolesOf(architecture))) {
+      places.set(linearName(architecture, layer, role), { layer, role });
+    }
   }
-  return sites;
+  return places;
 }

@@ -1,11 +1,11 @@
-import type { Tensor } from "@lora-loom/tensor";
+import { cast, type Tensor } from "@lora-loom/tensor";
 import { ModelError } from "./errors.ts";
 import { countNonFinite } from "./ops/count_non_finite.ts";
 
 /**
  * Checks that no tensor holds NaN or infinity, with one read-back for all of them.
  *
- * @param tensors f32, by the name to use in the error
+ * @param tensors floats of any type, by the name to use in the error
  * @param fix what the caller can do about it
  * @throws {ModelError} `non_finite` naming the first bad tensor and how many of its elements are bad
  */
@@ -13,7 +13,10 @@ export async function assertFinite(tensors: ReadonlyMap<string, Tensor>, fix: st
   const [first] = tensors.values();
   if (!first) return;
   using counts = first.device.zeros([tensors.size], "u32");
-  [...tensors.values()].forEach((tensor, slot) => countNonFinite(tensor, counts, slot));
+  [...tensors.values()].forEach((tensor, slot) => {
+    using widened = tensor.dtype === "f32" ? undefined : cast(tensor, "f32");
+    countNonFinite(widened ?? tensor, counts, slot);
+  });
   const bad = await first.device.download(counts);
   [...tensors].forEach(([name, { shape }], slot) => {
     if (bad[slot] === 0) return;

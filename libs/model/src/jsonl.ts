@@ -9,7 +9,6 @@ export interface TaskRow {
 }
 
 const taskRow = v.object({ prompt: v.string(), completion: v.string() });
-const textRow = v.union([v.object({ prompt: v.string() }), v.object({ text: v.string() })]);
 
 /**
  * Reads a file of one JSON object a line, each checked against a schema. Blank lines are skipped.
@@ -62,10 +61,4 @@ function shortened(text: string): string {
 /** Rows `{"prompt", "completion"}` of a JSONL file; other keys are ignored. */
 export function readTask(path: string, limit?: number): Promise<TaskRow[]> {
   return readJsonl(path, taskRow, `{"prompt": …, "completion": …}`, limit);
-}
-
-/** The texts of a JSONL file with rows `{"prompt"}` or `{"text"}`, such as calibration data. */
-export async function readTexts(path: string, limit?: number): Promise<string[]> {
-  const rows = await readJsonl(path, textRow, `{"prompt": …} or {"text": …}`, limit);
-  return rows.map((row) => "prompt" in row ? row.prompt : row.text);
 }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { inTemporaryFolder } from "@lora-loom/testing";
 import { ModelError } from "./errors.ts";
-import { readTask, readTexts } from "./jsonl.ts";
+import { readTask } from "./jsonl.ts";
 
 async function withFile(content: string, body: (path: string) => Promise<void>): Promise<void> {
   await inTemporaryFolder(async (directory) => {
@@ -22,11 +22,6 @@ Deno.test("readTask() reads rows up to the limit and skips blank lines", () =>
       assertEquals(await readTask(path, 1), rows.slice(0, 1));
     },
   ));
-
-Deno.test("readTexts() takes prompts or texts", () =>
-  withFile(`{"prompt":"a","completion":"b"}\n{"text":"c"}`, async (path) => {
-    assertEquals(await readTexts(path), ["a", "c"]);
-  }));
 
 Deno.test("readTask() names the line when a row is wrong", async () => {
   await withFile(`{"prompt":"a","completion":"b"}\n{"prompt":1}`, async (path) => {

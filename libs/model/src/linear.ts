@@ -1,4 +1,4 @@
-import { add, gemm, sliceRows, type Tensor } from "@lora-loom/tensor";
+import { add, cast, gemm, sliceRows, type Tensor } from "@lora-loom/tensor";
 import type { Delta } from "./base_model.ts";
 import { addBias } from "./ops/add_bias.ts";
 import type { Linear } from "./weights.ts";
@@ -31,5 +31,6 @@ export function foldDelta(
 ): Tensor {
   using b = outputs && sliceRows(delta.b, ...outputs);
   const change = gemm(b ?? delta.b, delta.a);
-  return add(weight, change, { into: change });
+  using widened = weight.dtype === "f32" ? undefined : cast(weight, "f32");
+  return add(widened ?? weight, change, { into: change });
 }

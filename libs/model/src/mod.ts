@@ -19,7 +19,7 @@ export {
   type Residency,
   type ResidencyChoice,
 } from "./residency.ts";
-export { forwardHolding } from "./run_forward.ts";
+export { forwardHolding } from "./forward_holding.ts";
 export * from "./ops/adam.ts";
 export { type Divergence, divergence } from "./ops/divergence.ts";
 export { drawnScores } from "./ops/drawn_scores.ts";

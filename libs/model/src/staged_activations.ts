@@ -1,8 +1,6 @@
 import type { Tensor } from "@lora-loom/tensor";
-import type { Activations, Rows, Stage } from "./base_model.ts";
-import { selectedRows } from "./batch.ts";
+import type { Activations, Stage } from "./base_model.ts";
 import { ModelError } from "./errors.ts";
-import { gatherRows } from "./ops/rows.ts";
 import { Shared } from "./shared.ts";
 
 /** State before stage `next`; past the last stage, `next` is their number. Later states may hold on to its tensors. */
@@ -43,65 +41,6 @@ export class StagedActivations implements Activations {
     this.#disposed = true;
     for (const tensor of this.shared.values()) tensor[Symbol.dispose]();
   }
-}
-
-/**
- * The state, known to be the one before `stage` of a model with these stages.
- *
- * @throws {ModelError} `wrong_stage`
- */
-export function stateBefore(stages: readonly Stage[], stage: Stage, at: Activations): StagedActivations {
-  if (stages[stage.index] !== stage) throw wrongStage(stage.name, "a stage of this model", at);
-  if (!(at instanceof StagedActivations) || at.next !== stage.index) {
-    throw wrongStage(stage.name, `the state before ${stage.name}`, at);
-  }
-  return at;
-}
-
-/**
- * Logits of chosen rows, from the state after the last stage.
- *
- * @param lengths rows of each sequence
- * @param head from final-norm outputs to logits
- * @throws {ModelError} `wrong_stage`, `row_out_of_range`
- */
-export function logitsOf(
-  stages: readonly Stage[],
-  at: Activations,
-  rows: Rows,
-  lengths: readonly number[],
-  head: (output: Tensor) => Tensor,
-): Tensor {
-  if (!(at instanceof StagedActivations) || at.next !== stages.length) {
-    throw wrongStage("logits", "the state after the last stage", at);
-  }
-  const selection = selectedRows(rows, lengths);
-  if (!selection) return head(at.input);
-  using ids = at.input.device.upload(selection, [selection.length], "u32");
-  using selected = gatherRows(at.input, ids);
-  return head(selected);
-}
-
-/** The refusal of a module that has no site. */
-export function unknownModule(module: string): ModelError {
-  return new ModelError(
-    "unknown_module",
-    `the model has no adaptable module ${module}`,
-    "take module names from the model's stages",
-    module,
-  );
-}
-
-function wrongStage(where: string, expected: string, at: Activations): ModelError {
-  const found = at instanceof StagedActivations
-    ? `the state before stage ${at.next}`
-    : "the state of another model";
-  return new ModelError(
-    "wrong_stage",
-    `${where} expected ${expected}, found ${found}`,
-    "advance through model.stages in order",
-    where,
-  );
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { ModelWeights } from "@lora-loom/formats";
-import type { Device, Tensor } from "@lora-loom/tensor";
+import { type Device, readsHalves, type Tensor } from "@lora-loom/tensor";
 import { type Architecture, type LinearRole, rolesOf } from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";
 import { DecoderLayout } from "./decoder_layout.ts";
@@ -19,6 +19,7 @@ import type { DecoderWeights, LayerWeights, Linear, SmallWeights } from "./weigh
  * they are first held.
  *
  * @param stored stays open until the weights are disposed, which closes it
+ * @param asStored whether matrices stay in the type in which they are stored. By default where products read them so
  * @throws {ModelError} `missing_weight`, `wrong_weight_shape`, `unsupported_dtype`, `non_finite`
  */
 export async function streamWeights(
@@ -26,6 +27,7 @@ export async function streamWeights(
   architecture: Architecture,
   config: DecoderConfig,
   stored: ModelWeights,
+  asStored: boolean = readsHalves(device),
 ): Promise<DecoderWeights> {
   const layout = new DecoderLayout(architecture, config);
   for (const request of [layout.embeddings, layout.head, ...layout.matrices()]) findWeight(stored, request);
@@ -42,7 +44,7 @@ export async function streamWeights(
       }
     }
     await loader.checkFinite();
-    return new StreamedWeights(loader, layout, small, layers, biases);
+    return new StreamedWeights(loader, layout, small, layers, biases, asStored);
   } catch (error) {
     loader[Symbol.dispose]();
     throw error;
@@ -75,6 +77,7 @@ class StreamedWeights implements DecoderWeights {
     small: SmallWeights,
     layers: readonly Omit<LayerWeights, "linears">[],
     biases: ReadonlyMap<string, Tensor>,
+    readonly asStored: boolean,
   ) {
     const { device, stored } = loader;
     this.finalNorm = small.finalNorm;
@@ -155,7 +158,7 @@ class StreamedWeights implements DecoderWeights {
   async #load(request: WeightRequest): Promise<HeldMatrix> {
     const loader = new WeightLoader(this.loader.device, this.loader.stored, this.#reader);
     try {
-      const tensor = await loader.take(request);
+      const tensor = await loader.take({ ...request, asStored: this.asStored });
       const key = `${request.name} ${request.rows}`;
       if (!this.#checked.has(key)) await loader.checkFinite();
       this.#checked.add(key);

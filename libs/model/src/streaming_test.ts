@@ -9,14 +9,19 @@ import {
 } from "@std/assert";
 import { rm, truncate } from "node:fs/promises";
 import { join } from "node:path";
-import { FormatError } from "@lora-loom/formats";
+import { FormatError, openModelWeights } from "@lora-loom/formats";
 import { CpuDevice, type Device } from "@lora-loom/tensor";
 import { inTemporaryFolder, shardModel } from "@lora-loom/testing";
+import { llama } from "./architectures/llama.ts";
 import type { BaseModel, Deltas } from "./base_model.ts";
+import { Decoder } from "./decoder.ts";
+import { DecoderModel } from "./decoder_model.ts";
+import { readJsonFile } from "./json_file.ts";
+import { streamWeights } from "./stream_weights.ts";
 import { differentiable } from "./backward/differentiable.ts";
 import { ModelError } from "./errors.ts";
 import { openModel } from "./open_model.ts";
-import { forwardHolding } from "./run_forward.ts";
+import { forwardHolding } from "./forward_holding.ts";
 import { exampleModel } from "./test_support/example_model.ts";
 import { openFamily } from "./test_support/family_fixture.ts";
 import { randomModel, SMALL_CONFIG, writeModel } from "./test_support/random_model.ts";
@@ -79,6 +84,31 @@ for (const family of ["llama3", "mistral", "qwen2", "qwen3", "gemma2", "gemma3",
     }
   });
 }
+
+Deno.test("a streamed model computes the same to the last bit where its matrices stay in 16 bits, and takes half the memory", async () => {
+  await using device = await openSoftwareDevice();
+  const deltas = await TINY_LLAMA.adapterDeltas(device, "language");
+  const adapters = device.memory.bytes;
+  const path = join(TINY_LLAMA.base, "config.json");
+  const config = llama.parseConfig(await readJsonFile(path), path);
+  const outputs = [];
+  for (const asStored of [false, true]) {
+    const stored = await openModelWeights(TINY_LLAMA.base);
+    const weights = await streamWeights(device, llama, config, stored, asStored);
+    using model = new DecoderModel(new Decoder(device, llama, config, weights), 2 ** 30);
+    const [stage] = model.stages;
+    const before = device.memory.bytes - adapters;
+    {
+      using _weights = await model.hold(stage!);
+      const { module } = stage!.sites[0]!;
+      assertEquals(model.weight(module).dtype, asStored ? "bf16" : "f32");
+      // Queries, keys and values.
+      assertEquals(device.memory.bytes - adapters - before, (asStored ? 2 : 4) * 256 * (256 + 2 * 128));
+    }
+    outputs.push(await outputsOf(device, model, deltas));
+  }
+  assertEquals(outputs[1], outputs[0]);
+});
 
 Deno.test("openModel() keeps one stage of a streamed model on the device, where a resident one has all of it", async () => {
   await using device = await openSoftwareDevice();

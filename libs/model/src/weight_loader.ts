@@ -28,6 +28,8 @@ export interface LoadOptions {
   readonly rows?: RowRange;
   /** What is added to every element. */
   readonly offset?: number;
+  /** Leave it in the type in which it is stored, where nothing has to be done to it. Default: f32. */
+  readonly asStored?: boolean;
 }
 
 /** A weight in the model's files. */
@@ -38,7 +40,8 @@ export interface WeightRequest extends LoadOptions {
 }
 
 /**
- * Loads weights, one at a time. They cross in their stored 16-bit form and are widened on the device. Owns what it loaded.
+ * Loads weights, one at a time. They cross in their stored 16-bit form and are widened on the device, unless they are to stay as they
+ * are stored. Owns what it loaded.
  */
 export class WeightLoader implements Disposable {
   readonly #loaded = new Map<string, Tensor>();
@@ -60,7 +63,7 @@ export class WeightLoader implements Disposable {
   }
 
   /**
-   * Loads a tensor as f32.
+   * Loads a tensor, as f32 or as it is stored.
    *
    * @throws {ModelError} `missing_weight`, `wrong_weight_shape`, `unsupported_dtype`
    */
@@ -69,7 +72,8 @@ export class WeightLoader implements Disposable {
     const tensor = findWeight(this.stored, request);
     // Rows of a transposed tensor lie scattered, so that it is read whole.
     const whole: RowRange = [0, tensor.shape[0]!];
-    let result = await this.#upload(tensor, transposed ? whole : rows);
+    const widens = !request.asStored || transposed || offset !== 0;
+    let result = await this.#upload(tensor, transposed ? whole : rows, widens);
     const steps: ((x: Tensor) => Tensor)[] = [];
     if (transposed) steps.push(transpose);
     if (transposed && rows[1] - rows[0] < shape[0]!) steps.push((x) => rowsOf(x, ...rows));
@@ -86,7 +90,7 @@ export class WeightLoader implements Disposable {
   async takeRows(request: WeightRequest, rows: readonly number[]): Promise<Tensor> {
     const tensor = findWeight(this.stored, request);
     const bytes = await readScattered(tensor, rows);
-    const result = await this.#widened(tensor, bytes, rows.length);
+    const result = await this.#toDevice(tensor, bytes, rows.length, true);
     this.#loaded.set(request.name, result);
     return result;
   }
@@ -100,15 +104,18 @@ export class WeightLoader implements Disposable {
     for (const tensor of this.#loaded.values()) tensor.dispose();
   }
 
-  /** Some rows, widened. */
-  async #upload(tensor: StoredTensor, [start, end]: RowRange): Promise<Tensor> {
+  /** Some rows. */
+  async #upload(tensor: StoredTensor, [start, end]: RowRange, widens: boolean): Promise<Tensor> {
     const rowBytes = tensor.byteLength / tensor.shape[0]!;
     const perRun = Math.max(1, Math.floor(this.bytesAtOnce / rowBytes));
-    if (end - start <= perRun) return await this.#uploadRun(tensor, [start, end]);
-    const whole = this.device.zeros([end - start, ...tensor.shape.slice(1)]);
+    if (end - start <= perRun) return await this.#uploadRun(tensor, [start, end], widens);
+    // Copies on a device go by whole words.
+    if (rowBytes % 4 !== 0) widens = true;
+    const dtype = widens ? "f32" : dtypeOf(this.stored, tensor);
+    const whole = this.device.zeros([end - start, ...tensor.shape.slice(1)], dtype);
     try {
       for (let row = start; row < end; row += perRun) {
-        using run = await this.#uploadRun(tensor, [row, Math.min(end, row + perRun)]);
+        using run = await this.#uploadRun(tensor, [row, Math.min(end, row + perRun)], widens);
         putRows(run, whole, row - start);
       }
       return whole;
@@ -118,14 +125,19 @@ export class WeightLoader implements Disposable {
     }
   }
 
-  async #uploadRun(tensor: StoredTensor, rows: RowRange): Promise<Tensor> {
-    return await this.#widened(tensor, await this.reader.read(tensor, rows), rows[1] - rows[0]);
+  async #uploadRun(tensor: StoredTensor, rows: RowRange, widens: boolean): Promise<Tensor> {
+    return await this.#toDevice(tensor, await this.reader.read(tensor, rows), rows[1] - rows[0], widens);
   }
 
-  async #widened(tensor: StoredTensor, bytes: Uint8Array<ArrayBuffer>, rows: number): Promise<Tensor> {
+  async #toDevice(
+    tensor: StoredTensor,
+    bytes: Uint8Array<ArrayBuffer>,
+    rows: number,
+    widens: boolean,
+  ): Promise<Tensor> {
     const shape = [rows, ...tensor.shape.slice(1)];
     const raw = await this.device.uploadStreamed(bytes, shape, dtypeOf(this.stored, tensor));
-    if (raw.dtype === "f32") return raw;
+    if (!widens || raw.dtype === "f32") return raw;
     using narrow = raw;
     return cast(narrow, "f32");
   }

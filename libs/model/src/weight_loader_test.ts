@@ -55,6 +55,47 @@ Deno.test("WeightLoader.take() brings a large matrix over in runs of rows", asyn
   }
 });
 
+/** Small integers, which bfloat16 holds, in the upper halves of their floats. */
+function storedInBfloat16(rows: number, columns: number): { stored: ModelWeights; values: number[] } {
+  const { stored, tensor } = storedMatrix(rows, columns);
+  const values = Float32Array.from({ length: rows * columns }, (_, i) => i - 7);
+  const halves = new Uint16Array(values.buffer).filter((_, i) => i % 2 === 1);
+  const narrow: StoredTensor = {
+    ...tensor,
+    dtype: "BF16",
+    byteLength: halves.byteLength,
+    readRows: (start, end) =>
+      Promise.resolve(new Uint8Array(halves.slice(start * columns, end * columns).buffer)),
+  };
+  return { stored: { ...stored, tensors: new Map([["w", narrow]]) }, values: [...values] };
+}
+
+Deno.test("WeightLoader.take() leaves a matrix as it is stored when asked, unless its elements have to be touched", async () => {
+  await using device = await openSoftwareDevice();
+  const { stored, values } = storedInBfloat16(5, 4);
+  for (const bytesAtOnce of [1000, 2 * 8]) {
+    using loader = new WeightLoader(device, stored, new WeightReader(), bytesAtOnce);
+    const kept = await loader.take({ name: "w", shape: [5, 4], asStored: true });
+    assertEquals(kept.dtype, "bf16");
+    assertEquals(await numbers(device, kept), values);
+    await loader.checkFinite();
+  }
+  using loader = new WeightLoader(device, stored);
+  const swapped = await loader.take({ name: "w", shape: [4, 5], transposed: true, asStored: true });
+  const shifted = await loader.take({ name: "w", shape: [5, 4], offset: 1, asStored: true });
+  assertEquals([swapped.dtype, shifted.dtype], ["f32", "f32"]);
+  assertEquals(await numbers(device, shifted), values.map((value) => value + 1));
+});
+
+Deno.test("WeightLoader.take() widens rows of odd length, which it cannot put together as they are stored", async () => {
+  await using device = await openSoftwareDevice();
+  const { stored, values } = storedInBfloat16(5, 3);
+  using loader = new WeightLoader(device, stored, new WeightReader(), 2 * 6);
+  const whole = await loader.take({ name: "w", shape: [5, 3], asStored: true });
+  assertEquals(whole.dtype, "f32");
+  assertEquals(await numbers(device, whole), values);
+});
+
 Deno.test("WeightLoader.take() reads no more than the rows that are asked for", async () => {
   const device = new CpuDevice();
   const { stored, reads } = storedMatrix(5, 2);

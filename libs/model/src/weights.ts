@@ -2,13 +2,13 @@ import type { Tensor } from "@lora-loom/tensor";
 import type { LinearRole, NormRole } from "./architecture.ts";
 import type { Residency } from "./residency.ts";
 
-/** A linear module: weight `[out, in]` and, in some families, bias `[out]`. */
+/** A linear module: weight `[out, in]`, f32 or as it is stored, and, in some families, bias `[out]`. */
 export interface Linear {
   readonly weight: Tensor;
   readonly bias?: Tensor;
 }
 
-/** One decoder layer's weights, all f32. */
+/** One decoder layer's weights; norms and biases are f32. */
 export interface LayerWeights {
   readonly linears: Readonly<Record<Exclude<LinearRole, "gate">, Linear> & { readonly gate?: Linear }>;
   readonly norms:

@@ -8,6 +8,7 @@
  * last; the exit status is 1 when anything failed.
  */
 import {
+  cast,
   describeAdapters,
   type DeviceChoice,
   factorCholesky,
@@ -92,6 +93,20 @@ async function checkFamily(kernel: string): Promise<void> {
   );
 }
 
+/** The float with the same first eight significant bits, which bfloat16 holds. */
+function eightBits(value: number): number {
+  const words = new Uint32Array(Float32Array.of(value).buffer);
+  words[0]! &= 0xffff0000;
+  return new Float32Array(words.buffer)[0]!;
+}
+
+/** How products on matrix units are asked for, and factors that they hold, so that one bound applies to all. */
+const UNIT_PRODUCTS = [
+  { name: "f32", precision: "f32", stored: "f32", keptA: Math.fround, keptB: Math.fround },
+  { name: "f32, B in bf16", precision: "f32", stored: "bf16", keptA: Math.fround, keptB: eightBits },
+  { name: "f16", precision: "f16", stored: "f32", keptA: Math.f16round, keptB: Math.f16round },
+] as const;
+
 /**
  * Checks the kernels for matrix units: all transposes, aligned and odd sizes, runs and slices of the inner index, both block sizes,
  * rows that are huge, tiny or zero, results that are added to, both precisions and 16-bit operands.
@@ -104,7 +119,7 @@ async function checkMatrixUnits(): Promise<void> {
     3500,
     130,
   ]] as const;
-  for (const precision of ["f32", "f16"] as const) {
+  for (const { name, precision, stored, keptA, keptB } of UNIT_PRODUCTS) {
     let [worst, cases] = [0, 0];
     for (const [m, n, k] of sizes) {
       for (
@@ -117,21 +132,20 @@ async function checkMatrixUnits(): Promise<void> {
           Array.from({ length: count }, (_, i) => ((i * 37 + seed) % 7 - 3) * 9);
         const [ea, eb] = [exponents(m, 1), exponents(n, 2)];
         const [va, vb, vc] = [uniforms(m * k, 1), uniforms(k * n, 2), uniforms(m * n, 3)];
-        // In f16, factors that 11 bits hold, so that the same bound applies.
-        const kept = precision === "f16" ? Math.f16round : Math.fround;
         const a = new Float32Array(m * k), b = new Float32Array(k * n);
         for (let i = 0; i < m; i++) {
           for (let p = 0; p < k; p++) {
-            a[transposeA ? p * m + i : i * k + p] = i === 3 ? 0 : kept(va[i * k + p]!) * 2 ** ea[i]!;
+            a[transposeA ? p * m + i : i * k + p] = i === 3 ? 0 : keptA(va[i * k + p]!) * 2 ** ea[i]!;
           }
         }
         for (let p = 0; p < k; p++) {
           for (let j = 0; j < n; j++) {
-            b[transposeB ? j * k + p : p * n + j] = kept(vb[p * n + j]!) * 2 ** eb[j]!;
+            b[transposeB ? j * k + p : p * n + j] = keptB(vb[p * n + j]!) * 2 ** eb[j]!;
           }
         }
         using left = device.upload(a, transposeA ? [k, m] : [m, k]);
-        using right = device.upload(b, transposeB ? [n, k] : [k, n]);
+        using wide = device.upload(b, transposeB ? [n, k] : [k, n]);
+        using right = stored === "f32" ? wide : cast(wide, stored);
         using into = device.upload(vc, [m, n]);
         gemm(left, right, {
           transposeA,
@@ -159,7 +173,7 @@ async function checkMatrixUnits(): Promise<void> {
       }
     }
     note(
-      `matrix units, ${precision}`,
+      `matrix units, ${name}`,
       worst <= 1,
       `largest error ${worst.toFixed(3)} of its bound in ${cases} entries`,
     );

@@ -10,7 +10,7 @@ import {
   triedSettings,
 } from "@lora-loom/merge";
 import type { Command, Flags, Terminal } from "../command.ts";
-import { mergeOnServer, type RemoteSummary } from "../server_client.ts";
+import { mergeOnServer, type RemoteSummary } from "../remote/merge_on_server.ts";
 import { bytesText, secondsText, short } from "../text.ts";
 
 /** The token for `--server`: the flag, else the environment, which other users of the machine cannot see. */
@@ -113,7 +113,7 @@ function refinementLines({ refinement, quality }: MergeSummary | RemoteSummary):
 }
 
 /** What a merge did, for people. */
-export function summaryText(summary: MergeSummary | RemoteSummary): string {
+function summaryText(summary: MergeSummary | RemoteSummary): string {
   const { seconds, quality } = summary;
   const parts = `read ${secondsText(seconds.read)}, compute ${secondsText(seconds.compute)}, write ${
     secondsText(seconds.write)

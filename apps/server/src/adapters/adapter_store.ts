@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { DatabaseSync } from "node:sqlite";
 import type { DataFolder } from "../data/folder.ts";
 import { sweep } from "../data/folder.ts";
+import { refuseIfInUse } from "../data/inputs.ts";
 import { exists, removeIfThere, renameDurably } from "../data/durable.ts";
 import { describeFailure, notFound, type PublicError, ServerError, storeFull } from "../errors.ts";
 import type { Limits } from "../limits.ts";
@@ -127,18 +128,7 @@ export class AdapterStore {
   async remove(id: string): Promise<void> {
     const { database, folder } = this.#parts;
     this.#row(id);
-    const user = database.prepare(
-      "SELECT merge FROM inputs JOIN merges ON merges.id = merge WHERE input = ? AND state IN ('queued', 'running')",
-    ).get(id) as { merge: string } | undefined;
-    if (user) {
-      throw new ServerError(
-        409,
-        "adapter_in_use",
-        `the merge ${user.merge} still needs this adapter`,
-        `wait until it has ended, or cancel it with DELETE /api/merges/${user.merge}`,
-        id,
-      );
-    }
+    refuseIfInUse(database, id, "adapter");
     // First from the list: a kill between the two leaves a folder that the next start removes.
     database.prepare("DELETE FROM adapters WHERE id = ?").run(id);
     await removeIfThere(join(folder.adapters, id));

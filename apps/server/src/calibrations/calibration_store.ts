@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { DatabaseSync } from "node:sqlite";
 import { removeIfThere, renameDurably } from "../data/durable.ts";
 import { type DataFolder, sweep } from "../data/folder.ts";
+import { refuseIfInUse } from "../data/inputs.ts";
 import { notFound, ServerError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { InspectionWork } from "../work/inspection.ts";
@@ -89,18 +90,7 @@ export class CalibrationStore {
   /** @throws {ServerError} `not_found`, `calibration_in_use` */
   async remove(id: string): Promise<void> {
     const path = this.path(id);
-    const user = this.database.prepare(
-      "SELECT merge FROM inputs JOIN merges ON merges.id = merge WHERE input = ? AND state IN ('queued', 'running')",
-    ).get(id) as { merge: string } | undefined;
-    if (user) {
-      throw new ServerError(
-        409,
-        "calibration_in_use",
-        `the merge ${user.merge} still needs this text`,
-        `wait until it has ended, or cancel it with DELETE /api/merges/${user.merge}`,
-        id,
-      );
-    }
+    refuseIfInUse(this.database, id, "calibration");
     this.database.prepare("DELETE FROM calibrations WHERE id = ?").run(id);
     await removeIfThere(path);
   }

@@ -58,7 +58,7 @@ export function setParameter(name, text) {
 const words = (text) => text.split(/[\s,]+/).filter((word) => word !== "");
 
 /** A control's text as the value that the API takes. */
-export function parameterValue(schema, text) {
+function parameterValue(schema, text) {
   if (schema.type === "boolean") return text === "true";
   const number = Number(text);
   return schema.enum || text.trim() === "" || Number.isNaN(number) ? text : number;
@@ -110,5 +110,15 @@ export function takeUp(request) {
       ),
     },
   });
+  changed();
+}
+
+/** What is chosen of an adapter; nothing where it is not. */
+export const chosen = (id) => draft.adapters.find((one) => one.id === id);
+
+/** Chooses an adapter, as the last, or leaves it out. */
+export function choose(id, isOn) {
+  draft.adapters = draft.adapters.filter((one) => one.id !== id);
+  if (isOn) draft.adapters.push({ id, weight: 1 });
   changed();
 }

@@ -3,7 +3,7 @@ import { api, ApiError, fetchArchive } from "./api.js";
 import { announce, copyable, errorBox, h } from "./dom.js";
 import { takeUp } from "./draft.js";
 import { bytesText, plural, secondsText, shareText, timeText } from "./format.js";
-import { library, methodNamed, nameOf, readingOf, refresh } from "./library.js";
+import { library, nameOf, readingOf, refresh } from "./library.js";
 import { commandLine, recipeYaml } from "./recipe.js";
 
 const isOver = ({ state }) => state !== "queued" && state !== "running";
@@ -313,9 +313,4 @@ function fitHeight(frame) {
     const borders = frame.offsetHeight - frame.clientHeight;
     frame.style.height = `${Math.ceil(root.getBoundingClientRect().height) + borders}px`;
   }).observe(root);
-}
-
-/** What a method is called, for lists. */
-export function methodTitle(name) {
-  return methodNamed(name)?.title ?? name;
 }

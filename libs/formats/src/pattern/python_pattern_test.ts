@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { PatternError, PythonPattern } from "./python_pattern.ts";
+import { PatternError } from "./pattern_node.ts";
+import { PythonPattern } from "./python_pattern.ts";
 
 /** Patterns in the part of the syntax where Python and JavaScript agree on ASCII text. */
 const { pattern: anyPattern } = fc.letrec<{ pattern: string; piece: string; atom: string }>((tie) => ({

@@ -1,7 +1,6 @@
 import { CpuDevice, type Device, type Tensor } from "@lora-loom/tensor";
 import { copyTo, frobeniusNorm } from "../algebra.ts";
 import type { Delta, Site } from "../base_model.ts";
-import type { Moments } from "../equations.ts";
 import { IterisError } from "../errors.ts";
 import {
   ITERIS_DEFAULTS,
@@ -11,11 +10,12 @@ import {
   type Settings,
 } from "../options.ts";
 import type { OutputErrors } from "../output_error.ts";
+import { placedDeltas, placedTensor } from "../placed.ts";
 import { stackDeltas } from "../plan.ts";
 import { ProductSum } from "../product_sum.ts";
-import type { SiteReport } from "../report.ts";
+import type { SiteReport, SiteTaskReport } from "../report.ts";
 import { defaultHostSolverLimit, roundoffOf } from "../run_context.ts";
-import { solveStage } from "../solve_stage.ts";
+import { siteReport, type SolvedSite, solveStage } from "../solve_stage.ts";
 import type { CapturedRows, CapturedSite, CapturedTask } from "./captured_site.ts";
 import { notFiniteCapture, uploadGram } from "./gram_check.ts";
 import { adaptiveWeightFromGram, energies } from "./weighted_output.ts";
@@ -53,82 +53,99 @@ export async function solveCaptured(
   checkSite(site, settings);
   const solver = solverFor(device, site);
   using owned = new DisposableStack();
-  const placed = async (tensor: Tensor) =>
-    tensor.device === solver ? tensor : owned.use(await copyTo(solver, tensor));
-
-  const deltas: (Delta | undefined)[] = [];
-  for (const { delta } of site.tasks) {
-    deltas.push(delta && { a: await placed(delta.a), b: await placed(delta.b) });
-  }
-  const baseWeight = site.baseWeight && await placed(site.baseWeight);
-  const moments: Moments[] = [];
-  const lambdas: number[] = [];
+  const deltas = await placedDeltas(site.tasks.map(({ delta }) => delta), solver, owned);
+  const baseWeight = site.baseWeight && await placedTensor(site.baseWeight, solver, owned);
+  const measured: MeasuredTask[] = [];
   for (const [index, task] of site.tasks.entries()) {
-    const own = owned.use(await gramOf(solver, site, task, settings));
-    const ownNorm = await frobeniusNorm(own);
-    const where = `${task.name}, ${site.module}`;
-    if (!Number.isFinite(ownNorm)) throw notFiniteCapture(where, "the sum of its squares is NaN or infinite");
-    moments.push({
-      own,
-      drift: undefined,
-      crossOfFactors: new Map(),
-      stream: undefined,
-      ownNorm,
-      crossNorm: ownNorm,
-    });
-    lambdas.push(await adaptiveWeightFromGram(settings.adaptiveWeights, own, deltas[index], baseWeight));
+    const gram = owned.use(await gramOf(solver, site, task, settings));
+    const ownNorm = await gramNorm(gram, `${task.name}, ${site.module}`);
+    const { adaptiveWeights } = settings;
+    const adaptiveWeight = await adaptiveWeightFromGram(adaptiveWeights, gram, deltas[index], baseWeight);
+    measured.push({ gram, ownNorm, delta: deltas[index], adaptiveWeight });
   }
   const stacked = stackDeltas(deltas.filter((delta) => delta !== undefined));
   owned.use(stacked.a);
   owned.use(stacked.b);
-  const modelSite: Site = { ...site, writesStream: false };
-  const [solved] = await solveStage({
-    stage: { index: 0, name: site.module, sites: [modelSite] },
-    sites: [{
-      site: modelSite,
-      deltas,
-      stackedB: stacked.b,
-      baseWeight: undefined,
-      weights: site.tasks.map(({ weight }, task) => weight * lambdas[task]!),
-      heldOutEnergy: 0,
-    }],
-    moments,
-    split: undefined,
-    target: { drift: false, stream: false },
-    alpha: settings.alpha,
-    rank: settings.rank,
-    truncation: settings.truncation,
-    metric: undefined,
-    roundoff: roundoffOf(device),
-    // A recorded Gram matrix may be as exact as float64.
-    precision: "double",
-  });
-  const { solution, ...figures } = solved!;
-  using found = solution;
-  const errors = await outputErrors(moments, deltas, stacked, found);
+  const solved = await solve(site, measured, stacked, settings, roundoffOf(device));
+  using found = solved.solution;
+  const tasks: SiteTaskReport[] = [];
+  for (const [index, { name }] of site.tasks.entries()) {
+    const { gram, ownNorm, delta, adaptiveWeight } = measured[index]!;
+    tasks.push({
+      task: name,
+      hasModule: delta !== undefined,
+      adaptiveWeight,
+      gramNorm: ownNorm,
+      crossNorm: ownNorm,
+      errors: await outputErrors(gram, delta, { stacked, count: deltas.length, solution: found }),
+    });
+  }
   return {
     delta: { a: await copyTo(device, found.a), b: await copyTo(device, found.b) },
-    report: {
-      ...figures,
-      stage: site.module,
-      backwardError: found.backwardError,
-      iterations: found.iterations,
-      rank: found.rank,
-      tasks: site.tasks.map(({ name }, task) => ({
-        task: name,
-        hasModule: deltas[task] !== undefined,
-        adaptiveWeight: lambdas[task]!,
-        gramNorm: moments[task]!.ownNorm,
-        crossNorm: moments[task]!.crossNorm,
-        errors: errors[task]!,
-      })),
-    },
+    report: siteReport(solved, site.module, tasks),
   };
+}
+
+/** What the equations need of one task. */
+interface MeasuredTask {
+  /** S_i */
+  readonly gram: Tensor;
+  /** n_i */
+  readonly ownNorm: number;
+  readonly delta: Delta | undefined;
+  /** λ_i */
+  readonly adaptiveWeight: number;
 }
 
 function solverFor(device: Device, { inFeatures }: CapturedSite): Device {
   if (device.info.backend === "cpu") return device;
   return inFeatures <= defaultHostSolverLimit(device) ? new CpuDevice() : device;
+}
+
+async function gramNorm(gram: Tensor, where: string): Promise<number> {
+  const norm = await frobeniusNorm(gram);
+  if (Number.isFinite(norm)) return norm;
+  throw notFiniteCapture(where, "the sum of its squares is NaN or infinite");
+}
+
+/** Solves the one site as a stage of its own, by the solver of whole models. */
+async function solve(
+  captured: CapturedSite,
+  measured: readonly MeasuredTask[],
+  stacked: Delta,
+  { alpha, rank, truncation }: Settings,
+  roundoff: number,
+): Promise<SolvedSite> {
+  const site: Site = { ...captured, writesStream: false };
+  const [solved] = await solveStage({
+    stage: { index: 0, name: site.module, sites: [site] },
+    sites: [{
+      site,
+      deltas: measured.map(({ delta }) => delta),
+      stackedB: stacked.b,
+      baseWeight: undefined,
+      weights: captured.tasks.map(({ weight }, task) => weight * measured[task]!.adaptiveWeight),
+      heldOutEnergy: 0,
+    }],
+    moments: measured.map(({ gram, ownNorm }) => ({
+      own: gram,
+      drift: undefined,
+      crossOfFactors: new Map(),
+      stream: undefined,
+      ownNorm,
+      crossNorm: ownNorm,
+    })),
+    split: undefined,
+    target: { drift: false, stream: false },
+    alpha,
+    rank,
+    truncation,
+    metric: undefined,
+    roundoff,
+    // A recorded Gram matrix may be as exact as float64.
+    precision: "double",
+  });
+  return solved!;
 }
 
 function checkSite({ module, tasks, baseWeight }: CapturedSite, { alpha, adaptiveWeights }: Settings): void {
@@ -209,26 +226,21 @@ function wrongShape(found: string, expected: string, where: string): IterisError
   );
 }
 
-/** Relative output errors on the captured inputs by task: plain roots where the target is zero. */
+/** Relative output errors on a task's captured inputs: plain roots where the target is zero. */
 async function outputErrors(
-  moments: readonly Moments[],
-  deltas: readonly (Delta | undefined)[],
-  stacked: Delta,
-  solution: Delta,
-): Promise<OutputErrors[]> {
-  const errors: OutputErrors[] = [];
-  for (const [task, { own }] of moments.entries()) {
-    const target = deltas[task] ? [{ delta: deltas[task], factor: 1 }] : [];
-    const { output: energy } = await energies(own, { terms: target });
-    const errorOf = async (delta: Delta, factor: number) => {
-      const { output } = await energies(own, { terms: [...target, { delta, factor: -factor }] });
-      return Math.sqrt(Math.max(output, 0) / (energy || 1));
-    };
-    errors.push({
-      sum: await errorOf(stacked, 1),
-      mean: await errorOf(stacked, 1 / deltas.length),
-      merged: await errorOf(solution, 1),
-    });
-  }
-  return errors;
+  gram: Tensor,
+  delta: Delta | undefined,
+  { stacked, count, solution }: { stacked: Delta; count: number; solution: Delta },
+): Promise<OutputErrors> {
+  const target = delta ? [{ delta, factor: 1 }] : [];
+  const { output: energy } = await energies(gram, { terms: target });
+  const errorOf = async (merged: Delta, factor: number) => {
+    const { output } = await energies(gram, { terms: [...target, { delta: merged, factor: -factor }] });
+    return Math.sqrt(Math.max(output, 0) / (energy || 1));
+  };
+  return {
+    sum: await errorOf(stacked, 1),
+    mean: await errorOf(stacked, 1 / count),
+    merged: await errorOf(solution, 1),
+  };
 }

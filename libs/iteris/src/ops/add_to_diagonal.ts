@@ -1,33 +1,17 @@
-import {
-  type CpuTensor,
-  defineOperation,
-  forEachRowWindow,
-  type Kernel,
-  type Tensor,
-  wholeMatrix,
-  windowOf,
-} from "@lora-loom/tensor";
+import { type CpuTensor, defineOperation, type Tensor } from "@lora-loom/tensor";
 import { multiple } from "../algebra.ts";
+import { diagonalKernel, dispatchAlongDiagonal } from "./along_diagonal.ts";
 
 const NAME = "iteris_add_to_diagonal";
-const WORKGROUP = 64;
 
-const ADD_TO_DIAGONAL: Kernel = {
+const ADD_TO_DIAGONAL = diagonalKernel({
   name: NAME,
-  buffers: [
-    { name: "matrix", element: "f32", access: "read_write" },
-    { name: "diagonal", element: "f32", access: "read" },
-  ],
-  params: [["n", "u32"], ["base", "u32"], ["first", "u32"], ["rows", "u32"], ["shift", "f32"]],
+  writesMatrix: true,
+  vectors: [{ name: "diagonal", access: "read" }],
+  scalars: ["shift"],
   code: /* wgsl */ `
-@compute @workgroup_size(${WORKGROUP})
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= params.rows) { return; }
-  let column = (params.first + id.x) % params.n;
-  let i = params.base + id.x * params.n + column;
-  matrix[i] = matrix[i] + (diagonal[column] + params.shift);
-}`,
-};
+  matrix[i] = matrix[i] + (diagonal[column] + params.shift);`,
+});
 
 /**
  * matrix += diag(diagonal) + shift·I in place, `[n, n]` and `[n]`; or to every square block of a `[rows, n]` that holds blocks one below
@@ -40,12 +24,7 @@ export const addToDiagonal: (matrix: Tensor, diagonal: Tensor, shift: number) =>
   name: NAME,
   kernels: [ADD_TO_DIAGONAL],
   gpu(device, matrix, diagonal, shift) {
-    const n = diagonal.shape[0]!;
-    forEachRowWindow(device, wholeMatrix(matrix, NAME), NAME, (view, first) => {
-      const { window, base } = windowOf(device, view);
-      const groups = [Math.ceil(view.rows / WORKGROUP)] as const;
-      device.dispatch(ADD_TO_DIAGONAL, [window, diagonal], [n, base, first, view.rows, shift], groups);
-    });
+    dispatchAlongDiagonal(device, ADD_TO_DIAGONAL, matrix, [diagonal], [shift]);
   },
   cpu(_device, matrix, diagonal, shift) {
     const n = diagonal.shape[0]!;

@@ -10,30 +10,21 @@ import {
   windowOf,
 } from "@lora-loom/tensor";
 import { multiple } from "../algebra.ts";
+import { diagonalKernel, dispatchAlongDiagonal } from "./along_diagonal.ts";
 
-const NAME = "iteris_equilibrate";
 const WORKGROUP = 64;
 
-const DIAGONAL_SCALES: Kernel = {
+const DIAGONAL_SCALES = diagonalKernel({
   name: "iteris_diagonal_scales",
-  buffers: [
-    { name: "matrix", element: "f32", access: "read" },
-    { name: "scales", element: "f32", access: "read_write" },
-    { name: "diagonal", element: "f32", access: "read_write" },
-  ],
-  params: [["n", "u32"], ["base", "u32"], ["first", "u32"], ["rows", "u32"], ["ridge", "f32"]],
+  vectors: [{ name: "scales", access: "read_write" }, { name: "diagonal", access: "read_write" }],
+  scalars: ["ridge"],
   code: /* wgsl */ `
-@compute @workgroup_size(${WORKGROUP})
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= params.rows) { return; }
-  let i = params.first + id.x;
-  let value = matrix[params.base + id.x * params.n + i] + params.ridge;
+  let value = matrix[i] + params.ridge;
   let exponent = i32((bitcast<u32>(value) >> 23u) & 0xffu) - 127;
   let scale = bitcast<f32>(u32(127 - (exponent >> 1u)) << 23u);
-  scales[i] = scale;
-  diagonal[i] = params.ridge * scale * scale;
-}`,
-};
+  scales[row] = scale;
+  diagonal[row] = params.ridge * scale * scale;`,
+});
 
 const SCALE_SYMMETRIC: Kernel = {
   name: "iteris_scale_symmetric",
@@ -77,19 +68,13 @@ export function equilibrateLike({ scales }: Equilibrated, gram: Tensor, ridge: n
 }
 
 const diagonalScales = defineOperation<[Tensor, number], Omit<Equilibrated, "matrix">>({
-  name: NAME,
+  name: DIAGONAL_SCALES.name,
   kernels: [DIAGONAL_SCALES],
   gpu(device, gram, ridge) {
     const n = gram.shape[0]!;
     const scales = device.empty([n]);
     const diagonal = device.empty([n]);
-    forEachRowWindow(device, wholeMatrix(gram, NAME), NAME, (view, first) => {
-      const { window, base } = windowOf(device, view);
-      const params = [n, base, first, view.rows, ridge];
-      device.dispatch(DIAGONAL_SCALES, [window, scales, diagonal], params, [
-        Math.ceil(view.rows / WORKGROUP),
-      ]);
-    });
+    dispatchAlongDiagonal(device, DIAGONAL_SCALES, gram, [scales, diagonal], [ridge]);
     return { scales, diagonal };
   },
   cpu(device, gram, ridge) {
@@ -106,12 +91,12 @@ const diagonalScales = defineOperation<[Tensor, number], Omit<Equilibrated, "mat
 
 /** S G S */
 const scaleSymmetric = defineOperation<[Tensor, Tensor], Tensor>({
-  name: "iteris_scale_symmetric",
+  name: SCALE_SYMMETRIC.name,
   kernels: [SCALE_SYMMETRIC],
   gpu(device, gram, scales) {
     const n = gram.shape[0]!;
     const matrix = device.empty([n, n]);
-    forEachRowWindow(device, wholeMatrix(gram, NAME), NAME, (view, first) => {
+    forEachRowWindow(device, wholeMatrix(gram, SCALE_SYMMETRIC.name), SCALE_SYMMETRIC.name, (view, first) => {
       const { window, base } = windowOf(device, view);
       const scaled = windowOf(device, { ...view, tensor: matrix });
       const groups = [Math.ceil(n / WORKGROUP), view.rows] as const;

@@ -1,4 +1,4 @@
-import { htmlPage } from "../report/page.ts";
+import { htmlPage, scrollingTable, seriesStyle } from "../report/page.ts";
 import { escapeHtml, rangeOf, type Series, svgPlot } from "../report/svg.ts";
 import type { ComparedMerge } from "./compare_merges.ts";
 
@@ -50,16 +50,14 @@ function comparisonTable(merges: readonly ScoredMerge[], columns: readonly Colum
     );
     return `<tr><td>${escapeHtml(merge.label)}</td>${cells.join("")}</tr>`;
   });
-  return `<div class="scroll" tabindex="0"><table><thead><tr><th>merge</th>${header}</tr></thead><tbody>${
-    rows.join("")
-  }</tbody></table></div>`;
+  return scrollingTable(`<th>merge</th>${header}`, rows);
 }
 
 function plotOf(title: string, merges: readonly ScoredMerge[], columns: readonly Column[]): string {
   if (columns.length === 0) return "";
   const series = columns.map((column, index): Series => ({
     label: column.title,
-    style: `s${index % 10}`,
+    style: seriesStyle(index),
     values: merges.map((merge) => column.value(merge) ?? null),
   }));
   const range = rangeOf(series.flatMap(({ values }) => values), 0.05);

@@ -72,7 +72,7 @@ export function withFixedRank(method: ModuleMethod): ModuleMethod {
 const CORE_RANK = { ...rankParameter, defaultText: "Σ r_t: nothing is cut" };
 
 /** Factors of the best approximation of U `core` V at a rank, and its figures. */
-export function cutToRank(
+function cutToRank(
   space: CoreSpace,
   core: Matrix,
   rank: number,

@@ -32,7 +32,7 @@ export function dot(x: Float64Array, y: Float64Array): number {
 }
 
 /** y += factor · x. */
-export function addTo(y: Float64Array, factor: number, x: Float64Array): void {
+function addTo(y: Float64Array, factor: number, x: Float64Array): void {
   if (factor === 0) return;
   for (let i = 0; i < y.length; i++) y[i]! += factor * x[i]!;
 }

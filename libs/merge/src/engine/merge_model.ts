@@ -5,7 +5,7 @@ import type { DeltaFigures, ModuleFigures } from "../report/figures.ts";
 import { measureDeltas } from "./measure_deltas.ts";
 import { disposeFactors, readModule, uploadModule } from "./module_reader.ts";
 import { disposeMerged, downloadMerged } from "./module_writer.ts";
-import type { MergedModules, MergeRun } from "./run_merge.ts";
+import type { MergedModules, MergeRun } from "./merge_run.ts";
 
 /** Runs a method that looks at the whole model, and takes its modules in whatever order they come. */
 export async function mergeModel(method: ModelMethod, run: MergeRun): Promise<MergedModules> {

@@ -7,7 +7,7 @@ import type { ModuleFigures } from "../report/figures.ts";
 import { measureDeltas } from "./measure_deltas.ts";
 import { disposeFactors, type RawModule, readModule, uploadModule } from "./module_reader.ts";
 import { disposeMerged, downloadMerged, type HostFactors } from "./module_writer.ts";
-import type { MergedModules, MergeRun } from "./run_merge.ts";
+import type { MergedModules, MergeRun } from "./merge_run.ts";
 
 /** Pools of fewer units are decided on faster than a thread starts. */
 const LEAST_UNITS_FOR_THREADS = 128;

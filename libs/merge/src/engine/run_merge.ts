@@ -1,8 +1,6 @@
 import { existsSync } from "node:fs";
 import {
   type Adapter,
-  type AdapterSpec,
-  type AdapterWriter,
   type BaseModel,
   createAdapterWriter,
   openAdapter,
@@ -13,29 +11,30 @@ import {
 import { readModelShapes } from "@lora-loom/model";
 import { type Device, openDevice, type OpenDeviceOptions } from "@lora-loom/tensor";
 import { MergeError, throwIfCancelled } from "../errors.ts";
-import type { Method, MethodOutcome } from "../methods/method.ts";
+import { requireResidentWeights } from "../memory/gradients.ts";
+import type { Method } from "../methods/method.ts";
 import { METHODS } from "../methods/registry.ts";
 import { type Plan, planMerge } from "../plan/plan.ts";
-import { requireResidentWeights } from "../memory/gradients.ts";
 import { asksForRefinement, type Recipe } from "../recipe/recipe.ts";
-import { type ModuleFigures, qualityOf } from "../report/figures.ts";
-import { writeReports } from "../report/write_reports.ts";
 import { CollectingWriter } from "../refine/collecting_writer.ts";
 import { type RefinedMerge, refineMerge } from "../refine/refine_merge.ts";
-import type { RefinementRecord } from "../refine/report.ts";
-import { identityOf } from "../resume/identity.ts";
-import { NO_JOURNAL, type StepJournal } from "../resume/step_journal.ts";
-import { Unfinished } from "../resume/unfinished.ts";
 import type { InputRecord } from "../report/record.ts";
 import type { MergeSummary } from "../report/summary.ts";
-import { VERSIONS } from "../versions.ts";
+import { writeReports } from "../report/write_reports.ts";
+import { identityOf } from "../resume/identity.ts";
+import { NO_JOURNAL } from "../resume/step_journal.ts";
+import { Unfinished } from "../resume/unfinished.ts";
+import { adapterSpec } from "./adapter_spec.ts";
 import { planWithChosenRanks } from "./choose_ranks.ts";
 import { baseModelOf, checkOutputPath, closeAdapters, hashInputs, openAdapters } from "./inputs.ts";
 import { peakResidentBytes } from "./memory.ts";
 import { mergeModel } from "./merge_model.ts";
 import { mergeModules } from "./merge_modules.ts";
+import type { MergedModules, MergeRun, MergeWatch } from "./merge_run.ts";
 import { type ProgressListener, ProgressMeter } from "./progress.ts";
+import { type Settled, settled, unwrap } from "./settled.ts";
 import { Stopwatch } from "./stopwatch.ts";
+import { recordOf, secondsOf, summarise } from "./summarise.ts";
 
 /** How to run a merge, apart from what the recipe says. */
 export interface MergeOptions {
@@ -50,28 +49,6 @@ export interface MergeOptions {
   readonly resumable?: boolean;
   /** Compute on this open device instead of opening the recipe's; it stays open. */
   readonly device?: Device;
-}
-
-/** What both kinds of methods run in. */
-export interface MergeRun {
-  readonly recipe: Recipe;
-  readonly method: Method;
-  readonly plan: Plan;
-  readonly adapters: readonly Adapter[];
-  readonly device: Device;
-  readonly writer: AdapterWriter;
-  readonly watch: Stopwatch<"read" | "compute" | "write">;
-  readonly meter: ProgressMeter;
-  readonly signal: AbortSignal | undefined;
-  /** Finished steps of this merge, for methods that work for long. */
-  readonly journal: (deciding: Readonly<Record<string, unknown>>) => Promise<StepJournal>;
-}
-
-/** What merging all modules gave. */
-export interface MergedModules {
-  readonly modules: readonly ModuleFigures[];
-  /** What a whole-model method tells besides; empty for the others. */
-  readonly outcome: MethodOutcome;
 }
 
 /**
@@ -128,7 +105,7 @@ async function mergeInto(
 ): Promise<MergeSummary> {
   const { signal, onProgress } = options;
   const { modules, rank, warnings } = plan;
-  const watch = new Stopwatch<"read" | "compute" | "write">();
+  const watch: MergeWatch = new Stopwatch();
   const work = modules.reduce((sum, { bytes }) => sum + bytes, 0);
   const meter = new ProgressMeter(modules.length, work, onProgress);
   throwIfCancelled(signal);
@@ -180,18 +157,16 @@ async function fillFolder(
   { path, base, hashing, unfinished }: ResultFolder,
   onProgress: ProgressListener | undefined,
 ): Promise<{ readonly summary: MergeSummary; readonly refined: RefinedMerge | undefined }> {
-  const { recipe, plan, device, writer, watch, meter } = run;
+  const { recipe, writer, watch, meter } = run;
   const refined = asksForRefinement(recipe) ? await mergeAndRefine(run) : undefined;
   const merged = refined?.merged ?? await mergeWith(run);
   await watch.time("write", () => writer.finish());
   onProgress?.({ type: "finish", elapsed: meter.elapsed });
   const inputs = await unwrap(hashing);
-  const summary = {
-    ...summarise(recipe, plan, device, watch, merged, refined?.record),
-    ...(unfinished.taken > 0 ? { resumed: { steps: unfinished.taken } } : {}),
-  };
+  const refinement = refined?.record;
+  const summary = summarise(run, merged, refinement, unfinished.taken);
   const serving = await servingOf(path, base);
-  const record = recordOf(recipe, plan, device, summary, merged, inputs, serving, refined?.record);
+  const record = recordOf(run, merged, summary, { inputs, serving, refinement });
   await watch.time("write", () => writeReports(path, record));
   return { summary, refined };
 }
@@ -232,133 +207,8 @@ async function mergeAndRefine(run: MergeRun): Promise<RefinedMerge> {
   return refined;
 }
 
-/** The outcome of work that runs beside other work, kept so that its failure is not reported before it is looked at. */
-type Settled<T> = Promise<PromiseSettledResult<T>>;
-
-function settled<T>(work: Promise<T>): Settled<T> {
-  return Promise.allSettled([work]).then(([result]) => result);
-}
-
-async function unwrap<T>(work: Settled<T>): Promise<T> {
-  const result = await work;
-  if (result.status === "rejected") throw result.reason;
-  return result.value;
-}
-
-/** The one value that all give, if they do. */
-function agreed<T>(values: readonly T[]): T | undefined {
-  return new Set(values).size === 1 ? values[0] : undefined;
-}
-
 /** Where the adapter that was written loads; reading it shows that it can be. */
 async function servingOf(path: string, base: BaseModel | undefined): Promise<ServingReport> {
   using written = await openAdapter(path, { base });
   return servingReport(written);
-}
-
-/** Provenance that other programs look for, in the layouts whose files carry metadata of that kind. */
-function metadataOf({ method, adapters, output }: Recipe): Record<string, string> | undefined {
-  if (output.format === "peft" || output.format === "mlx") return undefined;
-  const names = adapters.map(({ name }) => name);
-  return {
-    "modelspec.sai_model_spec": "1.0.1",
-    "modelspec.title": names.join(" + "),
-    "modelspec.merged_from": names.join(", "),
-    "loom.method": method,
-  };
-}
-
-/** What the writer of the merged adapter must know. */
-export function adapterSpec(
-  recipe: Recipe,
-  plan: Plan,
-  adapters: readonly Adapter[],
-  base?: BaseModel,
-): AdapterSpec {
-  return {
-    modules: plan.modules,
-    rank: plan.rank,
-    dtype: recipe.output.dtype,
-    baseModel: plan.baseModelName,
-    taskType: agreed(adapters.map(({ taskType }) => taskType)),
-    fanInFanOut: adapters[0]!.fanInFanOut,
-    metadata: metadataOf(recipe),
-    base,
-  };
-}
-
-function secondsOf(watch: Stopwatch<"read" | "compute" | "write">): MergeSummary["seconds"] {
-  return {
-    total: watch.total,
-    read: watch.seconds("read"),
-    compute: watch.seconds("compute"),
-    write: watch.seconds("write"),
-  };
-}
-
-function summarise(
-  recipe: Recipe,
-  plan: Plan,
-  device: Device,
-  watch: Stopwatch<"read" | "compute" | "write">,
-  merged: MergedModules,
-  refinement: RefinementRecord | undefined,
-): MergeSummary {
-  return {
-    output: recipe.output.path,
-    method: recipe.method,
-    adapters: recipe.adapters.map(({ name, path, weight }) => ({ name, path, weight })),
-    modules: plan.modules.length,
-    rank: plan.rank,
-    device: { name: device.info.name, backend: device.info.backend },
-    seconds: secondsOf(watch),
-    peak_rss_bytes: peakResidentBytes(),
-    peak_gpu_bytes: device.info.backend === "cpu" ? 0 : device.memory.peakBytes,
-    ...(merged.outcome.predicted ? { predicted: merged.outcome.predicted } : {}),
-    quality: {
-      ...qualityOf(merged.modules.map(({ deltas }) => deltas), recipe.adapters.map(({ name }) => name)),
-      ...merged.outcome.quality,
-    },
-    ...(refinement
-      ? {
-        refinement: {
-          steps_done: refinement.steps_done,
-          kept_step: refinement.kept_step,
-          first_loss: refinement.losses[0] ?? null,
-          last_loss: refinement.losses.at(-1) ?? null,
-          agreement_before: refinement.agreement[0]?.mean ?? null,
-        },
-      }
-      : {}),
-    warnings: [...plan.warnings, ...merged.outcome.warnings ?? []],
-  };
-}
-
-function recordOf(
-  recipe: Recipe,
-  plan: Plan,
-  device: Device,
-  summary: MergeSummary,
-  merged: MergedModules,
-  inputs: readonly InputRecord[],
-  serving: ServingReport,
-  refinement: RefinementRecord | undefined,
-) {
-  return {
-    recipe,
-    rank: plan.rank,
-    baseModelName: plan.baseModelName,
-    inputs,
-    versions: VERSIONS,
-    device: device.info,
-    seconds: summary.seconds,
-    quality: summary.quality,
-    modules: merged.modules,
-    method: merged.outcome.figures ?? {},
-    warnings: summary.warnings,
-    refinement,
-    resumed: summary.resumed,
-    serving,
-    created: new Date().toISOString(),
-  };
 }

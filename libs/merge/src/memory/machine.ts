@@ -2,7 +2,7 @@ import { readFileSync, statfsSync } from "node:fs";
 import { freemem, tmpdir } from "node:os";
 import process from "node:process";
 import { bytesPerParameter, computesOnHost } from "@lora-loom/model";
-import type { Device } from "@lora-loom/tensor";
+import { type Device, readsHalves } from "@lora-loom/tensor";
 import type { Machine } from "./plan_memory.ts";
 import type { DeviceTraits } from "./workload.ts";
 
@@ -49,7 +49,7 @@ export function deviceTraits(device: Device, hostSolverLimit: number): DeviceTra
   return {
     elementBytes: bytesPerParameter(device),
     onHost: computesOnHost(device),
-    packs: info.class === "tensor",
+    packs: readsHalves(device),
     // On the CPU everything is solved where it is.
     hostSolverLimit: info.backend === "cpu" ? 0 : hostSolverLimit,
   };

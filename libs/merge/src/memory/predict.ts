@@ -78,10 +78,11 @@ function sweeping(work: Workload, budgets: Budgets, stage: Stage): Phase {
   };
 }
 
-/** Widened matrices of a stage, and the largest of them as it is stored. */
+/** Matrices of a stage, widened where products do not read them as they are stored, and the largest of them as it is stored. */
 function stageWeightBytes({ base, device }: Workload, { sites }: Stage): number {
   const elements = sites.map(({ inFeatures, outFeatures }) => inFeatures * outFeatures);
-  return device.elementBytes * sum(elements) + storedElementBytes(base) * Math.max(...elements);
+  const heldElementBytes = device.packs ? storedElementBytes(base) : device.elementBytes;
+  return heldElementBytes * sum(elements) + storedElementBytes(base) * Math.max(...elements);
 }
 
 /** Input and stream of every token, in the experts' model and in the merged one. */

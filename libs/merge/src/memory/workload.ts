@@ -58,7 +58,7 @@ export interface DeviceTraits {
   readonly elementBytes: number;
   /** Whether its memory is the host's. */
   readonly onHost: boolean;
-  /** Whether products pack their operands first. */
+  /** Whether products pack their operands first, and read matrices as they are stored. */
   readonly packs: boolean;
   /** Modules with at most so many inputs are solved in float64 in host memory. */
   readonly hostSolverLimit: number;

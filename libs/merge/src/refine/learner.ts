@@ -93,8 +93,14 @@ export function uploadPairs(device: Device, pairs: ReadonlyMap<string, HostPair>
   return mapPairs(pairs, ({ a, b }) => ({ a: upload(a), b: upload(b) }));
 }
 
-/** Reads one pair back. */
-export async function downloadPair({ a, b }: Delta): Promise<HostPair> {
+/** Reads pairs back. */
+export async function downloadPairs(pairs: Deltas): Promise<Map<string, HostPair>> {
+  const read = new Map<string, HostPair>();
+  for (const [module, delta] of pairs) read.set(module, await downloadPair(delta));
+  return read;
+}
+
+async function downloadPair({ a, b }: Delta): Promise<HostPair> {
   const download = async (tensor: Tensor): Promise<HostTensor> => ({
     shape: tensor.shape,
     values: await tensor.device.download(tensor) as HostArray,

@@ -3,6 +3,10 @@ import { answerCount, answerRows, type Reads } from "../calibrated/answer_rows.t
 import { seededRandom } from "../calibrated/seeded_random.ts";
 import type { RefineSettings } from "./parameters.ts";
 import type { TaskData } from "./task_data.ts";
+import type { RefineRequest } from "./request.ts";
+
+/** Tokens that go through the model together. */
+export const TOKENS_PER_PASS = 4096;
 
 /** One sequence of a minibatch. */
 export interface Member {
@@ -129,4 +133,10 @@ export function cuts(lengths: readonly number[], limit: number): [first: number,
   });
   if (first < lengths.length) ranges.push([first, lengths.length]);
   return ranges;
+}
+
+/** The passes of a step of a refinement. */
+export function batchesOf({ model, tasks, settings, seed }: RefineRequest, step: number): PackedBatch[] {
+  const members = minibatch(tasks, settings, seed, step);
+  return pack(members, tasks, settings.tokenWeight, TOKENS_PER_PASS, model.layerReads);
 }

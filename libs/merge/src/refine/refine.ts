@@ -1,48 +1,21 @@
-import { createHash } from "node:crypto";
-import {
-  type Deltas,
-  type DifferentiableModel,
-  disposeDeltas,
-  FactorGradients,
-  gatherRows,
-} from "@lora-loom/model";
-import { type Device, sumOfSquares, type Tensor } from "@lora-loom/tensor";
+import { type Deltas, disposeDeltas, FactorGradients } from "@lora-loom/model";
 import { measureAgreement } from "../calibrated/agreement.ts";
-import type { Session } from "../calibrated/session.ts";
 import { describeError, MergeError } from "../errors.ts";
 import type { Agreement } from "../report/figures.ts";
-import { VERSIONS } from "../versions.ts";
-import { type CheckpointFolder } from "./checkpoint.ts";
+import type { CheckpointFolder } from "./checkpoint.ts";
+import { fingerprintOf } from "./fingerprint.ts";
 import { bestCheck, hasStalled, type RefinementHistory } from "./history.ts";
-import { downloadPair, type HostPair, Learner, uploadPairs } from "./learner.ts";
+import { downloadPairs, type HostPair, Learner, uploadPairs } from "./learner.ts";
 import { lossOfBatch, type PendingLoss, readLoss } from "./loss.ts";
-import { minibatch, pack, type PackedBatch } from "./minibatch.ts";
-import type { RefineSettings } from "./parameters.ts";
+import { batchesOf, TOKENS_PER_PASS } from "./minibatch.ts";
 import type { RefinementRecord } from "./report.ts";
+import type { RefineRequest } from "./request.ts";
 import { learningRateAt } from "./schedule.ts";
-import type { TaskData } from "./task_data.ts";
+import { streamSizes } from "./stream_sizes.ts";
 import { openTeachers, type Teachers } from "./teachers.ts";
 
-/** Tokens that go through the model together. */
-const TOKENS_PER_PASS = 4096;
 /** A loss of so many times the first one is no longer going anywhere. */
 const EXPLODED = 10;
-
-/** What a refinement needs. */
-export interface RefineRequest {
-  readonly device: Device;
-  readonly model: DifferentiableModel;
-  readonly session: Session;
-  readonly tasks: readonly TaskData[];
-  /** The factors to start from, evenly split. */
-  readonly start: ReadonlyMap<string, HostPair>;
-  readonly settings: RefineSettings;
-  readonly seed: number;
-  readonly checkpoints: (fingerprint: string) => CheckpointFolder;
-  readonly signal: AbortSignal | undefined;
-  readonly progress: (stage: string, done: number, total: number) => void;
-  readonly warn: (code: string, message: string) => void;
-}
 
 /** A refined adapter. */
 export interface Refined {
@@ -133,10 +106,8 @@ class Run implements AsyncDisposable {
     const best = bestCheck(this.history);
     // Without prompts kept out there is nothing to choose by: the last step is kept.
     const factors = best ? this.#best : this.learner.deltas;
-    const kept = factors && new Map<string, HostPair>();
-    for (const [module, delta] of factors ?? []) kept!.set(module, await downloadPair(delta));
     return {
-      factors: kept,
+      factors: factors && await downloadPairs(factors),
       before: checks[0]?.agreement,
       after: best?.agreement,
       record: {
@@ -217,8 +188,7 @@ class Run implements AsyncDisposable {
   }
 
   async #save(): Promise<void> {
-    const best = this.#best && new Map<string, HostPair>();
-    for (const [module, delta] of this.#best ?? []) best!.set(module, await downloadPair(delta));
+    const best = this.#best && await downloadPairs(this.#best);
     const { step, history } = this;
     const checkpoint = { step, history, learner: await this.learner.save(), best };
     try {
@@ -252,59 +222,4 @@ class Run implements AsyncDisposable {
       "work",
     );
   }
-}
-
-function batchesOf({ model, tasks, settings, seed }: RefineRequest, step: number): PackedBatch[] {
-  const members = minibatch(tasks, settings, seed, step);
-  return pack(members, tasks, settings.tokenWeight, TOKENS_PER_PASS, model.layerReads);
-}
-
-/**
- * ν_l: the mean ‖h_l‖² over the answers of the first minibatch, or over all of its rows where none has an answer and in an encoder's
- * layers, which read none.
- */
-async function streamSizes(request: RefineRequest, teachers: Teachers): Promise<number[]> {
-  const { layerReads } = request.model;
-  const sums = layerReads.map(() => 0), rows = layerReads.map(() => 0);
-  const batches = batchesOf(request, 1);
-  const hasAnswers = batches.some(({ answerRows }) => answerRows.length > 0);
-  for (const { members, answerRows } of batches) {
-    const streams = teachers.streams(members);
-    for (const [layer, stream] of streams.entries()) {
-      const chosen = hasAnswers && layerReads[layer] === layerReads.at(-1) ? answerRows : undefined;
-      rows[layer]! += chosen?.length ?? stream.shape[0]!;
-      sums[layer]! += await squares(stream, chosen);
-      stream.dispose();
-    }
-  }
-  return sums.map((sum, layer) => sum / rows[layer]!);
-}
-
-/** Σ ‖row‖² over the given rows. */
-async function squares(stream: Tensor, rows: Uint32Array | undefined): Promise<number> {
-  if (rows?.length === 0) return 0;
-  using ids = rows && stream.device.upload(rows, [rows.length], "u32");
-  using chosen = ids && gatherRows(stream, ids);
-  using sum = sumOfSquares(chosen ?? stream);
-  return (await stream.device.download(sum))[0]!;
-}
-
-/** A hash of everything that decides about the bytes of the result. */
-function fingerprintOf({ start, tasks, settings, seed, device, model }: RefineRequest): string {
-  const hash = createHash("sha256");
-  const { checkpointEvery: _, ...deciding } = settings;
-  hash.update(JSON.stringify([deciding, seed, device.info, VERSIONS, model.layerReads]));
-  for (const [module, { a, b }] of start) {
-    hash.update(JSON.stringify([module, a.shape, b.shape]));
-    for (const { values } of [a, b]) {
-      hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-    }
-  }
-  for (const { name, weight, sequences, heldOut } of tasks) {
-    hash.update(JSON.stringify([name, weight, sequences.map(({ answerStart }) => answerStart)]));
-    for (const tokens of [...sequences.map(({ tokens }) => tokens), ...heldOut.prompts, ...heldOut.answers]) {
-      hash.update(`|${tokens.join()}`);
-    }
-  }
-  return hash.digest("hex");
 }

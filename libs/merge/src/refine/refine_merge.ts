@@ -5,7 +5,7 @@ import { openSession, type Session } from "../calibrated/session.ts";
 import { measureDeltas } from "../engine/measure_deltas.ts";
 import { disposeFactors, readModule, uploadModule } from "../engine/module_reader.ts";
 import { disposeMerged, downloadMerged, type HostFactors } from "../engine/module_writer.ts";
-import type { MergedModules, MergeRun } from "../engine/run_merge.ts";
+import type { MergedModules, MergeRun } from "../engine/merge_run.ts";
 import { describeError, type ErrorReport, MergeError } from "../errors.ts";
 import type { MeasuredQuality, ModuleFigures } from "../report/figures.ts";
 import { unfinishedPath } from "../resume/unfinished.ts";

@@ -1,7 +1,7 @@
 import { escapeHtml } from "./svg.ts";
 
 /** Colours of up to ten series that tell apart on both grounds. */
-export const COLOURS = [
+const COLOURS = [
   "#2f6fde",
   "#d1495b",
   "#2a9d6f",
@@ -13,6 +13,11 @@ export const COLOURS = [
   "#7a7a7a",
   "#a0522d",
 ];
+
+/** The class that gives a plot's series its colour, by their order. */
+export function seriesStyle(index: number): string {
+  return `s${index % COLOURS.length}`;
+}
 
 const STYLE = `
 :root { color-scheme: light dark; --ground: #fff; --ink: #1d1f24; --soft: #666b76; --line: #dcdfe5; }
@@ -34,6 +39,18 @@ svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-
   svg text { font-size: 17px; } }
 ${COLOURS.map((colour, index) => `.s${index} { color: ${colour}; }`).join("\n")}
 `;
+
+/**
+ * A table that scrolls where it is wider than the page.
+ *
+ * @param header its `<th>`
+ * @param rows each a `<tr>`
+ */
+export function scrollingTable(header: string, rows: readonly string[]): string {
+  return `<div class="scroll" tabindex="0"><table><thead><tr>${header}</tr></thead><tbody>${
+    rows.join("")
+  }</tbody></table></div>`;
+}
 
 /**
  * A page of one file without any request, for any screen, light and dark.

@@ -7,7 +7,7 @@ import { llama } from "./llama.ts";
 const positive = v.pipe(v.number(), v.gtValue(0));
 
 /** What the Gemmas share in `config.json` beyond a Llama, under names that other families lack. */
-export const gemmaSchema = v.looseObject({
+const gemmaSchema = v.looseObject({
   head_dim: v.optional(positive, 256),
   query_pre_attn_scalar: v.optional(positive, 256),
   attn_logit_softcapping: v.nullish(positive),

@@ -1,5 +1,5 @@
 import { concatColumns, type Tensor } from "@lora-loom/tensor";
-import { type LinearRole, sharersOf } from "../architecture.ts";
+import { linearName, type LinearRole, sharersOf } from "../architecture.ts";
 import type { Deltas, Site } from "../base_model.ts";
 import { causalSpans, causalViewers, concatenated, positionsOf, tokenCount } from "../batch.ts";
 import { windowOf } from "../config.ts";
@@ -14,9 +14,6 @@ import {
 import { firstKept, LayerRun } from "./layer_run.ts";
 import { LayerTape, type Places } from "./layer_tape.ts";
 import type { ModuleObserver } from "./mlp_tape.ts";
-
-/** Finds the site of a layer's module. */
-export type SiteFinder = (layer: number, role: LinearRole) => Site;
 
 /**
  * A pass through all layers of a decoder that keeps every layer's input. The last layers also keep their intermediate results as far
@@ -34,7 +31,7 @@ export class DecoderTrace implements Trace {
     readonly decoder: Decoder,
     sequences: readonly Uint32Array[],
     readonly deltas: Deltas,
-    readonly siteOf: SiteFinder,
+    readonly siteOf: (module: string) => Site,
     { keepBytes = DEFAULT_KEEP_BYTES }: TraceOptions = {},
   ) {
     this.#lengths = sequences.map(({ length }) => length);
@@ -80,7 +77,7 @@ export class DecoderTrace implements Trace {
       for (const [first, role] of roles.entries()) {
         const sharers = sharersOf(architecture, role);
         if (sharers[0] !== role) continue;
-        const site = this.siteOf(layer, role);
+        const site = this.siteOf(linearName(architecture, layer, role));
         if (sharers.length === 1) {
           observe(site, input, gradients[first]!);
           continue;

@@ -1,44 +1,30 @@
-import {
-  type CpuTensor,
-  defineOperation,
-  type GpuDevice,
-  type Kernel,
-  matrixShape,
-  type Tensor,
-} from "@lora-loom/tensor";
-import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf } from "./grid.ts";
+import { type CpuTensor, defineOperation, type GpuDevice, matrixShape, type Tensor } from "@lora-loom/tensor";
+import { type Grain, grainOf } from "./grid.ts";
+import { dispatchRows, rowKernels } from "./row_kernels.ts";
 
-const buffers: Kernel["buffers"] = [
-  { name: "x", element: "f32", access: "read" },
-  { name: "result", element: "u32", access: "read_write" },
-];
-const params: Kernel["params"] = [["count", "u32"], ["width", "u32"]];
+const GROUP = 256;
 
-const perInvocation: Kernel = {
-  name: "argmax_invocation_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+const kernels = rowKernels({
+  name: "argmax",
+  buffers: [
+    { name: "x", element: "f32", access: "read" },
+    { name: "result", element: "u32", access: "read_write" },
+  ],
+  invocation: /* wgsl */ `
   var best = x[i * params.width];
   var at = 0u;
   for (var c = 1u; c < params.width; c++) {
     let value = x[i * params.width + c];
     if (value > best) { best = value; at = c; }
   }
-  result[i] = at;
-}`,
-};
-
-const GROUP = 256;
-
-const perGroup: Kernel = {
-  name: "argmax_workgroup_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `
+  result[i] = at;`,
+  workgroup: {
+    lanes: GROUP,
+    shared: `
 var<workgroup> values: array<f32, ${GROUP}>;
-var<workgroup> places: array<u32, ${GROUP}>;
-${forEachGroup(GROUP)}
+var<workgroup> places: array<u32, ${GROUP}>;`,
+    bytesPerLane: 8,
+    code: /* wgsl */ `
   // Lanes past the end of a narrow row repeat its first element, which never wins over the real one.
   var at = select(0u, lane, lane < params.width);
   var best = x[i * params.width + at];
@@ -59,12 +45,9 @@ ${forEachGroup(GROUP)}
       }
     }
   }
-  if (lane == 0u) { result[i] = places[0]; }
-}`,
-  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
-};
-
-const kernels = { invocation: perInvocation, workgroup: perGroup };
+  if (lane == 0u) { result[i] = places[0]; }`,
+  },
+});
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchArgmax(device: GpuDevice, grain: Grain, x: Tensor): Tensor {

@@ -2,12 +2,12 @@ import {
   type CpuTensor,
   defineOperation,
   type GpuDevice,
-  type Kernel,
   matrixShape,
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { dispatchRows, rowKernels } from "./row_kernels.ts";
 
 /** A loss of every row, and its gradient. */
 export interface Divergence {
@@ -17,20 +17,27 @@ export interface Divergence {
   readonly gradient: Tensor;
 }
 
-const buffers: Kernel["buffers"] = [
-  { name: "logits", element: "f32", access: "read" },
-  { name: "targets", element: "f32", access: "read" },
-  { name: "factors", element: "f32", access: "read" },
-  { name: "losses", element: "f32", access: "read_write" },
-  { name: "gradient", element: "f32", access: "read_write" },
-];
-const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["sharpness", "f32"]];
+const GROUP = 256;
 
-const perInvocation: Kernel = {
-  name: "divergence_invocation_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+/** WGSL: leaves the reduction of every lane's `value` in `parts[0]`. */
+function reduced(value: string, combine?: (left: string, right: string) => string): string {
+  return `
+  workgroupBarrier();
+  parts[lane] = ${value};
+  ${reduceLanes("parts", GROUP, combine)}`;
+}
+
+const kernels = rowKernels({
+  name: "divergence",
+  buffers: [
+    { name: "logits", element: "f32", access: "read" },
+    { name: "targets", element: "f32", access: "read" },
+    { name: "factors", element: "f32", access: "read" },
+    { name: "losses", element: "f32", access: "read_write" },
+    { name: "gradient", element: "f32", access: "read_write" },
+  ],
+  params: [["sharpness", "f32"]],
+  invocation: /* wgsl */ `
   let first = i * params.width;
   var highest = vec2f(-3e38);
   for (var c = 0u; c < params.width; c++) {
@@ -48,27 +55,12 @@ const perInvocation: Kernel = {
     loss = fma(shares.y, log_shares.y - log_shares.x, loss);
     gradient[first + c] = factors[i] * params.sharpness * (shares.x - shares.y);
   }
-  losses[i] = factors[i] * loss;
-}`,
-};
-
-const GROUP = 256;
-
-/** WGSL: leaves the reduction of every lane's `value` in `parts[0]`. */
-function reduced(value: string, combine?: (left: string, right: string) => string): string {
-  return `
-  workgroupBarrier();
-  parts[lane] = ${value};
-  ${reduceLanes("parts", GROUP, combine)}`;
-}
-
-const perGroup: Kernel = {
-  name: "divergence_workgroup_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `
-var<workgroup> parts: array<vec2f, ${GROUP}>;
-${forEachGroup(GROUP)}
+  losses[i] = factors[i] * loss;`,
+  workgroup: {
+    lanes: GROUP,
+    shared: `var<workgroup> parts: array<vec2f, ${GROUP}>;`,
+    bytesPerLane: 8,
+    code: /* wgsl */ `
   let first = i * params.width;
   var own = vec2f(-3e38);
   for (var c = lane; c < params.width; c += ${GROUP}u) {
@@ -90,10 +82,9 @@ ${forEachGroup(GROUP)}
     gradient[first + c] = factors[i] * params.sharpness * (shares.x - shares.y);
   }
   ${reduced("vec2f(loss, 0.0)")}
-  if (lane == 0u) { losses[i] = factors[i] * parts[0].x; }
-}`,
-  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
-};
+  if (lane == 0u) { losses[i] = factors[i] * parts[0].x; }`,
+  },
+});
 
 function check(logits: Tensor, targets: Tensor, factors: Tensor): readonly [rows: number, width: number] {
   const [rows, width] = matrixShape(logits, "divergence");
@@ -101,8 +92,6 @@ function check(logits: Tensor, targets: Tensor, factors: Tensor): readonly [rows
   requireShape(factors, [rows], "factors", "divergence");
   return [rows, width];
 }
-
-const kernels = { invocation: perInvocation, workgroup: perGroup };
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchDivergence(

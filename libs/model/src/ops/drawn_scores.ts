@@ -2,25 +2,24 @@ import {
   type CpuTensor,
   defineOperation,
   type GpuDevice,
-  type Kernel,
   matrixShape,
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { dispatchRows, rowKernels } from "./row_kernels.ts";
 
-const buffers: Kernel["buffers"] = [
-  { name: "logits", element: "f32", access: "read" },
-  { name: "draws", element: "f32", access: "read" },
-  { name: "result", element: "f32", access: "read_write" },
-];
-const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["sharpness", "f32"]];
+const GROUP = 256;
 
-const perInvocation: Kernel = {
-  name: "drawn_scores_invocation_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+const kernels = rowKernels({
+  name: "drawn_scores",
+  buffers: [
+    { name: "logits", element: "f32", access: "read" },
+    { name: "draws", element: "f32", access: "read" },
+    { name: "result", element: "f32", access: "read_write" },
+  ],
+  params: [["sharpness", "f32"]],
+  invocation: /* wgsl */ `
   let first = i * params.width;
   var highest = -3e38;
   for (var c = 0u; c < params.width; c++) { highest = max(highest, logits[first + c]); }
@@ -35,23 +34,18 @@ const perInvocation: Kernel = {
     passed += raised;
     result[first + c] = -raised / sum;
   }
-  result[first + drawn] += 1.0;
-}`,
-};
-
-const GROUP = 256;
-
-/** Every lane takes a stretch of neighbouring columns, so that the lanes' sums are those of consecutive stretches. */
-const perGroup: Kernel = {
-  name: "drawn_scores_workgroup_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `
+  result[first + drawn] += 1.0;`,
+  // Every lane takes a stretch of neighbouring columns, so that the lanes' sums are those of consecutive stretches.
+  workgroup: {
+    lanes: GROUP,
+    shared: `
 var<workgroup> parts: array<f32, ${GROUP}>;
 var<workgroup> before: f32;
 var<workgroup> total: f32;
-var<workgroup> owner: u32;
-${forEachGroup(GROUP)}
+var<workgroup> owner: u32;`,
+    bytesPerLane: 4,
+    bytesBeside: 12,
+    code: /* wgsl */ `
   let first = i * params.width;
   let stretch = (params.width + ${GROUP - 1}u) / ${GROUP}u;
   let start = min(lane * stretch, params.width);
@@ -91,18 +85,15 @@ ${forEachGroup(GROUP)}
     if (!found && passed > wanted) { drawn = c; found = true; }
     result[first + c] = -raised / total;
   }
-  if (lane == owner) { result[first + drawn] += 1.0; }
-}`,
-  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 4 + 12 },
-};
+  if (lane == owner) { result[first + drawn] += 1.0; }`,
+  },
+});
 
 function check(logits: Tensor, draws: Tensor): readonly [rows: number, width: number] {
   const [rows, width] = matrixShape(logits, "drawn_scores");
   requireShape(draws, [rows], "draws", "drawn_scores");
   return [rows, width];
 }
-
-const kernels = { invocation: perInvocation, workgroup: perGroup };
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchDrawnScores(

@@ -1,4 +1,4 @@
-import { foldGrid, type GpuDevice, type Kernel, type Tensor } from "@lora-loom/tensor";
+import { foldGrid, type GpuDevice } from "@lora-loom/tensor";
 
 /** Invocations per workgroup of elementwise kernels. */
 export const LANES = 64;
@@ -55,15 +55,4 @@ export type Grain = "invocation" | "workgroup";
 /** The grain that suits a device. */
 export function grainOf({ info }: GpuDevice): Grain {
   return info.class === "software" ? "invocation" : "workgroup";
-}
-
-/** Queues the kernel of a grain for `params[0]` rows. */
-export function dispatchRows(
-  device: GpuDevice,
-  kernels: Readonly<Record<Grain, Kernel>>,
-  grain: Grain,
-  tensors: readonly Tensor[],
-  params: readonly [rows: number, ...others: number[]],
-): void {
-  device.dispatch(kernels[grain], tensors, params, grid(params[0], grain === "invocation" ? LANES : 1));
 }

@@ -6,13 +6,15 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
-import { normGradientKernel } from "./norm_gradient.ts";
+import { type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { normGradientKernels } from "./norm_gradient.ts";
+import { dispatchRows } from "./row_kernels.ts";
 
-/** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
-const perInvocation = normGradientKernel({
-  name: "layer_norm_backward_invocation_per_row",
-  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+const GROUP = 64;
+
+const kernels = normGradientKernels({
+  name: "layer_norm_backward",
+  invocation: /* wgsl */ `
   let first = i * params.width;
   let size = f32(params.width);
   // Of the inputs, and of what arrives at them.
@@ -28,18 +30,13 @@ const perInvocation = normGradientKernel({
   let pull = sums.y * scale * scale / size;
   for (var c = 0u; c < params.width; c++) {
     into[first + c] += scale * (gain[c] * gradient[first + c] - means.y - (x[first + c] - means.x) * pull);
-  }
-}`,
-});
-
-const GROUP = 64;
-
-/** One workgroup per row: the mean first, then what depends on it, so that nothing cancels. Fixed summation trees. */
-const perGroup = normGradientKernel({
-  name: "layer_norm_backward_workgroup_per_row",
-  code: /* wgsl */ `
-var<workgroup> partial: array<vec2f, ${GROUP}>;
-${forEachGroup(GROUP)}
+  }`,
+  // The mean first, then what depends on it, so that nothing cancels. Fixed summation trees.
+  workgroup: {
+    lanes: GROUP,
+    shared: `var<workgroup> partial: array<vec2f, ${GROUP}>;`,
+    bytesPerLane: 8,
+    code: /* wgsl */ `
   let first = i * params.width;
   let size = f32(params.width);
   // Of the inputs, and of what arrives at them.
@@ -62,12 +59,9 @@ ${forEachGroup(GROUP)}
   let pull = partial[0].y * scale * scale / size;
   for (var c = lane; c < params.width; c += ${GROUP}u) {
     into[first + c] += scale * (gain[c] * gradient[first + c] - means.y - (x[first + c] - means.x) * pull);
-  }
-}`,
-  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
+  }`,
+  },
 });
-
-const kernels = { invocation: perInvocation, workgroup: perGroup };
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchLayerNormBackward(

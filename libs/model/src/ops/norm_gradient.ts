@@ -1,15 +1,19 @@
 import type { Kernel } from "@lora-loom/tensor";
+import type { Grain } from "./grid.ts";
+import { rowKernels, type RowWork } from "./row_kernels.ts";
 
-/** A kernel for the gradient at a norm's input, which it adds to `into`: what all of them bind and take. */
-export function normGradientKernel(kernel: Pick<Kernel, "name" | "code" | "requires">): Kernel {
-  return {
+/** Kernels for the gradient at a norm's input, which they add to `into`: what all of them bind and take. */
+export function normGradientKernels(
+  work: Omit<RowWork, "buffers" | "params">,
+): Readonly<Record<Grain, Kernel>> {
+  return rowKernels({
     buffers: [
       { name: "x", element: "f32", access: "read" },
       { name: "gain", element: "f32", access: "read" },
       { name: "gradient", element: "f32", access: "read" },
       { name: "into", element: "f32", access: "read_write" },
     ],
-    params: [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]],
-    ...kernel,
-  };
+    params: [["epsilon", "f32"]],
+    ...work,
+  });
 }

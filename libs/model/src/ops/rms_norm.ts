@@ -2,26 +2,24 @@ import {
   type CpuTensor,
   defineOperation,
   type GpuDevice,
-  type Kernel,
   matrixShape,
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { dispatchRows, rowKernels } from "./row_kernels.ts";
 
-const buffers: Kernel["buffers"] = [
-  { name: "x", element: "f32", access: "read" },
-  { name: "gain", element: "f32", access: "read" },
-  { name: "result", element: "f32", access: "read_write" },
-];
-const params: Kernel["params"] = [["count", "u32"], ["width", "u32"], ["epsilon", "f32"]];
+const GROUP = 256;
 
-/** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
-const perInvocation: Kernel = {
-  name: "rms_norm_invocation_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+const kernels = rowKernels({
+  name: "rms_norm",
+  buffers: [
+    { name: "x", element: "f32", access: "read" },
+    { name: "gain", element: "f32", access: "read" },
+    { name: "result", element: "f32", access: "read_write" },
+  ],
+  params: [["epsilon", "f32"]],
+  invocation: /* wgsl */ `
   let first = i * params.width;
   var sum = 0.0;
   for (var c = 0u; c < params.width; c++) {
@@ -31,20 +29,12 @@ const perInvocation: Kernel = {
   let scale = 1.0 / sqrt(sum / f32(params.width) + params.epsilon);
   for (var c = 0u; c < params.width; c++) {
     result[first + c] = x[first + c] * scale * gain[c];
-  }
-}`,
-};
-
-const GROUP = 256;
-
-/** One workgroup per row, with a fixed summation tree. */
-const perGroup: Kernel = {
-  name: "rms_norm_workgroup_per_row",
-  buffers,
-  params,
-  code: /* wgsl */ `
-var<workgroup> partial: array<f32, ${GROUP}>;
-${forEachGroup(GROUP)}
+  }`,
+  workgroup: {
+    lanes: GROUP,
+    shared: `var<workgroup> partial: array<f32, ${GROUP}>;`,
+    bytesPerLane: 4,
+    code: /* wgsl */ `
   let first = i * params.width;
   var sum = 0.0;
   for (var c = lane; c < params.width; c += ${GROUP}u) {
@@ -56,12 +46,9 @@ ${forEachGroup(GROUP)}
   let scale = 1.0 / sqrt(partial[0] / f32(params.width) + params.epsilon);
   for (var c = lane; c < params.width; c += ${GROUP}u) {
     result[first + c] = x[first + c] * scale * gain[c];
-  }
-}`,
-  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 4 },
-};
-
-const kernels = { invocation: perInvocation, workgroup: perGroup };
+  }`,
+  },
+});
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchRmsNorm(

@@ -5,14 +5,16 @@ import {
   requireShape,
   type Tensor,
 } from "@lora-loom/tensor";
-import { dispatchRows, FOR_EACH_ELEMENT, forEachGroup, type Grain, grainOf, reduceLanes } from "./grid.ts";
-import { normGradientKernel } from "./norm_gradient.ts";
+import { type Grain, grainOf, reduceLanes } from "./grid.ts";
+import { normGradientKernels } from "./norm_gradient.ts";
 import { normShape } from "./rms_norm.ts";
+import { dispatchRows } from "./row_kernels.ts";
 
-/** One invocation per row: the right grain for drivers that run invocations as SIMD lanes of a CPU. */
-const perInvocation = normGradientKernel({
-  name: "rms_norm_backward_invocation_per_row",
-  code: /* wgsl */ `${FOR_EACH_ELEMENT}
+const GROUP = 256;
+
+const kernels = normGradientKernels({
+  name: "rms_norm_backward",
+  invocation: /* wgsl */ `
   let first = i * params.width;
   var squares = 0.0;
   var along = 0.0;
@@ -26,18 +28,12 @@ const perInvocation = normGradientKernel({
   let pull = along * scale * scale / size;
   for (var c = 0u; c < params.width; c++) {
     into[first + c] += scale * (gain[c] * gradient[first + c] - x[first + c] * pull);
-  }
-}`,
-});
-
-const GROUP = 256;
-
-/** One workgroup per row, with a fixed summation tree. */
-const perGroup = normGradientKernel({
-  name: "rms_norm_backward_workgroup_per_row",
-  code: /* wgsl */ `
-var<workgroup> partial: array<vec2f, ${GROUP}>;
-${forEachGroup(GROUP)}
+  }`,
+  workgroup: {
+    lanes: GROUP,
+    shared: `var<workgroup> partial: array<vec2f, ${GROUP}>;`,
+    bytesPerLane: 8,
+    code: /* wgsl */ `
   let first = i * params.width;
   var sums = vec2f();
   for (var c = lane; c < params.width; c += ${GROUP}u) {
@@ -51,12 +47,9 @@ ${forEachGroup(GROUP)}
   let pull = partial[0].y * scale * scale / size;
   for (var c = lane; c < params.width; c += ${GROUP}u) {
     into[first + c] += scale * (gain[c] * gradient[first + c] - x[first + c] * pull);
-  }
-}`,
-  requires: { invocationsPerWorkgroup: GROUP, workgroupStorageBytes: GROUP * 8 },
+  }`,
+  },
 });
-
-const kernels = { invocation: perInvocation, workgroup: perGroup };
 
 /** Queues one variant, whatever the device's class; the operation chooses between them. */
 export function dispatchRmsNormBackward(

@@ -1,10 +1,8 @@
 import type { Tensor } from "@lora-loom/tensor";
 import type { Deltas, GenerateOptions } from "../base_model.ts";
 import { checkSequences, concatenated } from "../batch.ts";
-import { assertFinite } from "../finite.ts";
-import { BAD_LOGITS } from "../generate.ts";
+import { growCompletions, likeliestTokens } from "../greedy.ts";
 import { KeyValueCache } from "../key_value_cache.ts";
-import { argmax } from "../ops/argmax.ts";
 import { promptGroups, rowLimits } from "../prompt_groups.ts";
 import { selfSpans, t5Batch } from "./batch.ts";
 import { T5Layers } from "./layers.ts";
@@ -46,9 +44,9 @@ interface Completion {
 async function completeGroup(
   layers: T5Layers,
   prompts: readonly Uint32Array[],
-  { maxNewTokens, eos, signal }: GenerateOptions,
+  options: GenerateOptions,
 ): Promise<Uint32Array[]> {
-  const ends = new Set([eos].flat());
+  const { maxNewTokens } = options;
   let firstPromptRow = 0;
   const completions = prompts.map(({ length }, index): Completion => {
     const promptSpan = [firstPromptRow, length] as const;
@@ -60,14 +58,11 @@ async function completeGroup(
   const { config } = layers;
   const cacheSizes = { ...config, layers: config.decoderLayers };
   using cache = new KeyValueCache(layers.device, cacheSizes, prompts.length * maxNewTokens);
-  let active = completions;
-  while (active.length > 0) {
-    signal?.throwIfAborted();
-    const next = await nextTokens(layers, active, maxNewTokens, encoded, cache);
-    active.forEach(({ tokens }, index) => tokens.push(next[index]!));
-    active = active.filter(({ tokens }) => tokens.length < maxNewTokens && !ends.has(tokens.at(-1)!));
-  }
-  return completions.map(({ tokens }) => Uint32Array.from(tokens));
+  return await growCompletions(
+    completions,
+    options,
+    (active) => nextTokens(layers, active, maxNewTokens, encoded, cache),
+  );
 }
 
 /** Keys and values of every cross-attention, `[tokens of all prompts, heads·headDim]` each. */
@@ -158,8 +153,5 @@ async function nextTokens(
   }
   using last = layers.norm(stream, finalNorm("decoder"));
   using logits = layers.logits(last);
-  // What is not finite after the prompts comes from weights or deltas, and shows at once.
-  if (position === 0) await assertFinite(new Map([["logits", logits]]), BAD_LOGITS);
-  using best = argmax(logits);
-  return await device.download(best) as Uint32Array;
+  return await likeliestTokens(logits, position === 0);
 }

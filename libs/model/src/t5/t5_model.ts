@@ -1,20 +1,11 @@
 import { gemm, type Tensor } from "@lora-loom/tensor";
 import type { DifferentiableModel, Trace, TraceOptions } from "../backward/differentiable.ts";
-import type {
-  Activations,
-  Deltas,
-  ForwardOptions,
-  GenerateOptions,
-  Rows,
-  Site,
-  Stage,
-} from "../base_model.ts";
+import type { Activations, Deltas, GenerateOptions, Stage } from "../base_model.ts";
 import { checkSequences, concatenated } from "../batch.ts";
-import { checkDelta, checkDeltas } from "../deltas.ts";
 import { NO_HOLD } from "../residency.ts";
-import { runForward } from "../run_forward.ts";
 import { Shared } from "../shared.ts";
-import { logitsOf, StagedActivations, stateBefore, takenOver, unknownModule } from "../staged_activations.ts";
+import { StagedActivations, takenOver } from "../staged_activations.ts";
+import { StagedModel } from "../staged_model.ts";
 import { fullSpans, selfSpans, splitAtAnswers, type T5Batch, t5Batch } from "./batch.ts";
 import type { T5Config } from "./config.ts";
 import { generateT5 } from "./generate.ts";
@@ -31,16 +22,13 @@ type Parts = Readonly<Record<string, Tensor | Shared<Tensor>>>;
  * the decoder. A state holds the stream of the stack that runs, besides it while the encoder runs the decoder's embeddings
  * (`answers`), and while the decoder runs the encoder's output (`encoded`).
  */
-export class T5Model implements DifferentiableModel {
-  readonly stages: readonly T5Stage[];
+export class T5Model extends StagedModel<T5Stage> implements DifferentiableModel {
   readonly residency = "resident";
   readonly #layers: T5Layers;
-  readonly #sites: ReadonlyMap<string, Site>;
 
   constructor(layers: T5Layers) {
+    super(t5Stages(layers.config));
     this.#layers = layers;
-    this.stages = t5Stages(layers.config);
-    this.#sites = new Map(this.stages.flatMap(({ sites }) => sites).map((site) => [site.module, site]));
   }
 
   get config(): T5Config {
@@ -64,8 +52,7 @@ export class T5Model implements DifferentiableModel {
   }
 
   advance(stage: Stage, at: Activations, deltas: Deltas): Activations {
-    const state = stateBefore(this.stages, stage, at);
-    for (const site of stage.sites) checkDelta(site, deltas.get(site.module));
+    const state = this.stateBefore(stage, at, deltas);
     const batch = t5Batch(state.lengths, state.answerStarts);
     const { work } = this.stages[stage.index]!;
     const next = (changed: Parts) =>
@@ -103,21 +90,8 @@ export class T5Model implements DifferentiableModel {
     return this.#before(index, t5Batch(lengths, answerStarts), Object.fromEntries(taken));
   }
 
-  logits(at: Activations, rows: Rows = "all"): Tensor {
-    const { answerLengths } = t5Batch(
-      at.lengths,
-      at instanceof StagedActivations ? at.answerStarts : undefined,
-    );
-    return logitsOf(this.stages, at, rows, answerLengths, (output) => this.#layers.logits(output));
-  }
-
   weight(module: string): Tensor {
-    if (this.#sites.has(module)) return this.#layers.weights.linear(module).weight;
-    throw unknownModule(module);
-  }
-
-  forward(sequences: readonly Uint32Array[], deltas: Deltas, options: ForwardOptions = {}): Tensor {
-    return runForward(this, sequences, deltas, options);
+    return this.#layers.weights.linear(this.siteOf(module).module).weight;
   }
 
   async generate(
@@ -129,10 +103,6 @@ export class T5Model implements DifferentiableModel {
     return await generateT5(this.#layers, prompts, deltas, options);
   }
 
-  get maxPositions(): number {
-    return this.config.maxPositions;
-  }
-
   get layerReads(): readonly Stage["reads"][] {
     const { encoderLayers, decoderLayers } = this.config;
     return [...new Array(encoderLayers).fill("prompt"), ...new Array(decoderLayers).fill("answer")];
@@ -141,7 +111,7 @@ export class T5Model implements DifferentiableModel {
   trace(sequences: readonly Uint32Array[], deltas: Deltas, options?: TraceOptions): Trace {
     checkSequences(sequences, this.config);
     this.checkDeltas(deltas);
-    return new T5Trace(this.#layers, sequences, deltas, (module) => this.#sites.get(module)!, options);
+    return new T5Trace(this.#layers, sequences, deltas, (module) => this.siteOf(module), options);
   }
 
   normalise(stream: Tensor): Tensor {
@@ -156,16 +126,12 @@ export class T5Model implements DifferentiableModel {
     return gemm(gradient, this.#layers.weights.head, { alpha: this.config.outputScale });
   }
 
-  checkDeltas(deltas: Deltas): void {
-    checkDeltas(deltas, this.#sites);
-  }
-
   dispose(): void {
     this.#layers[Symbol.dispose]();
   }
 
-  [Symbol.dispose](): void {
-    this.dispose();
+  protected override outputLengths({ lengths, answerStarts }: StagedActivations): readonly number[] {
+    return t5Batch(lengths, answerStarts).answerLengths;
   }
 
   #before(next: number, { lengths, answerStarts }: T5Batch, parts: Parts): StagedActivations {

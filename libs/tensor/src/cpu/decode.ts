@@ -4,7 +4,7 @@ const word = new Uint32Array(1);
 const single = new Float32Array(word.buffer);
 
 /** The value of a bfloat16 bit pattern: the upper half of a float32. */
-export function bf16ToNumber(bits: number): number {
+function bf16ToNumber(bits: number): number {
   word[0] = bits << 16;
   return single[0]!;
 }

@@ -4,7 +4,7 @@ const single = new Float32Array(1);
 const bits = new Uint32Array(single.buffer);
 
 /** The bfloat16 bit pattern nearest to a number, through float32; ties go to even, a NaN stays a NaN. */
-export function numberToBf16(value: number): number {
+function numberToBf16(value: number): number {
   single[0] = value;
   const word = bits[0]!;
   if (Number.isNaN(value)) return (word >>> 16) | 0x40;

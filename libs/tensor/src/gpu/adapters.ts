@@ -82,7 +82,7 @@ export async function requestDevice(
 }
 
 /** What an adapter says of itself. */
-export function deviceInfo(found: FoundAdapter): DeviceInfo {
+function deviceInfo(found: FoundAdapter): DeviceInfo {
   const { vendor, description } = found.adapter.info;
   return { backend: "webgpu", class: found.class, name: found.name, vendor, driver: description };
 }

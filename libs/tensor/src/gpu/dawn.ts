@@ -30,7 +30,7 @@ const FAST: Toggles = {
 };
 
 /** The toggles of each profile. Dawn ignores unknown names silently, so a test asserts their effects. */
-export const TOGGLES: Readonly<Record<Profile, Toggles>> = { safe: SAFE, fast: FAST };
+const TOGGLES: Readonly<Record<Profile, Toggles>> = { safe: SAFE, fast: FAST };
 
 /** Toggles that one driver needs on top of the profile's, by part of the adapter's name. */
 const DRIVER_TOGGLES: readonly (readonly [name: RegExp, toggles: Toggles])[] = [
@@ -54,7 +54,7 @@ interface Dawn {
 let loading: Promise<Dawn> | undefined;
 
 /** Loads Dawn once, after the Vulkan driver that a set-up may have put into the project was made visible to it. */
-export function loadDawn(): Promise<Dawn> {
+function loadDawn(): Promise<Dawn> {
   loading ??= (async () => {
     prepareSoftwareDriver();
     spaceOutPolling();
@@ -82,7 +82,7 @@ export function togglesFor(profile: Profile, adapter = ""): Toggles {
 }
 
 /** The flags for Dawn's `create`. */
-export function instanceFlags({ backend, profile, adapter }: InstanceOptions): string[] {
+function instanceFlags({ backend, profile, adapter }: InstanceOptions): string[] {
   const { enable, disable } = togglesFor(profile, adapter);
   return [
     ...backend ? [`backend=${backend}`] : [],

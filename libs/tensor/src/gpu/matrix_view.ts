@@ -35,7 +35,7 @@ export function block(
 }
 
 /** Elements from the first to the last of a view, gaps between its rows included. */
-export function spanOf({ rows, columns, stride }: MatrixView): number {
+function spanOf({ rows, columns, stride }: MatrixView): number {
   return rows === 0 || columns === 0 ? 0 : (rows - 1) * stride + columns;
 }
 

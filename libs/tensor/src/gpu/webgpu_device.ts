@@ -1,12 +1,13 @@
-import type { DeviceClass, DeviceInfo, MemoryUse } from "../device.ts";
+import type { DeviceInfo, MemoryUse } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import { BYTES_PER_ELEMENT, type DType, elementCount, type Tensor } from "../tensor.ts";
 import { decodeToFloat64 } from "../cpu/decode.ts";
 import { BindGroupCache, type Binding } from "./bind_group_cache.ts";
-import { BufferPool, type PooledBuffer, sizeClass } from "./buffer_pool.ts";
+import { BufferPool, mostFreeBytes, sizeClass } from "./buffer_pool.ts";
 import { CommandQueue } from "./command_queue.ts";
 import { FailureLog, outOfMemory } from "./failures.ts";
 import type { GpuDevice, GpuLimits, TensorWindow } from "./gpu_device.ts";
+import { type Allocation, GpuTensor } from "./gpu_tensor.ts";
 import type { Kernel } from "./kernel.ts";
 import { MAX_WORKGROUPS } from "./limits.ts";
 import type { KernelTime } from "./kernel_timer.ts";
@@ -31,52 +32,6 @@ export interface DawnObjects {
 
 /** Devices that were not disposed. Holding them here keeps their Dawn objects out of the garbage collector's reach. */
 const open = new Set<WebGpuDevice>();
-
-/** Memory shared by a tensor and its reshapes. */
-interface Allocation {
-  readonly pooled: PooledBuffer;
-  owners: number;
-}
-
-class GpuTensor implements Tensor {
-  #allocation: Allocation | undefined;
-  readonly #release: (allocation: Allocation) => void;
-
-  constructor(
-    readonly device: WebGpuDevice,
-    readonly shape: readonly number[],
-    readonly dtype: DType,
-    allocation: Allocation,
-    release: (allocation: Allocation) => void,
-  ) {
-    allocation.owners++;
-    this.#allocation = allocation;
-    this.#release = release;
-  }
-
-  get disposed(): boolean {
-    return this.#allocation === undefined;
-  }
-
-  get allocation(): Allocation {
-    if (this.#allocation) return this.#allocation;
-    throw new TensorError(
-      "tensor_disposed",
-      `a tensor of shape [${this.shape}] was disposed`,
-      "dispose it after its last use",
-    );
-  }
-
-  dispose(): void {
-    const allocation = this.#allocation;
-    this.#allocation = undefined;
-    if (allocation && --allocation.owners === 0) this.#release(allocation);
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-}
 
 /** Settings of a {@linkcode WebGpuDevice}. */
 export interface WebGpuDeviceOptions {
@@ -403,17 +358,4 @@ export class WebGpuDevice implements GpuDevice {
 /** Invocations of every subgroup, 0 where they differ. */
 function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo): number {
   return subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
-}
-
-/** What free buffers may hold beside buffers in use: on software drivers, which share the host's memory, and on GPUs. */
-const FREE_BYTES_OF_SOFTWARE = 2 ** 28;
-const FREE_BYTES_OF_GPU = 4 * 2 ** 30;
-
-/**
- * How much memory free buffers may hold. On a GPU so much that all buffers together stay within the peak and some more: making buffers
- * of hundreds of megabytes anew for every layer of a model takes the driver a quarter of the time of a merge.
- */
-function mostFreeBytes(deviceClass: DeviceClass): (usedBytes: number, peakBytes: number) => number {
-  if (deviceClass === "software") return () => FREE_BYTES_OF_SOFTWARE;
-  return (usedBytes, peakBytes) => FREE_BYTES_OF_GPU + peakBytes - usedBytes;
 }

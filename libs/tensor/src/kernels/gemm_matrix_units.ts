@@ -9,6 +9,9 @@ export const SUBGROUP = 32;
 /** f16 values in a vec4u, which is how they travel. */
 const HALVES = 8;
 
+/** Numbers in f16 that an element of an operand is the sum of. */
+export type Parts = 1 | 2;
+
 /** Shape of the work of one workgroup. */
 export interface MatrixUnitShape {
   /** Rows and columns of C; multiples of {@linkcode PACKED_ROWS}. */
@@ -19,8 +22,9 @@ export interface MatrixUnitShape {
   /** Subgroups side by side along rows and columns of C. */
   readonly subgroupRows: number;
   readonly subgroupColumns: number;
-  /** 1: operands in plain f16. 2: each in two parts, high and low, of which three products count. */
-  readonly parts: 1 | 2;
+  /** Parts of each operand. 1: plain f16. 2: high and low, of whose products with the other operand's all but low times low count. */
+  readonly partsA: Parts;
+  readonly partsB: Parts;
   /** Rows of C are read and written as vec4s: its columns, stride and base are multiples of four. */
   readonly vec4: boolean;
 }
@@ -75,26 +79,37 @@ function planOf(shape: MatrixUnitShape): Plan {
   };
 }
 
+/** An operand, and the rows of C or columns that a workgroup takes of it. */
+interface Side {
+  readonly operand: "A" | "B";
+  readonly extent: number;
+  readonly parts: Parts;
+}
+
+function sidesOf({ rows, columns, partsA, partsB }: Omit<MatrixUnitShape, "vec4">): readonly [Side, Side] {
+  return [{ operand: "A", extent: rows, parts: partsA }, { operand: "B", extent: columns, parts: partsB }];
+}
+
 /** One of the vec4us that an invocation carries from an operand's packed tiles to workgroup memory. */
 interface Carried {
-  readonly operand: "A" | "B";
+  readonly side: Side;
   /** Place of the first invocation's among those of all packed tiles of the operand. */
   readonly start: number;
   readonly name: string;
 }
 
 function carried({ shape, threads, tileVectors }: Plan): Carried[] {
-  return ([["A", shape.rows], ["B", shape.columns]] as const).flatMap(([operand, extent]) => {
-    const count = shape.parts * shape.chunks * (extent / PACKED_ROWS) * tileVectors / threads;
-    return range(count).map((load) => ({ operand, start: load * threads, name: `next${operand}${load}` }));
+  return sidesOf(shape).flatMap((side) => {
+    const count = side.parts * shape.chunks * (side.extent / PACKED_ROWS) * tileVectors / threads;
+    return range(count).map((load) => ({ side, start: load * threads, name: `next${side.operand}${load}` }));
   });
 }
 
 /** Fetches an invocation's share of the next tiles into registers: `var` the first time, assignments later. */
 function fetch(plan: Plan, declare: boolean, chunk: string): string {
-  const { shape: { parts, chunks }, tileVectors } = plan;
+  const { shape: { chunks }, tileVectors } = plan;
   return lines(
-    carried(plan).map(({ operand, start, name }) => {
+    carried(plan).map(({ side: { operand, parts }, start, name }) => {
       const flat = `(thread + ${start}u)`;
       const block = `${flat} / ${tileVectors}u`; // of [tile][chunk][part]
       const index = `start${operand} + ${block} / ${chunks * parts}u * params.chunks * ${
@@ -111,16 +126,15 @@ function fetch(plan: Plan, declare: boolean, chunk: string): string {
 function put(plan: Plan): string {
   const { shape, tileVectors, rowVectors, pitch } = plan;
   return lines(
-    carried(plan).map(({ operand, start, name }) => {
+    carried(plan).map(({ side: { operand, extent, parts }, start, name }) => {
       const flat = `(thread + ${start}u)`;
       const block = `${flat} / ${tileVectors}u`;
       const row = `${flat} % ${PACKED_ROWS}u`;
-      const units = (operand === "A" ? shape.rows : shape.columns) / UNIT;
-      const unit = `${block} % ${shape.parts}u * ${units}u + ${block} / ${shape.parts * shape.chunks}u * ${
+      const unit = `${block} % ${parts}u * ${extent / UNIT}u + ${block} / ${parts * shape.chunks}u * ${
         PACKED_ROWS / UNIT
       }u + ${row} / ${UNIT}u`;
       const place =
-        `${row} % ${UNIT}u * ${pitch}u + ${block} / ${shape.parts}u % ${shape.chunks}u * ${rowVectors}u + ${flat} % ${tileVectors}u / ${PACKED_ROWS}u`;
+        `${row} % ${UNIT}u * ${pitch}u + ${block} / ${parts}u % ${shape.chunks}u * ${rowVectors}u + ${flat} % ${tileVectors}u / ${PACKED_ROWS}u`;
       return `staged${operand}[${unit}][${place}] = ${name};`;
     }),
   );
@@ -152,12 +166,8 @@ function multiply({ shape, unitsM, unitsN, pitch }: Plan): string {
     ...lefts("high", 0, step),
     ...rights("top", 0, step),
     ...products("high", "top"),
-    ...shape.parts === 1 ? [] : [
-      ...rights("rest", 1, step),
-      ...products("high", "rest"),
-      ...lefts("low", 1, step),
-      ...products("low", "top"),
-    ],
+    ...shape.partsB === 1 ? [] : [...rights("rest", 1, step), ...products("high", "rest")],
+    ...shape.partsA === 1 ? [] : [...lefts("low", 1, step), ...products("low", "top")],
   ]);
   return lines(steps.map((step) => `{ ${lines(step)} }`));
 }
@@ -210,8 +220,13 @@ alias Left = subgroup_matrix_left<f16, ${UNIT}, ${UNIT}>;
 alias Right = subgroup_matrix_right<f16, ${UNIT}, ${UNIT}>;
 alias Sum = subgroup_matrix_result<f32, ${UNIT}, ${UNIT}>;
 
-var<workgroup> stagedA: array<array<vec4u, ${UNIT * pitch}>, ${shape.parts * shape.rows / UNIT}>;
-var<workgroup> stagedB: array<array<vec4u, ${UNIT * pitch}>, ${shape.parts * shape.columns / UNIT}>;
+${
+    lines(
+      sidesOf(shape).map(({ operand, extent, parts }) =>
+        `var<workgroup> staged${operand}: array<array<vec4u, ${UNIT * pitch}>, ${parts * extent / UNIT}>;`
+      ),
+    )
+  }
 var<workgroup> epilogue: array<array<${element}, ${UNIT * UNIT / width}>, ${threads / SUBGROUP}>;
 
 ${SCALE_OF_LARGEST}
@@ -243,7 +258,7 @@ fn tileOf(group: u32) -> vec2u {
 /**
  * Matrix product on matrix units (subgroup matrices, f16 inputs and f32 sums) of operands that `packHalves` brought into tiles.
  * C[i, j] = alpha · scale(largestA[i]) · scale(largestB[j]) · Σ_k a[i, k] b[j, k] + beta · C[i, j]. With two parts a = aₕ + aₗ, the sum takes
- * aₕbₕ + aₕbₗ + aₗbₕ: about 22 bits of each factor. Matrix units round sums towards zero, so after `run` chunks the sums are added
+ * aₕbₕ + aₕbₗ + aₗbₕ: about 22 bits of each factor. An operand that 11 bits hold needs but one. Matrix units round sums towards zero, so after `run` chunks the sums are added
  * to C with proper rounding and start anew.
  *
  * The next tiles travel into registers while those in workgroup memory are multiplied.
@@ -251,9 +266,11 @@ fn tileOf(group: u32) -> vec2u {
 export function gemmMatrixUnits(shape: MatrixUnitShape): MatrixUnitKernel {
   const plan = planOf(shape);
   const { threads, unitsM, unitsN, tileVectors, pitch } = plan;
-  const { rows, columns, chunks, parts, subgroupColumns } = shape;
+  const { rows, columns, chunks, subgroupColumns } = shape;
   const accumulators = range(unitsM).flatMap((i) => range(unitsN).map((j) => `c${i}_${j}`));
-  const panel = (extent: number) => extent / PACKED_ROWS * parts * tileVectors;
+  const [panelA, panelB] = sidesOf(shape).map(({ extent, parts }) =>
+    extent / PACKED_ROWS * parts * tileVectors
+  );
   const code = /* wgsl */ `${declarations(plan)}
 
 @compute @workgroup_size(${threads})
@@ -266,8 +283,8 @@ fn main(
   if (group >= params.tileRows * params.tileColumns) { return; }
   let tile = tileOf(group);
   if (params.lowerOnly != 0u && tile.y * ${columns}u >= (tile.x + 1u) * ${rows}u) { return; }
-  let startA = tile.x * params.chunks * ${panel(rows)}u;
-  let startB = tile.y * params.chunks * ${panel(columns)}u;
+  let startA = tile.x * params.chunks * ${panelA}u;
+  let startB = tile.y * params.chunks * ${panelB}u;
   let subgroup = thread / ${SUBGROUP}u;
   let lane = thread % ${SUBGROUP}u;
   let subgroupRow = subgroup / ${subgroupColumns}u;
@@ -295,7 +312,7 @@ fn main(
     factor = 1.0;
   }
 }`;
-  const stagedVectors = parts * (rows + columns) * pitch;
+  const stagedVectors = sidesOf(shape).reduce((sum, { extent, parts }) => sum + parts * extent * pitch, 0);
   return {
     shape,
     kernel: {
@@ -326,10 +343,10 @@ fn main(
 }
 
 /** `split_128x128x16_2x4_vec4` and so on. */
-function nameOf(
-  { rows, columns, chunks, subgroupRows, subgroupColumns, parts, vec4 }: MatrixUnitShape,
-): string {
-  return `${parts === 2 ? "split" : "f16"}_${rows}x${columns}x${
-    chunks * PACKED_K
-  }_${subgroupRows}x${subgroupColumns}${vec4 ? "_vec4" : ""}`;
+function nameOf(shape: MatrixUnitShape): string {
+  const { rows, columns, chunks, subgroupRows, subgroupColumns, partsA, partsB, vec4 } = shape;
+  const operands = partsA === 1 ? "f16" : partsB === 1 ? "split_a" : "split";
+  return `${operands}_${rows}x${columns}x${chunks * PACKED_K}_${subgroupRows}x${subgroupColumns}${
+    vec4 ? "_vec4" : ""
+  }`;
 }

@@ -19,6 +19,17 @@ interface Strided {
   readonly column: number;
 }
 
+/** Columns `from` … `from + width` of X, which are solved in place, and what they are solved with. */
+interface Panel {
+  readonly t: Strided;
+  readonly n: number;
+  /** `[n, columns]`; the right-hand sides at first. */
+  readonly x: Float64Array;
+  readonly columns: number;
+  readonly from: number;
+  readonly width: number;
+}
+
 /**
  * Solves T X = B for a triangular `n` × `n` matrix T; `rhs` and the result are `n` × `columns`. The other triangle of the
  * matrix is not read.
@@ -39,9 +50,9 @@ export function triangularSolve(
   const forward = upper === transpose;
   const x = Float64Array.from(rhs);
   for (let from = 0; from < columns; from += PANEL) {
-    const width = Math.min(PANEL, columns - from);
-    if (forward) substituteForward(t, n, x, columns, from, width);
-    else substituteBackward(t, n, x, columns, from, width);
+    const panel = { t, n, x, columns, from, width: Math.min(PANEL, columns - from) };
+    if (forward) substituteForward(panel);
+    else substituteBackward(panel);
   }
   return x;
 }
@@ -58,41 +69,29 @@ function checkDiagonal(matrix: Float64Array, n: number): void {
   }
 }
 
-function substituteForward(
-  t: Strided,
-  n: number,
-  x: Float64Array,
-  columns: number,
-  from: number,
-  width: number,
-): void {
+function substituteForward(panel: Panel): void {
+  const { n } = panel;
   for (let i = 0; i < n; i += 2) {
-    subtractKnown(t, n, x, columns, from, width, i, 0, i);
-    divideRow(t, x, columns, from, width, i);
+    subtractKnown(panel, i, 0, i);
+    divideRow(panel, i);
     if (i + 1 === n) return;
-    subtractRow(t, x, columns, from, width, i + 1, i);
-    divideRow(t, x, columns, from, width, i + 1);
+    subtractRow(panel, i + 1, i);
+    divideRow(panel, i + 1);
   }
 }
 
-function substituteBackward(
-  t: Strided,
-  n: number,
-  x: Float64Array,
-  columns: number,
-  from: number,
-  width: number,
-): void {
+function substituteBackward(panel: Panel): void {
+  const { n } = panel;
   let i = n - 1;
   if (n % 2 === 1) {
-    divideRow(t, x, columns, from, width, i);
+    divideRow(panel, i);
     i--;
   }
   for (; i > 0; i -= 2) {
-    subtractKnown(t, n, x, columns, from, width, i - 1, i + 1, n);
-    divideRow(t, x, columns, from, width, i);
-    subtractRow(t, x, columns, from, width, i - 1, i);
-    divideRow(t, x, columns, from, width, i - 1);
+    subtractKnown(panel, i - 1, i + 1, n);
+    divideRow(panel, i);
+    subtractRow(panel, i - 1, i);
+    divideRow(panel, i - 1);
   }
 }
 
@@ -100,20 +99,10 @@ function substituteBackward(
  * Subtracts from rows `target` and `target` + 1 of X what the solved rows begin…end contribute. Two targets and four sources at a
  * time make six loads and two stores serve sixteen operations.
  */
-function subtractKnown(
-  t: Strided,
-  n: number,
-  x: Float64Array,
-  columns: number,
-  from: number,
-  width: number,
-  target: number,
-  begin: number,
-  end: number,
-): void {
-  const { data, row, column } = t;
+function subtractKnown(panel: Panel, target: number, begin: number, end: number): void {
+  const { t: { data, row, column }, n, x, columns, from, width } = panel;
   if (target + 1 === n) {
-    for (let k = begin; k < end; k++) subtractRow(t, x, columns, from, width, target, k);
+    for (let k = begin; k < end; k++) subtractRow(panel, target, k);
     return;
   }
   const out0 = target * columns + from, out1 = out0 + columns;
@@ -130,34 +119,19 @@ function subtractKnown(
     }
   }
   for (; k < end; k++) {
-    subtractRow(t, x, columns, from, width, target, k);
-    subtractRow(t, x, columns, from, width, target + 1, k);
+    subtractRow(panel, target, k);
+    subtractRow(panel, target + 1, k);
   }
 }
 
 /** X[target] −= T[target, source] · X[source], within the panel. */
-function subtractRow(
-  t: Strided,
-  x: Float64Array,
-  columns: number,
-  from: number,
-  width: number,
-  target: number,
-  source: number,
-): void {
+function subtractRow({ t, x, columns, from, width }: Panel, target: number, source: number): void {
   const factor = t.data[target * t.row + source * t.column]!;
   const out = target * columns + from, known = source * columns + from;
   for (let j = 0; j < width; j++) x[out + j]! -= factor * x[known + j]!;
 }
 
-function divideRow(
-  t: Strided,
-  x: Float64Array,
-  columns: number,
-  from: number,
-  width: number,
-  i: number,
-): void {
+function divideRow({ t, x, columns, from, width }: Panel, i: number): void {
   const pivot = t.data[i * (t.row + t.column)]!;
   const out = i * columns + from;
   for (let j = 0; j < width; j++) x[out + j]! /= pivot;

@@ -88,7 +88,8 @@ export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = def
     // Only the kernels for matrix units read 16-bit operands, and those whole.
     const { transposeA = false, transposeB = false } = options;
     const shape = { rows: m, columns: n, inner: k, transposeA, transposeB, strideA: a.shape[1]! };
-    const asTheyAre = chooseVariant(device, shape, options.kernel).name === MATRIX_UNITS &&
+    const variant = chooseVariant(device, shape, options.kernel);
+    const asTheyAre = variant.name === MATRIX_UNITS &&
       [a, b, c].every((tensor) => fitsBinding(device, wholeMatrix(tensor, "gemm")));
     using left = is16Bit(a) && !asTheyAre ? cast(a, "f32") : undefined;
     using right = is16Bit(b) && !asTheyAre ? cast(b, "f32") : undefined;
@@ -103,7 +104,7 @@ export const gemm: (a: Tensor, b: Tensor, options?: GemmOptions) => Tensor = def
       precision: options.precision ?? (is16Bit(a) && is16Bit(b) ? "f16" : "f32"),
       variant: options.kernel,
       weights: options.innerWeights,
-    });
+    }, variant);
     return c;
   },
   cpu(device, a, b, options = {}) {

@@ -19,7 +19,7 @@ import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import type { Tensor } from "../tensor.ts";
 import { MATRIX_UNIT_KERNELS, type ProductPrecision, queueMatrixUnitProduct } from "./matrix_unit_product.ts";
 import { chooseVariant, type ProductShape, variantOfTable } from "./product_table.ts";
-import { type Family, formKey, PRODUCT_VARIANTS } from "./product_variants.ts";
+import { type Family, formKey, PRODUCT_VARIANTS, type ProductVariant } from "./product_variants.ts";
 import { queueTranspose } from "./transpose.ts";
 
 /**
@@ -96,9 +96,9 @@ function partOf(product: Product, batch: Batch, first: number, count: number): P
 }
 
 /** Queues a batch: in one dispatch where the kernels can and everything can be bound, else in halves. */
-function queueBatch(device: GpuDevice, product: Product, batch: Batch): void {
+function queueBatch(device: GpuDevice, product: Product, batch: Batch, variant: ProductVariant): void {
   const { a, b, c, transposeA = false, transposeB = false } = product;
-  const { family, copies } = chooseVariant(device, shapeOf(product), product.variant);
+  const { family, copies } = variant;
   const copied = copies.some((operand) => operand === "a" ? !transposeA : transposeB);
   const bound = [
     batchOf(a, batch.count, batch.a),
@@ -110,8 +110,8 @@ function queueBatch(device: GpuDevice, product: Product, batch: Batch): void {
     return dispatchProduct(device, product, family, k);
   }
   const half = Math.ceil(batch.count / 2);
-  queueProduct(device, partOf(product, batch, 0, half));
-  queueProduct(device, partOf(product, batch, half, batch.count - half));
+  queueProduct(device, partOf(product, batch, 0, half), variant);
+  queueProduct(device, partOf(product, batch, half, batch.count - half), variant);
 }
 
 /** Queues a product after copies of those operands that its variant wants transposed. */
@@ -137,20 +137,27 @@ function sameView(x: MatrixView, y: MatrixView): boolean {
     x.columns === y.columns;
 }
 
-/** Queues a matrix product. */
-export function queueProduct(device: GpuDevice, product: Product): void {
+/**
+ * Queues a matrix product.
+ *
+ * @param variant as it is chosen for the product's shape; its parts of other shapes choose their own
+ */
+export function queueProduct(
+  device: GpuDevice,
+  product: Product,
+  variant: ProductVariant = chooseVariant(device, shapeOf(product), product.variant),
+): void {
   const { a, b, c, transposeA = false, transposeB = false, lowerOnly = false } = product;
   const k = transposeA ? a.rows : a.columns;
   const cut = (part: Partial<Product>) =>
     queueProduct(device, { ...product, triangular: undefined, ...part });
   if (c.rows === 0 || c.columns === 0) return;
-  if (product.batch && product.batch.count > 1) return queueBatch(device, product, product.batch);
+  if (product.batch && product.batch.count > 1) return queueBatch(device, product, product.batch, variant);
   const tooLarge = [a, b, c].filter((view) => !fitsBinding(device, view));
-  const variant = chooseVariant(device, shapeOf(product), product.variant);
   if (!variant.family && tooLarge.length === 0) return queueMatrixUnitProduct(device, product, k);
   const copies = variant.copies.filter((operand) => operand === "a" ? !transposeA : transposeB);
   if (copies.length > 0 && tooLarge.length === 0) return queueTransposed(device, product, copies);
-  const family = familyOf(device, product);
+  const family = variant.family ?? familyOfParts(device, product);
   const { tileRows, tileColumns } = family.values().next().value!;
   const cutsRows = tooLarge.includes(c) || (tooLarge.includes(a) && !transposeA) ||
     c.rows > MAX_WORKGROUPS * tileRows;
@@ -213,13 +220,9 @@ function shapeOf({ a, c, transposeA = false, transposeB = false }: Product): Pro
   };
 }
 
-/** The kernels for a product; of one that is too large for matrix units, those that its parts would get without them. */
-function familyOf(device: GpuDevice, product: Product): Family {
-  const shape = shapeOf(product);
-  return (chooseVariant(device, shape, product.variant).family ?? variantOfTable(device, {
-    ...shape,
-    inner: 0,
-  }).family)!;
+/** The kernels for the parts of a product that is too large for matrix units: those that it would get without them. */
+function familyOfParts(device: GpuDevice, product: Product): Family {
+  return variantOfTable(device, { ...shapeOf(product), inner: 0 }).family!;
 }
 
 /** Into how many slices the inner index is split so that the device has enough workgroups. */

@@ -1,3 +1,4 @@
+import type { Device } from "../device.ts";
 import { foldGrid } from "../gpu/grid.ts";
 import type { GpuDevice, TensorWindow } from "../gpu/gpu_device.ts";
 import type { Kernel } from "../gpu/kernel.ts";
@@ -6,6 +7,7 @@ import {
   gemmMatrixUnits,
   type MatrixUnitKernel,
   type MatrixUnitShape,
+  type Parts,
   SUBGROUP,
 } from "../kernels/gemm_matrix_units.ts";
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
@@ -34,17 +36,26 @@ export type ProductPrecision = "f32" | "f16";
 /** The block of C of a workgroup: `wide` where there are enough of them to keep a large GPU busy, else `square`. */
 type BlockSize = "wide" | "square";
 
-const SHAPES: Readonly<Record<ProductPrecision, Readonly<Record<BlockSize, Omit<MatrixUnitShape, "vec4">>>>> =
-  {
-    f32: {
-      wide: { rows: 128, columns: 256, chunks: 1, subgroupRows: 2, subgroupColumns: 4, parts: 2 },
-      square: { rows: 128, columns: 128, chunks: 2, subgroupRows: 2, subgroupColumns: 4, parts: 2 },
-    },
-    f16: {
-      wide: { rows: 128, columns: 256, chunks: 2, subgroupRows: 2, subgroupColumns: 4, parts: 1 },
-      square: { rows: 128, columns: 128, chunks: 4, subgroupRows: 2, subgroupColumns: 4, parts: 1 },
-    },
-  };
+/** Which operands are split in two parts, those that 11 bits do not hold. */
+type Split = "both" | "left" | "none";
+
+const SUBGROUPS = { subgroupRows: 2, subgroupColumns: 4 };
+const WIDE = { rows: 128, columns: 256, ...SUBGROUPS };
+const SQUARE = { rows: 128, columns: 128, ...SUBGROUPS };
+const SHAPES: Readonly<Record<Split, Readonly<Record<BlockSize, Omit<MatrixUnitShape, "vec4">>>>> = {
+  both: {
+    wide: { ...WIDE, chunks: 1, partsA: 2, partsB: 2 },
+    square: { ...SQUARE, chunks: 2, partsA: 2, partsB: 2 },
+  },
+  left: {
+    wide: { ...WIDE, chunks: 2, partsA: 2, partsB: 1 },
+    square: { ...SQUARE, chunks: 2, partsA: 2, partsB: 1 },
+  },
+  none: {
+    wide: { ...WIDE, chunks: 2, partsA: 1, partsB: 1 },
+    square: { ...SQUARE, chunks: 4, partsA: 1, partsB: 1 },
+  },
+};
 
 interface Variants {
   readonly vec4: MatrixUnitKernel;
@@ -58,9 +69,14 @@ function variants(shape: Omit<MatrixUnitShape, "vec4">): Variants {
   };
 }
 
-const KERNELS: Readonly<Record<ProductPrecision, Readonly<Record<BlockSize, Variants>>>> = {
-  f32: { wide: variants(SHAPES.f32.wide), square: variants(SHAPES.f32.square) },
-  f16: { wide: variants(SHAPES.f16.wide), square: variants(SHAPES.f16.square) },
+const kernelsOf = (split: Split): Readonly<Record<BlockSize, Variants>> => ({
+  wide: variants(SHAPES[split].wide),
+  square: variants(SHAPES[split].square),
+});
+const KERNELS: Readonly<Record<Split, Readonly<Record<BlockSize, Variants>>>> = {
+  both: kernelsOf("both"),
+  left: kernelsOf("left"),
+  none: kernelsOf("none"),
 };
 
 const LARGEST = new Map(
@@ -108,6 +124,11 @@ export function offersMatrixUnits(device: GpuDevice): boolean {
     device.limits.subgroupSize === SUBGROUP;
 }
 
+/** Whether large products read operands of 16 bits as they are stored, and all the faster; elsewhere each product widens them first. */
+export function readsHalves(device: Device): boolean {
+  return device.info.class === "tensor" && offersMatrixUnits(device as GpuDevice);
+}
+
 /** An operand that is to be packed: its rows are those of op(A), or the columns of op(B). */
 interface Operand {
   readonly view: MatrixView;
@@ -138,16 +159,26 @@ function sameOperand(x: Operand, y: Operand): boolean {
     x.source.alongInner === y.source.alongInner && !x.source.weighted && !y.source.weighted;
 }
 
+/** Which operands of a product have to be split: none for 11 bits, else those that are not stored in 16 bits, which one part holds. */
+function splitOf(left: Operand, right: Operand, precision: ProductPrecision): Split {
+  const isNarrow = ({ source }: Operand) => source.dtype !== "f32";
+  if (precision === "f16" || (isNarrow(left) && isNarrow(right))) return "none";
+  return isNarrow(right) ? "left" : "both";
+}
+
 /** Queues a product on matrix units, of matrices that each fit one binding. */
 export function queueMatrixUnitProduct(device: GpuDevice, product: Product, k: number): void {
   const { c, precision = "f32", beta = 0 } = product;
   const { left, right } = operandsOf(product);
+  const split = splitOf(left, right, precision);
   const same = sameOperand(left, right);
   using largestA = largestOf(device, left, k);
   using largestB = same ? undefined : largestOf(device, right, k);
-  const { vec4, scalar } = KERNELS[precision][cheaperBlocks(product)];
+  const { vec4, scalar } = KERNELS[split][cheaperBlocks(product, split)];
   const { shape } = vec4;
-  const bytesPerInner = 2 * shape.parts * (Math.max(left.rows, right.rows) + shape.rows + shape.columns);
+  const { partsA, partsB } = shape;
+  const bytesPerInner = 2 *
+    (Math.max(partsA * left.rows, partsB * right.rows) + partsA * shape.rows + partsB * shape.columns);
   const most = Math.max(
     RUN.f32,
     Math.floor(Math.min(PACK_BYTES, device.limits.maxBindingBytes) / bytesPerInner / RUN.f32) * RUN.f32,
@@ -155,8 +186,8 @@ export function queueMatrixUnitProduct(device: GpuDevice, product: Product, k: n
   for (let start = 0; start < k; start += most) {
     const inner = Math.min(most, k - start);
     const chunks = Math.ceil(inner / (PACKED_K * shape.chunks)) * shape.chunks;
-    using packedA = pack(device, left, largestA, start, inner, chunks, shape);
-    using packedB = largestB && pack(device, right, largestB, start, inner, chunks, shape);
+    using packedA = pack(device, left, largestA, start, inner, chunks, shape, partsA);
+    using packedB = largestB && pack(device, right, largestB, start, inner, chunks, shape, partsB);
     multiply(device, { ...product, beta: start === 0 ? beta : 1 }, isVec4Aligned(c) ? vec4 : scalar, {
       a: packedA,
       b: packedB ?? packedA,
@@ -182,8 +213,8 @@ function countBlocks(
 }
 
 /** Which blocks take fewer rounds of all workgroups that run at once, weighted with what a round costs. */
-function cheaperBlocks(product: Pick<Product, "c" | "lowerOnly" | "precision">): BlockSize {
-  const shapes = SHAPES[product.precision ?? "f32"];
+function cheaperBlocks(product: Pick<Product, "c" | "lowerOnly">, split: Split): BlockSize {
+  const shapes = SHAPES[split];
   const cost = (size: BlockSize, perBlock: number) =>
     Math.ceil(countBlocks(product, shapes[size]) / BUSY) * perBlock;
   return cost("wide", WIDE_BLOCK_COST) < cost("square", 1) ? "wide" : "square";
@@ -225,13 +256,14 @@ function pack(
   inner: number,
   chunks: number,
   shape: MatrixUnitShape,
+  parts: Parts,
 ): Tensor {
   const { view, source, rows, weights, weightsStart } = operand;
   const { window, base } = windowOf(device, view);
   const tiles = packedTiles(operand, shape);
-  const packed = device.empty([tiles * chunks * shape.parts * PACKED_ROWS * PACKED_K / 2], "u32");
+  const packed = device.empty([tiles * chunks * parts * PACKED_ROWS * PACKED_K / 2], "u32");
   device.dispatch(
-    PACK.get(packFormName({ ...source, parts: shape.parts }))!,
+    PACK.get(packFormName({ ...source, parts }))!,
     [window, ...weights ? [weights] : [], largest, packed],
     [
       rows,
@@ -340,7 +372,7 @@ export function queuePackedUpdate(device: GpuDevice, update: PackedUpdate): void
     queuePackedUpdate(device, { ...update, c: lower, rowStart: rowStart + half, lowerOnly: false });
     return;
   }
-  const { kernel, shape } = KERNELS.f32[cheaperBlocks(update)][isVec4Aligned(c) ? "vec4" : "scalar"];
+  const { kernel, shape } = KERNELS.both[cheaperBlocks(update, "both")][isVec4Aligned(c) ? "vec4" : "scalar"];
   const tileRows = Math.ceil(c.rows / shape.rows);
   const tileColumns = Math.ceil(c.columns / shape.columns);
   const { window, base } = windowOf(device, c);

@@ -7,10 +7,9 @@ import {
   COLUMN_LARGEST_OF_SLICES,
   COLUMN_ROOT_OF_SLICES,
   COLUMN_SQUARES,
-  REDUCE_WORKGROUP,
-  rowNormKernel,
-  ROWS_PER_WORKGROUP,
-} from "../kernels/norms.ts";
+} from "../kernels/column_norms.ts";
+import { REDUCE_WORKGROUP } from "../kernels/reduce.ts";
+import { rowNormKernel, ROWS_PER_WORKGROUP } from "../kernels/row_norms.ts";
 import { defineOperation } from "../operation.ts";
 import { matrixShape, requireF32 } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";

@@ -3,14 +3,9 @@ import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { foldGrid } from "../gpu/grid.ts";
 import { forEachRowWindow, wholeMatrix, windowOf } from "../gpu/matrix_view.ts";
 import { CHOLESKY_ROW_BOUNDS } from "../kernels/cholesky_panel.ts";
-import {
-  EXACT_RESIDUAL,
-  type ExactKernel,
-  exactProduct,
-  LONGEST_EXACT_SUM,
-  SLICE_ROWS,
-  type Slicing,
-} from "../kernels/exact_product.ts";
+import { type ExactKernel, exactProduct, LONGEST_EXACT_SUM, type Slicing } from "../kernels/exact_product.ts";
+import { EXACT_RESIDUAL } from "../kernels/exact_residual.ts";
+import { SLICE_ROWS } from "../kernels/exact_slices.ts";
 import { defineOperation } from "../operation.ts";
 import type { Tensor } from "../tensor.ts";
 import { queueRowBounds } from "./row_bounds.ts";

@@ -1,7 +1,7 @@
 import type { CpuTensor } from "../cpu/cpu_device.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import type { Kernel } from "../gpu/kernel.ts";
-import { flatReduceKernel, SUM_OF_PARTIALS } from "../kernels/norms.ts";
+import { flatReduceKernel, SUM_OF_PARTIALS } from "../kernels/flat_reduce.ts";
 import { defineOperation } from "../operation.ts";
 import { requireF32, requireShape } from "../shapes.ts";
 import { elementCount, type Tensor } from "../tensor.ts";

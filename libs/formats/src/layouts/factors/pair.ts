@@ -12,7 +12,7 @@ export interface PairShape {
 }
 
 /** No model has a dimension near this; a larger rank comes from a damaged or hostile file. */
-export const MAX_RANK = 65_536;
+const MAX_RANK = 65_536;
 
 /**
  * Checks that two tensors are the factors of a linear module (A [r, in], B [out, r]) or of a convolution

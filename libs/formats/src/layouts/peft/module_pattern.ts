@@ -1,5 +1,6 @@
 import { FormatError } from "../../errors.ts";
-import { PatternError, PythonPattern } from "../../pattern/python_pattern.ts";
+import { PatternError } from "../../pattern/pattern_node.ts";
+import { PythonPattern } from "../../pattern/python_pattern.ts";
 
 /** A key K of `rank_pattern` or `alpha_pattern`: PEFT matches module names against the regex `(.*\.)?(K)$`. */
 export class ModulePattern {

@@ -32,25 +32,3 @@ export async function forwardHolding(
     state[Symbol.dispose]();
   }
 }
-
-/** {@linkcode BaseModel.forward} by way of all stages. */
-export function runForward(
-  model: BaseModel,
-  sequences: readonly Uint32Array[],
-  deltas: Deltas,
-  options: ForwardOptions,
-): Tensor {
-  model.checkDeltas(deltas);
-  let state = model.begin(sequences, options.answerStarts);
-  try {
-    for (const stage of model.stages) {
-      options.observe?.(stage, state.input);
-      const next = model.advance(stage, state, deltas);
-      state[Symbol.dispose]();
-      state = next;
-    }
-    return model.logits(state, options.rows);
-  } finally {
-    state[Symbol.dispose]();
-  }
-}
