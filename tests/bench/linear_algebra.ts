@@ -12,6 +12,7 @@ import {
   cast,
   type Device,
   type DeviceChoice,
+  type DType,
   factorCholesky,
   gemm,
   gram,
@@ -25,8 +26,11 @@ import {
 import { uniforms } from "@lora-loom/testing";
 import { measurePeaks } from "./support/peaks.ts";
 
-/** What limits a case: arithmetic in f32, in f16, in f32 done as several products of f16, the memory, or the link to the host. */
-type Bound = "f32" | "f16" | "f32 in parts" | "memory" | "link";
+/**
+ * What limits a case: arithmetic in f32, in f16, in f32 done as three products of f16, or as two where one operand is stored in 16 bits, the
+ * memory, or the link to the host.
+ */
+type Bound = "f32" | "f16" | "f32 in parts" | "f32 by 16 bits" | "memory" | "link";
 
 /** One measurement. */
 interface Case {
@@ -73,6 +77,7 @@ const hardware = device.info.class === "tensor" || device.info.class === "gpu";
 const scale = Number(flags.scale ?? (hardware ? 1 : 8));
 /** Large products in f32 run on f16 matrix units where there are some. */
 const F32_PRODUCTS: Bound = device.info.class === "tensor" ? "f32 in parts" : "f32";
+const F32_BY_16_BITS: Bound = device.info.class === "tensor" ? "f32 by 16 bits" : "f32";
 
 /** The identity matrix. */
 function unit(n: number): Float32Array<ArrayBuffer> {
@@ -113,10 +118,11 @@ function read(tensor: Tensor): Promise<ArrayLike<number>> {
   return tensor.device.download(tensor);
 }
 
-/** An f32 product of random square matrices. */
-function* product(on: Device, name: string, n: number, bound: Bound): Generator<Case> {
+/** An f32 product of random square matrices, the second stored in another type where asked. */
+function* product(on: Device, name: string, n: number, bound: Bound, stored: DType = "f32"): Generator<Case> {
   using left = on.upload(uniforms(n * n, 1), [n, n]);
-  using right = on.upload(uniforms(n * n, 2), [n, n]);
+  using wide = on.upload(uniforms(n * n, 2), [n, n]);
+  using right = cast(wide, stored);
   using into = on.zeros([n, n]);
   yield {
     name,
@@ -130,6 +136,7 @@ function* product(on: Device, name: string, n: number, bound: Bound): Generator<
 
 function* products(n: number): Generator<Case> {
   yield* product(device, `gemm f32 ${n}³`, n, F32_PRODUCTS);
+  yield* product(device, `gemm f32, B in bf16 ${n}³`, n, F32_BY_16_BITS, "bf16");
   if (withoutUnits) yield* product(withoutUnits, `gemm f32 ${n}³, kernel without matrix units`, n, "f32");
   using left = device.upload(uniforms(n * n, 1), [n, n]);
   using right = device.upload(uniforms(n * n, 2), [n, n]);

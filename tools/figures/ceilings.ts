@@ -7,8 +7,8 @@ export interface Ceilings {
   readonly source: string;
 }
 
-/** Products of f16 that one product of f32 takes on matrix units. */
-const PARTS = 3;
+/** Products of f16 that one product of f32 takes on matrix units, and one where an operand is stored in 16 bits. */
+const PARTS = { both: 3, one: 2 };
 
 /** Ceilings that makers state, by part of the device's name. */
 const KNOWN: readonly (readonly [
@@ -30,7 +30,8 @@ export function ceilingsOf({ device, peaks }: Results): Ceilings {
   const known = KNOWN.find(([name]) => name.test(device.name));
   if (known) {
     const [, source, speeds] = known;
-    return { source, speeds: { ...speeds, "f32 in parts": speeds.f16 / PARTS } };
+    const parts = { "f32 in parts": speeds.f16 / PARTS.both, "f32 by 16 bits": speeds.f16 / PARTS.one };
+    return { source, speeds: { ...speeds, ...parts } };
   }
   return {
     source: "measured in the same run",

@@ -1,5 +1,8 @@
-/** What limits a case: arithmetic in f32, in f16, in f32 done as three products of f16, the memory, or the link to the host. */
-export type Bound = "f32" | "f16" | "f32 in parts" | "memory" | "link";
+/**
+ * What limits a case: arithmetic in f32, in f16, in f32 done as three products of f16, or as two where one operand is stored in 16 bits, the
+ * memory, or the link to the host.
+ */
+export type Bound = "f32" | "f16" | "f32 in parts" | "f32 by 16 bits" | "memory" | "link";
 
 /** One case of `tests/bench/linear_algebra.ts`. */
 export interface Figure {

@@ -53,6 +53,7 @@ function ceilings(results: Results): string {
     ["f32", `f32 ${number((speeds.f32 ?? 0) * factor)} ${name}`],
     ["f16", `f16 on matrix units ${number((speeds.f16 ?? 0) * factor)} ${name}`],
     ["f32 in parts", "f32 on them a third of that, since it takes three products"],
+    ["f32 by 16 bits", "half of it where one operand is stored in 16 bits"],
     ["memory", `memory ${number(speeds.memory ?? 0)} GB/s`],
     ["link", `the link to the host ${number(speeds.link ?? 0)} GB/s`],
   ] as const;
