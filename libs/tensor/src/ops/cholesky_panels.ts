@@ -69,12 +69,11 @@ const WIDE_KERNELS = blockKernels(
   INVERT_TRIANGULAR_BLOCK,
 );
 
-/** Those that take drivers longest to compile, in the forms that aligned matrices take. */
-export const LONG_PANEL_KERNELS: readonly Kernel[] = [
-  WIDE_KERNELS.factor,
-  WIDE_KERNELS.invert,
-  ...(["halves", "floats"] as const).map((copy) => WIDE_KERNELS.panels.get(panelKey({ copy, vec4: true }))!),
-];
+/** Those that take drivers longest to compile, as aligned matrices need them on a device with matrix units (`halves`) or without. */
+export function longPanelKernels(copy: PanelForm["copy"]): readonly Kernel[] {
+  const { factor, invert, panels } = WIDE_KERNELS;
+  return [factor, invert, panels.get(panelKey({ copy, vec4: true }))!];
+}
 
 /** Every kernel of the factorisation by panels, for the registry. */
 export const PANEL_KERNELS: readonly Kernel[] = [

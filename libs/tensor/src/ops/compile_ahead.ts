@@ -2,8 +2,8 @@ import type { Device } from "../device.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import type { Kernel } from "../gpu/kernel.ts";
 import { GEMM_FORMS } from "../kernels/gemm_interface.ts";
-import { LONG_PANEL_KERNELS } from "./cholesky_panels.ts";
-import { LONG_MATRIX_UNIT_KERNELS } from "./matrix_unit_product.ts";
+import { longPanelKernels } from "./cholesky_panels.ts";
+import { LONG_MATRIX_UNIT_KERNELS, readsHalves } from "./matrix_unit_product.ts";
 import { formKey, PRODUCT_VARIANTS } from "./product_variants.ts";
 
 /** Variants of products without matrix units that large models come by on any hardware. */
@@ -13,13 +13,16 @@ const COMMON_FORMS = GEMM_FORMS.filter(({ transposeA, transposeB, vec4, weighted
 );
 
 /** Kernels of large products and factorisations that take a driver a good part of a second each, nine tenths of all compiling. */
-const LONG_KERNELS: readonly Kernel[] = [
-  ...LONG_MATRIX_UNIT_KERNELS,
-  ...LONG_PANEL_KERNELS,
-  ...COMMON_VARIANTS.flatMap((name) =>
-    COMMON_FORMS.map((form) => PRODUCT_VARIANTS.get(name)!.family!.get(formKey(form))!.kernel)
-  ),
-];
+function longKernels(device: Device): readonly Kernel[] {
+  const hasUnits = readsHalves(device);
+  return [
+    ...hasUnits ? LONG_MATRIX_UNIT_KERNELS : [],
+    ...longPanelKernels(hasUnits ? "halves" : "floats"),
+    ...COMMON_VARIANTS.flatMap((name) =>
+      COMMON_FORMS.map((form) => PRODUCT_VARIANTS.get(name)!.family!.get(formKey(form))!.kernel)
+    ),
+  ];
+}
 
 /**
  * Compiles, side by side and beside other work, those kernels of large products and factorisations that take drivers of hardware longest: 10 s
@@ -31,5 +34,5 @@ const LONG_KERNELS: readonly Kernel[] = [
 export async function compileAhead(device: Device): Promise<void> {
   const { class: kind } = device.info;
   if (kind !== "tensor" && kind !== "gpu") return;
-  await Promise.allSettled(LONG_KERNELS.map((kernel) => (device as GpuDevice).compile([kernel])));
+  await Promise.allSettled(longKernels(device).map((kernel) => (device as GpuDevice).compile([kernel])));
 }
