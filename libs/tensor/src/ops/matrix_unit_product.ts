@@ -199,6 +199,7 @@ export function queueMatrixUnitProduct(device: GpuDevice, product: Product, k: n
       largestA,
       largestB: largestB ?? largestA,
       chunks,
+      inner,
     });
   }
 }
@@ -283,28 +284,33 @@ function pack(
   return packed;
 }
 
+/** Slices are multiples of so many chunks, which every shape stages in whole steps: sums are cut alike whichever operands are split. */
+const SLICE_STEP = 4;
+
 interface Packed {
   readonly a: Tensor;
   readonly b: Tensor;
   readonly largestA: Tensor;
   readonly largestB: Tensor;
   readonly chunks: number;
+  /** Inner length without what fills up the last chunks. */
+  readonly inner: number;
 }
 
 function multiply(
   device: GpuDevice,
   { c, alpha = 1, beta = 0, lowerOnly = false, precision = "f32" }: Product,
   { kernel, shape }: MatrixUnitKernel,
-  { a, b, largestA, largestB, chunks }: Packed,
+  { a, b, largestA, largestB, chunks, inner }: Packed,
 ): void {
   const [m, n] = [c.rows, c.columns];
   const tileRows = Math.ceil(m / shape.rows);
   const tileColumns = Math.ceil(n / shape.columns);
   const run = RUN[precision] / PACKED_K;
   const wanted = Math.floor(BUSY / (tileRows * tileColumns));
-  // Slices are whole runs of f32, so that splitting does not change how sums are rounded much.
-  const slices = Math.max(1, Math.min(wanted, Math.floor(chunks / (RUN.f32 / PACKED_K))));
-  const perSlice = Math.ceil(chunks / slices / shape.chunks) * shape.chunks;
+  // Slices are no shorter than runs of f32, so that splitting does not change how sums are rounded much.
+  const slices = Math.max(1, Math.min(wanted, Math.floor(inner / RUN.f32)));
+  const perSlice = Math.ceil(inner / PACKED_K / slices / SLICE_STEP) * SLICE_STEP;
   using partial = slices > 1 ? device.empty([slices, m, n]) : undefined;
   const window = windowOf(device, c);
   device.dispatch(kernel, [a, b, largestA, largestB, partial ?? window.window], [
