@@ -35,7 +35,7 @@ export * from "./ops/concat.ts";
 export * from "./ops/copy.ts";
 export * from "./ops/gemm.ts";
 export * from "./ops/gram.ts";
-export { readsHalves } from "./ops/matrix_unit_product.ts";
+export { readsHalves } from "./ops/matrix_units.ts";
 export * from "./ops/multiply.ts";
 export * from "./ops/norms.ts";
 export * from "./ops/positive_definite_solve.ts";

@@ -20,12 +20,8 @@ import { CHOLESKY_ROW_BOUNDS, choleskyPanel, type PanelForm } from "../kernels/c
 import { PACKED_K, PACKED_ROWS } from "../kernels/pack_halves.ts";
 import type { Tensor } from "../tensor.ts";
 import { queueProduct } from "./matrix_product.ts";
-import {
-  emptyPacked,
-  offersMatrixUnits,
-  type PackedMatrix,
-  queuePackedUpdate,
-} from "./matrix_unit_product.ts";
+import { offersMatrixUnits } from "./matrix_units.ts";
+import { emptyPacked, type PackedMatrix, queuePackedUpdate } from "./packed_matrix.ts";
 import { queueRowBounds } from "./row_bounds.ts";
 import { type BlockedTriangle, inverseOf, type Range } from "./triangular_blocks.ts";
 

@@ -3,7 +3,8 @@ import type { GpuDevice } from "../gpu/gpu_device.ts";
 import type { Kernel } from "../gpu/kernel.ts";
 import { GEMM_FORMS } from "../kernels/gemm_interface.ts";
 import { longPanelKernels } from "./cholesky_panels.ts";
-import { LONG_MATRIX_UNIT_KERNELS, readsHalves } from "./matrix_unit_product.ts";
+import { LONG_MATRIX_UNIT_KERNELS } from "./matrix_unit_kernels.ts";
+import { readsHalves } from "./matrix_units.ts";
 import { formKey, PRODUCT_VARIANTS } from "./product_variants.ts";
 
 /** Variants of products without matrix units that large models come by on any hardware. */

@@ -7,7 +7,7 @@ import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.
 import type { Tensor } from "../tensor.ts";
 import { cast } from "./cast.ts";
 import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
-import { MATRIX_UNITS, type ProductPrecision } from "./matrix_unit_product.ts";
+import { MATRIX_UNITS, type ProductPrecision } from "./matrix_units.ts";
 import { chooseVariant } from "./product_table.ts";
 import { PRODUCT_VARIANTS } from "./product_variants.ts";
 

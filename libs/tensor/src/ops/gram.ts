@@ -7,7 +7,7 @@ import { defineOperation } from "../operation.ts";
 import { aliasedOutput, matrixShape, requireF32, requireShape } from "../shapes.ts";
 import type { Tensor } from "../tensor.ts";
 import { PRODUCT_KERNELS, queueProduct } from "./matrix_product.ts";
-import type { ProductPrecision } from "./matrix_unit_product.ts";
+import type { ProductPrecision } from "./matrix_units.ts";
 import { queueCopyRectangle } from "./rectangles.ts";
 import { queueTranspose } from "./transpose.ts";
 

@@ -17,7 +17,8 @@ import {
 import { type GemmForm, gemmParamValues, TRIM } from "../kernels/gemm_interface.ts";
 import { GEMM_REDUCE } from "../kernels/gemm_reduce.ts";
 import type { Tensor } from "../tensor.ts";
-import { MATRIX_UNIT_KERNELS, type ProductPrecision, queueMatrixUnitProduct } from "./matrix_unit_product.ts";
+import { MATRIX_UNIT_KERNELS, queueMatrixUnitProduct } from "./matrix_unit_product.ts";
+import type { ProductPrecision } from "./matrix_units.ts";
 import { chooseVariant, type ProductShape, variantOfTable } from "./product_table.ts";
 import { type Family, formKey, PRODUCT_VARIANTS, type ProductVariant } from "./product_variants.ts";
 import { queueTranspose } from "./transpose.ts";

@@ -3,7 +3,7 @@ import type { DeviceClass } from "../device.ts";
 import { TensorError } from "../errors.ts";
 import type { GpuDevice } from "../gpu/gpu_device.ts";
 import { LANES } from "../kernels/gemm_lanes.ts";
-import { LEAST_ON_MATRIX_UNITS, MATRIX_UNITS, offersMatrixUnits } from "./matrix_unit_product.ts";
+import { LEAST_ON_MATRIX_UNITS, MATRIX_UNITS, offersMatrixUnits } from "./matrix_units.ts";
 import { PRODUCT_VARIANTS, type ProductVariant } from "./product_variants.ts";
 
 /** What a product is, as far as the choice of a variant goes: `[rows, inner] × [inner, columns]`. */

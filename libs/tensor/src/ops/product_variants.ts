@@ -3,7 +3,7 @@ import { GEMM_FORMS, type GemmForm, type GemmKernel } from "../kernels/gemm_inte
 import { gemmLanes } from "../kernels/gemm_lanes.ts";
 import { gemmRegisters } from "../kernels/gemm_registers.ts";
 import { gemmTiled } from "../kernels/gemm_tiled.ts";
-import { MATRIX_UNITS } from "./matrix_unit_product.ts";
+import { MATRIX_UNITS } from "./matrix_units.ts";
 
 /** One kernel template in all its forms, by {@linkcode formKey}. */
 export type Family = ReadonlyMap<string, GemmKernel>;
