@@ -66,6 +66,27 @@ Deno.test("merge --server gives the same bytes as merge, and uploads each adapte
     assertStringIncludes(again.stdout, "rank 8, 28 modules of 2 adapters");
   }));
 
+Deno.test("merge --server refuses to replace what the recipe reads or the recipe itself, with --force too", () =>
+  withServer({}, async (server, folder) => {
+    const path = await writeBiasedAdapter(`${folder}/adapter`);
+    const recipe = await writeRecipe(folder, { adapters: [{ path }], base_model: "base" });
+    const before = names(path);
+    for (const output of [path, folder, recipe, `${folder}/base`, `${folder}/base/merged`]) {
+      const { code, exit } = await refusal([
+        "merge",
+        recipe,
+        "--server",
+        server.url,
+        "--output",
+        output,
+        "--force",
+      ]);
+      assertEquals([code, exit], ["output_is_input", 2], output);
+    }
+    assertEquals(names(path), before);
+    assertEquals(server.services.adapters.list(), []);
+  }));
+
 Deno.test("merge --server reads adapters as the recipe says, and keeps those that are read otherwise apart", () =>
   withServer({}, async (server, folder) => {
     const path = await writeBiasedAdapter(`${folder}/biased`);

@@ -96,6 +96,7 @@ export const REFUSALS: Readonly<Record<string, readonly [message: RegExp, fix: R
   not_found: [/there is no such file or folder|form a loop/, /Check the path/],
   npy_invalid: [/array|\.npy|bytes/, /savez|ascontiguousarray/],
   out_of_memory: [/cannot be allocated/, /ranges of rows/],
+  output_is_input: [/would be lost|only read/, /another folder/],
   pattern_unsupported: [/not understood/, /full module names/],
   peft_type_missing: [/no peft_type, "LORA" was expected/, /"peft_type": "LORA"/],
   peft_type_unsupported: [/of peft_type .*, "LORA" was expected/, /peft\.convert_to_lora/],

@@ -12,7 +12,7 @@ export * from "./plan/plan.ts";
 export * from "./compare/compare_merges.ts";
 export * from "./compare/html.ts";
 export * from "./compare/variants.ts";
-export { closeAdapters, openAdapters } from "./engine/inputs.ts";
+export { checkOutputPath, closeAdapters, openAdapters } from "./engine/inputs.ts";
 export * from "./engine/progress.ts";
 export { type MergeOptions, runMerge } from "./engine/run_merge.ts";
 export * from "./memory/needs.ts";

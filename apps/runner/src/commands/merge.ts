@@ -163,7 +163,7 @@ export const merge: Command = {
       choices: DEVICE_CHOICES,
       help: `where to compute: ${DEVICE_CHOICES.join(", ")}`,
     },
-    { name: "force", type: "boolean", help: "replace the output if it exists" },
+    { name: "force", type: "boolean", help: "replace an earlier result at the output" },
     {
       name: "fresh",
       type: "boolean",
@@ -211,6 +211,7 @@ export const merge: Command = {
     });
     const options = {
       force: flags.boolean("force"),
+      recipeFile: args[0]!,
       fresh: flags.boolean("fresh"),
       signal: terminal.signal,
       onProgress: progressPrinter(terminal),

@@ -1,5 +1,5 @@
 import { stageDirectory } from "@lora-loom/formats";
-import type { MergeSummary, Recipe } from "@lora-loom/merge";
+import { checkOutputPath, type MergeSummary, type Recipe } from "@lora-loom/merge";
 import { Connection } from "./connection.ts";
 import { fetchFile } from "./download.ts";
 import { resultOf } from "./follow.ts";
@@ -10,9 +10,11 @@ import { requestOf } from "./request.ts";
  * Runs a recipe on a server: uploads what the server does not have, waits, and brings the result back to the recipe's
  * output, which appears complete or not at all.
  *
+ * @throws {FormatError} `output_is_input` and what staging throws
  * @throws {MergeError} as the server describes what went wrong; `server_unreachable`, `cancelled`
  */
 export async function mergeOnServer(recipe: Recipe, run: ServerRun): Promise<RemoteSummary> {
+  checkOutputPath(recipe, run.recipeFile);
   const connection = new Connection(run);
   // Refused before anything is uploaded.
   const staging = await stageDirectory(recipe.output.path, { force: run.force, exclusive: true });

@@ -3,8 +3,10 @@ import type { RemoteError, ServerAddress } from "./connection.ts";
 
 /** How to run a recipe on a server. */
 export interface ServerRun extends ServerAddress {
-  /** Replace the output if it exists. */
+  /** Replace the output if it is an earlier result. */
   readonly force: boolean;
+  /** Where the recipe was read. */
+  readonly recipeFile: string;
   readonly signal: AbortSignal;
   onProgress(event: ProgressEvent): void;
   /** Says something beside the progress. */

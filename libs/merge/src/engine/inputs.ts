@@ -1,5 +1,5 @@
-import { existsSync, realpathSync } from "node:fs";
-import { dirname, join, relative, resolve, sep } from "node:path";
+import { existsSync } from "node:fs";
+import { join, relative } from "node:path";
 import {
   type Adapter,
   alignAdapters,
@@ -7,49 +7,31 @@ import {
   inNamesOf,
   openAdapter,
   readBaseModel,
+  refuseInputs,
 } from "@lora-loom/formats";
-import { MergeError } from "../errors.ts";
 import type { InputRecord } from "../report/record.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { hashFiles } from "./hash_files.ts";
-
-/** The path with every link on the way resolved, as far as it exists. */
-function physicalPath(path: string): string {
-  const absolute = resolve(path);
-  if (existsSync(absolute)) return realpathSync(absolute);
-  const parent = dirname(absolute);
-  return parent === absolute ? absolute : resolve(physicalPath(parent), relative(parent, absolute));
-}
-
-function isInside(path: string, folder: string): boolean {
-  return path === folder || path.startsWith(folder + sep);
-}
 
 function present(...paths: readonly (string | undefined)[]): string[] {
   return paths.filter((path) => path !== undefined);
 }
 
 /**
- * Refuses an output that would replace something the recipe reads, with `--force` too.
+ * Refuses an output that would replace something the recipe reads or the recipe's own file, or that would change the base
+ * model's folder, with `--force` too.
  *
- * @throws {MergeError} `output_is_input`
+ * @param recipeFile where the recipe was read, if from a file
+ * @throws {FormatError} `output_is_input`
  */
-export function checkOutputPath(recipe: Recipe): void {
-  const output = physicalPath(recipe.output.path);
-  const inputs = [
-    ...recipe.adapters.flatMap(({ path, calibration, capture }) => [path, ...present(calibration, capture)]),
-    ...(recipe.baseModel === undefined ? [] : [recipe.baseModel]),
-  ];
-  for (const input of inputs) {
-    const path = physicalPath(input);
-    if (!isInside(path, output)) continue;
-    throw new MergeError(
-      "output_is_input",
-      `the output ${recipe.output.path} is or contains the input ${input}, which would be lost`,
-      "choose another folder with --output",
-      recipe.output.path,
-    );
-  }
+export function checkOutputPath({ adapters, baseModel, output }: Recipe, recipeFile?: string): void {
+  refuseInputs(output.path, {
+    inputs: [
+      ...adapters.flatMap(({ path, calibration, capture }) => [path, ...present(calibration, capture)]),
+      ...present(recipeFile),
+    ],
+    models: present(baseModel),
+  });
 }
 
 /** What the recipe's base model says that some layouts leave out; undefined where there is no model to read. */

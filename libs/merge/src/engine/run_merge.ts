@@ -38,9 +38,11 @@ import { recordOf, secondsOf, summarise } from "./summarise.ts";
 
 /** How to run a merge, apart from what the recipe says. */
 export interface MergeOptions {
-  /** Replace the output if it exists. */
+  /** Replace the output if it is an earlier result. */
   readonly force?: boolean;
   /** Cancels the merge: nothing is left behind but its finished steps, where they are kept. */
+  /** Where the recipe was read, if from a file: the output may not replace it. */
+  readonly recipeFile?: string;
   readonly signal?: AbortSignal;
   readonly onProgress?: ProgressListener;
   /** Start from the beginning, whatever an interrupted run of this merge left beside its output. */
@@ -62,7 +64,7 @@ export interface MergeOptions {
  */
 export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Promise<MergeSummary> {
   const method = METHODS.get(recipe.method)!;
-  checkOutputPath(recipe);
+  checkOutputPath(recipe, options.recipeFile);
   // Staging refuses an existing target too, but only after the inputs were read.
   if (!options.force) refuseExisting(recipe.output.path);
   const adapters = await openAdapters(recipe);
