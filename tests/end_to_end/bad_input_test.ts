@@ -184,6 +184,41 @@ const CASES: readonly BadCase[] = [
     says: ["/a"],
   },
   {
+    name: "the output is the recipe",
+    recipe: RECIPE.replace("path: out", "path: recipe.yaml"),
+    flags: ["--force"],
+    code: "output_is_input",
+    says: ["recipe.yaml"],
+  },
+  {
+    name: "the output is the base model's folder",
+    recipe: `${RECIPE.replace("path: out", "path: base")}\nbase_model: base\n`,
+    flags: ["--force"],
+    code: "output_is_input",
+    says: ["/base"],
+  },
+  {
+    name: "the output lies inside the base model's folder",
+    recipe: `${RECIPE.replace("path: out", "path: base/merged")}\nbase_model: base\n`,
+    flags: [],
+    code: "output_is_input",
+    says: ["/base/merged"],
+  },
+  {
+    name: "--force would replace what is no result",
+    spoil: (b) => Deno.mkdir(`${b}/../out`).then(() => Deno.writeTextFile(`${b}/../out/thesis.txt`, "mine")),
+    flags: ["--force"],
+    code: "not_a_result",
+    says: ["thesis.txt", "neither loom.json nor an adapter", "another output"],
+  },
+  {
+    name: "--force would replace a file",
+    spoil: (b) => Deno.writeTextFile(`${b}/../out`, "mine"),
+    flags: ["--force"],
+    code: "not_a_result",
+    says: ["is a file", "an earlier result"],
+  },
+  {
     name: "a GPU is asked for but absent",
     flags: ["--device", "gpu"],
     code: "no_gpu",
@@ -263,6 +298,7 @@ Deno.test("merge refuses an output that exists, and replaces it with --force", a
   await withFolder(async (folder) => {
     await prepare(folder, {});
     await Deno.mkdir(`${folder}/out`);
+    await Deno.writeTextFile(`${folder}/out/loom.json`, "{}");
     await Deno.writeTextFile(`${folder}/out/precious.txt`, "mine");
     const refused = await runCli(["merge", `${folder}/recipe.yaml`, "--json"]);
     assertEquals([refused.code, errorOf(refused.stdout, refused.stderr).code], [2, "target_exists"]);

@@ -91,6 +91,7 @@ export const REFUSALS: Readonly<Record<string, readonly [message: RegExp, fix: R
   no_original_name: [/original name/, /--drop|drop:|Choose kohya/],
   not_a_directory: [/a folder was expected/, /Check the path/],
   not_a_file: [/a file was expected/, /regular file|file inside it/],
+  not_a_result: [/--force replaces only/, /another output/],
   not_an_adapter: [/was expected/, /convert_lora_to_gguf\.py writes them/],
   not_finite: [/is (NaN|-?Infinity), a finite number was expected/, /leave the module or the adapter out/],
   not_found: [/there is no such file or folder|form a loop/, /Check the path/],

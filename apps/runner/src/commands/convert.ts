@@ -33,7 +33,7 @@ export const convert: Command = {
       type: "boolean",
       help: "expand LoHa and LoKr into plain LoRA, which raises their rank",
     },
-    { name: "force", type: "boolean", help: "replace the output if it exists" },
+    { name: "force", type: "boolean", help: "replace an earlier result at the output" },
   ],
   examples: [
     [

@@ -26,7 +26,7 @@ export interface ConvertOptions {
   readonly drop?: readonly string[] | undefined;
   /** As in {@linkcode openAdapter}. */
   readonly expand?: boolean | undefined;
-  /** Replace the output if it exists. */
+  /** Replace the output if it is an earlier result. */
   readonly force?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }

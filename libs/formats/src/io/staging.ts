@@ -1,5 +1,6 @@
 import { promises as fs, type Stats } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { refuseForeign } from "../earlier_result.ts";
 import { FormatError } from "../errors.ts";
 import { isAbandoned, isHeld, randomSuffix, releaseSuffix } from "./partial_names.ts";
 import { RandomAccessFile } from "./random_access_file.ts";
@@ -17,7 +18,7 @@ export interface Staging {
 }
 
 export interface StagingOptions {
-  /** Replace an existing target. It is moved aside first and put back if the new one cannot take its place. */
+  /** Replace an existing target that is an earlier result. It is moved aside first and put back if the new one cannot take its place. */
   readonly force?: boolean;
   /** Refuse to begin while another process stages the same target: one of the two would work in vain. */
   readonly exclusive?: boolean;
@@ -27,10 +28,11 @@ export interface StagingOptions {
  * Stages a folder: an empty sibling folder of `target` to write into, then `commit()` or `discard()`. What killed runs
  * left beside the same target is cleaned up, and a target that such a run had moved aside is put back.
  *
- * @throws {FormatError} `target_exists` without `force`; `target_in_use` with `exclusive`; `permission_denied`, `disk_full`, …
+ * @throws {FormatError} `target_exists` without `force`; `not_a_result` with it, where anything but an earlier
+ * result is there; `target_in_use` with `exclusive`; `permission_denied`, `disk_full`, …
  */
 export async function stageDirectory(target: string, options: StagingOptions = {}): Promise<Staging> {
-  const staging = await prepare(target, options);
+  const staging = await prepare(target, "folder", options);
   await withFileErrors("create", staging.path, () => fs.mkdir(staging.path));
   // After its own folder is there, so that of two that begin at once neither overlooks the other.
   const other = options.exclusive ? await otherStaging(target, staging.path) : undefined;
@@ -46,7 +48,7 @@ export async function stageDirectory(target: string, options: StagingOptions = {
 
 /** Stages a single file: as {@linkcode stageDirectory}, but nothing exists at `path` until the caller writes it. */
 export function stageFile(target: string, options: StagingOptions = {}): Promise<Staging> {
-  return prepare(target, options);
+  return prepare(target, "file", options);
 }
 
 /** Fills a staged folder through `fill` and commits it; discards it if `fill` throws. */
@@ -66,7 +68,11 @@ export async function replaceDirectory<T>(
   }
 }
 
-async function prepare(target: string, { force = false }: StagingOptions): Promise<Staging> {
+async function prepare(
+  target: string,
+  kind: "folder" | "file",
+  { force = false }: StagingOptions,
+): Promise<Staging> {
   const absolute = resolve(target);
   const parent = dirname(absolute);
   if (parent === absolute) {
@@ -74,8 +80,9 @@ async function prepare(target: string, { force = false }: StagingOptions): Promi
   }
   await createFolder(parent);
   await recoverFromKilledRuns(absolute);
-  if (!force) await refuseExisting(absolute);
-  return new SiblingStaging(absolute, force);
+  if (force) await refuseForeign(absolute, kind);
+  else await refuseExisting(absolute);
+  return new SiblingStaging(absolute, kind, force);
 }
 
 async function createFolder(path: string): Promise<void> {
@@ -91,11 +98,13 @@ async function createFolder(path: string): Promise<void> {
 class SiblingStaging implements Staging {
   readonly path: string;
   readonly #target: string;
+  readonly #kind: "folder" | "file";
   readonly #force: boolean;
   readonly #suffix = randomSuffix();
 
-  constructor(target: string, force: boolean) {
+  constructor(target: string, kind: "folder" | "file", force: boolean) {
     this.#target = target;
+    this.#kind = kind;
     this.#force = force;
     this.path = sibling(target, "partial", this.#suffix);
   }
@@ -104,6 +113,8 @@ class SiblingStaging implements Staging {
     await syncTree(this.path);
     if (!await statusOf(this.#target)) await rename(this.path, this.#target);
     else if (this.#force) {
+      // What is there may have come since the start.
+      await refuseForeign(this.#target, this.#kind);
       await swapIn(this.path, this.#target, sibling(this.#target, "replaced", this.#suffix));
     } else throw existing(this.#target);
     await syncDirectory(dirname(this.#target));

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { assertRefused, inTemporaryFolder } from "../test_support.ts";
+import { assertRefused, inTemporaryFolder, REPOSITORY } from "../test_support.ts";
 import { replaceDirectory, stageDirectory, stageFile, swapIn } from "./staging.ts";
 
 async function namesIn(folder: string): Promise<string[]> {
@@ -45,22 +45,39 @@ Deno.test("stageDirectory() replaces the target when forced, and keeps it until 
   inTemporaryFolder(async (folder) => {
     const target = join(folder, "merged");
     await Deno.mkdir(target);
-    await Deno.writeTextFile(join(target, "old"), "old");
+    await Deno.writeTextFile(join(target, "loom.json"), "old");
     const staging = await stageDirectory(target, { force: true });
     await Deno.writeTextFile(join(staging.path, "new"), "new");
-    assertEquals(await namesIn(target), ["old"]);
+    assertEquals(await namesIn(target), ["loom.json"]);
     await staging.commit();
     assertEquals(await namesIn(target), ["new"]);
     assertEquals(await namesIn(folder), ["merged"]);
   }));
 
+Deno.test("stageDirectory() and commit() refuse to replace what is no earlier result, forced or not", () =>
+  inTemporaryFolder(async (folder) => {
+    const target = join(folder, "merged");
+    const staging = await stageDirectory(target, { force: true });
+    await Deno.mkdir(target);
+    await Deno.writeTextFile(join(target, "thesis.txt"), "old");
+    await assertRefused(() => stageDirectory(target, { force: true }), "not_a_result");
+    await assertRefused(() => staging.commit(), "not_a_result");
+    await staging.discard();
+    assertEquals(await Deno.readTextFile(join(target, "thesis.txt")), "old");
+    assertEquals(await namesIn(folder), ["merged"]);
+  }));
+
 Deno.test("commit() keeps the old target when there is nothing to put in its place", () =>
   inTemporaryFolder(async (folder) => {
-    const target = join(folder, "merged.gguf");
-    await Deno.writeTextFile(target, "old");
+    const target = join(folder, "merged.safetensors");
+    await Deno.copyFile(
+      join(REPOSITORY, "examples/tiny-llama/adapters/language/adapter_model.safetensors"),
+      target,
+    );
+    const old = await Deno.readFile(target);
     const staging = await stageFile(target, { force: true });
     await assertRefused(() => staging.commit(), "not_found");
-    assertEquals(await Deno.readTextFile(target), "old");
+    assertEquals(await Deno.readFile(target), old);
   }));
 
 Deno.test("swapIn() puts the old target back when the new one cannot take its place", () =>
@@ -83,14 +100,14 @@ Deno.test("swapIn() puts the old target back when the new one cannot take its pl
 Deno.test("replaceDirectory() keeps the old target when filling the new one fails", () =>
   inTemporaryFolder(async (folder) => {
     const target = join(folder, "merged");
-    await replaceDirectory(target, (path) => Deno.writeTextFile(join(path, "a"), "old"));
+    await replaceDirectory(target, (path) => Deno.writeTextFile(join(path, "loom.json"), "old"));
     const failing = () =>
       replaceDirectory(target, async (path) => {
         await Deno.writeTextFile(join(path, "a"), "new");
         throw new Error("out of paper");
       }, { force: true });
     await assertRejects(failing, Error, "out of paper");
-    assertEquals(await Deno.readTextFile(join(target, "a")), "old");
+    assertEquals(await Deno.readTextFile(join(target, "loom.json")), "old");
     assertEquals(await namesIn(folder), ["merged"]);
   }));
 
@@ -134,9 +151,9 @@ Deno.test("a forced run killed while it stages leaves the old target as it was",
   inTemporaryFolder(async (folder) => {
     const target = join(folder, "merged");
     await Deno.mkdir(target);
-    await Deno.writeTextFile(join(target, "a"), "old");
+    await Deno.writeTextFile(join(target, "loom.json"), "old");
     await killWhileStaging(target, true);
-    assertEquals(await Deno.readTextFile(join(target, "a")), "old");
+    assertEquals(await Deno.readTextFile(join(target, "loom.json")), "old");
   }));
 
 /** The id of a process that has ended. */
@@ -160,11 +177,11 @@ Deno.test("stageDirectory() removes what was replaced when the killed run had pu
     const aside = join(folder, `.merged.replaced-${await deadProcess()}-0123456789ab`);
     for (const [path, content] of [[join(folder, "merged"), "new"], [aside, "old"]] as const) {
       await Deno.mkdir(path);
-      await Deno.writeTextFile(join(path, "a"), content);
+      await Deno.writeTextFile(join(path, "loom.json"), content);
     }
     const staging = await stageDirectory(join(folder, "merged"), { force: true });
     await staging.discard();
-    assertEquals(await Deno.readTextFile(join(folder, "merged/a")), "new");
+    assertEquals(await Deno.readTextFile(join(folder, "merged/loom.json")), "new");
     assertEquals(await namesIn(folder), ["merged"]);
   }));
 

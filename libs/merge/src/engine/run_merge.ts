@@ -4,6 +4,7 @@ import {
   type BaseModel,
   createAdapterWriter,
   openAdapter,
+  refuseForeign,
   type ServingReport,
   servingReport,
   stageDirectory,
@@ -66,7 +67,8 @@ export async function runMerge(recipe: Recipe, options: MergeOptions = {}): Prom
   const method = METHODS.get(recipe.method)!;
   checkOutputPath(recipe, options.recipeFile);
   // Staging refuses an existing target too, but only after the inputs were read.
-  if (!options.force) refuseExisting(recipe.output.path);
+  if (options.force) await refuseForeign(recipe.output.path, "folder");
+  else refuseExisting(recipe.output.path);
   const adapters = await openAdapters(recipe);
   try {
     const planned = planMerge(recipe, adapters, method);
