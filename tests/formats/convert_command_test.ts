@@ -35,6 +35,7 @@ Deno.test("convert exits with 2 and says what to type when the request is wrong"
       [[ADAPTER, `${folder}/a`, "--dtype", "int8"], "flag_value", "--dtype"],
       [[`${folder}/missing`, `${folder}/a`], "not_found", "path"],
       [[ADAPTER, folder, "--to", "kohya"], "target_exists", "--force"],
+      [[ADAPTER, ADAPTER, "--to", "mlx", "--force"], "output_is_input", "another folder"],
       [[ADAPTER], "arguments", "IN OUT"],
     ];
     for (const [args, expected, fix] of wrong) {

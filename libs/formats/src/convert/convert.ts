@@ -8,6 +8,7 @@ import {
   type OutputFormat,
 } from "../create_adapter_writer.ts";
 import { sha256File } from "../io/hash.ts";
+import { refuseInputs } from "../io/guarded_inputs.ts";
 import { stageDirectory, stageFile, type Staging } from "../io/staging.ts";
 import { writeFileAtomic } from "../io/write_file_atomic.ts";
 import type { OutputDType } from "../numbers/narrow.ts";
@@ -48,7 +49,7 @@ export interface Conversion {
  * the metadata is carried over as far as it holds, and says where the adapter came from. The output is complete or absent.
  *
  * @param output a folder, or for a layout of one file a path that ends in .safetensors or .gguf
- * @throws {FormatError} what reading the input and writing the output throw
+ * @throws {FormatError} `output_is_input`; what reading the input and writing the output throw
  */
 export async function convertAdapter(
   input: string,
@@ -57,6 +58,10 @@ export async function convertAdapter(
 ): Promise<Conversion> {
   const base = options.base === undefined ? undefined : await readBaseModel(options.base);
   using source = await openAdapter(input, { drop: options.drop, expand: options.expand, base });
+  refuseInputs(output, {
+    inputs: [input, ...source.files],
+    models: options.base === undefined ? [] : [options.base],
+  });
   const adapter = await inNamesOf(options.to, source);
   const isFile = /^\.(safetensors|gguf)$/.test(extname(output));
   if (isFile && !isSingleFile(options.to)) throw needsFolder(options.to, output);

@@ -224,6 +224,30 @@ Deno.test("convertAdapter() refuses an existing output unless forced, and leaves
     assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 1);
   }));
 
+Deno.test("convertAdapter() refuses to replace what it reads or to write into the base model's folder, forced too", () =>
+  inTemporaryFolder(async (folder) => {
+    const input = join(folder, "adapter");
+    await convertAdapter(ADAPTER, input, { to: "kohya" });
+    const weights = join(input, "lora.safetensors");
+    const before = await Deno.readFile(weights);
+    for (
+      const [from, output] of [[input, input], [input, folder], [input, weights], [weights, input]] as const
+    ) {
+      await assertRefused(
+        () => convertAdapter(from, output, { to: "kohya", force: true }),
+        "output_is_input",
+      );
+    }
+    for (const output of [BASE, join(BASE, "lora.gguf"), join(BASE, "..")]) {
+      await assertRefused(
+        () => convertAdapter(ADAPTER, output, { to: "gguf", base: BASE, force: true }),
+        "output_is_input",
+      );
+    }
+    assertEquals(await Deno.readFile(weights), before);
+    assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 1);
+  }));
+
 Deno.test("convertAdapter() keeps the source's dtype unless told otherwise, and rounds once", () =>
   inTemporaryFolder(async (folder) => {
     const half = join(folder, "half");
