@@ -64,6 +64,49 @@ Deno.test("compare puts methods side by side, with accuracy, a page of plots and
     assertEquals((JSON.parse(again.stdout) as { error: CliError }).error.code, "target_exists");
   }));
 
+Deno.test("compare refuses a report that would replace anything but an earlier report, before it merges", () =>
+  withFolder(async (folder) => {
+    const recipe = await recipeIn(folder);
+    const notes = `${folder}/notes.html`;
+    await Deno.writeTextFile(notes, "mine");
+    const before = await Deno.readTextFile(recipe);
+    for (
+      const [report, code] of [
+        [notes, "not_a_report"],
+        [folder, "output_is_input"],
+        [recipe, "output_is_input"],
+        [example("tasks/language.test.jsonl"), "output_is_input"],
+      ] as const
+    ) {
+      const { code: status, stdout, stderr } = await runCli([
+        "compare",
+        recipe,
+        "--data",
+        example("tasks/language.test.jsonl"),
+        "--report",
+        report,
+        "--output",
+        `${folder}/kept`,
+        "--json",
+      ]);
+      assertEquals([status, (JSON.parse(stdout) as { error: CliError }).error.code], [2, code], stderr);
+    }
+    assertEquals([await Deno.readTextFile(notes), await Deno.readTextFile(recipe)], ["mine", before]);
+    assertEquals([...Deno.readDirSync(folder)].length, 2, "no merge was begun");
+    for (const output of ["one", "two"]) {
+      await runJson([
+        "compare",
+        recipe,
+        "--device",
+        "cpu",
+        "--output",
+        `${folder}/${output}`,
+        "--report",
+        `${folder}/r.html`,
+      ]);
+    }
+  }));
+
 Deno.test("compare sweeps a weight, and says so when a sweep or a method cannot be read", () =>
   withFolder(async (folder) => {
     const recipe = await recipeIn(folder);

@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import {
+  checkOutputPath,
   type ComparedMerge,
   compareMerges,
   comparisonReport,
@@ -11,13 +12,15 @@ import {
   meanAccuracy,
   MergeError,
   parseSweep,
+  type Recipe,
   type ScoredMerge,
   type Variant,
 } from "@lora-loom/merge";
-import { writeFileAtomic } from "@lora-loom/formats";
+import { refuseInputs, writeFileAtomic } from "@lora-loom/formats";
 import { openModel, openTokenizer } from "@lora-loom/model";
 import { type Device, openDevice } from "@lora-loom/tensor";
 import type { Command, Flags, Terminal } from "../command.ts";
+import { checkReportFile } from "../report_file.ts";
 import { readTasks, scoreAdapter, type Task, wholeNumber } from "../scoring.ts";
 import { short, table } from "../text.ts";
 
@@ -89,6 +92,12 @@ async function withAccuracy(
   return scored;
 }
 
+/** Refuses a report in the place of anything that the comparison reads. */
+function guardInputs(report: string, recipeFile: string, recipe: Recipe, flags: Flags): void {
+  checkOutputPath({ ...recipe, output: { ...recipe.output, path: report } }, recipeFile);
+  refuseInputs(report, { inputs: flags.list("data") });
+}
+
 /** Runs `work` with the folder that `--output` names, or with one that is removed afterwards. */
 async function withDirectory<T>(
   output: string | undefined,
@@ -150,7 +159,12 @@ export const compare: Command = {
     },
     { name: "set", type: "list", value: "KEY=VALUE", help: "change a value of the recipe, for all merges" },
     { name: "output", type: "string", value: "DIR", help: "keep the merged adapters in this new folder" },
-    { name: "report", type: "string", value: "FILE", help: "write the table and its plots as one HTML file" },
+    {
+      name: "report",
+      type: "string",
+      value: "FILE",
+      help: "write the table and its plots as one HTML file; replaces an earlier report, nothing else",
+    },
     {
       name: "device",
       type: "string",
@@ -178,11 +192,16 @@ export const compare: Command = {
       sweepText === undefined ? undefined : parseSweep(sweepText),
       { set: flags.list("set"), ...(device === undefined ? {} : { device }) },
     );
+    const output = flags.string("output");
+    const report = flags.string("report");
+    if (report !== undefined) {
+      guardInputs(report, args[0]!, variants[0]!.recipe, flags);
+      await checkReportFile(report, output);
+    }
     const limit = wholeNumber("limit", flags.string("limit"));
     const tasks = await readTasks(flags.list("data"), limit);
     const baseModel = tasks.length > 0 ? baseModelOf(variants, flags) : undefined;
     await using opened = await openDevice({ device: variants[0]!.recipe.device });
-    const output = flags.string("output");
     const merges = await withDirectory(output && resolve(output), async (directory) => {
       const compared = await compareMerges(variants, {
         device: opened,
@@ -194,9 +213,8 @@ export const compare: Command = {
         ? compared
         : await withAccuracy(compared, tasks, baseModel, opened, terminal);
     });
-    const report = flags.string("report");
-    if (report !== undefined) await writeFileAtomic(report, comparisonReport(merges));
     terminal.out(flags.boolean("json") ? JSON.stringify(jsonOf(merges, output)) : comparisonText(merges));
+    if (report !== undefined) await writeFileAtomic(report, comparisonReport(merges));
     return 0;
   },
 };

@@ -1,4 +1,4 @@
-import { htmlPage, scrollingTable, seriesStyle } from "../report/page.ts";
+import { htmlOpening, htmlPage, scrollingTable, seriesStyle } from "../report/page.ts";
 import { escapeHtml, rangeOf, type Series, svgPlot } from "../report/svg.ts";
 import type { ComparedMerge } from "./compare_merges.ts";
 
@@ -65,6 +65,13 @@ function plotOf(title: string, merges: readonly ScoredMerge[], columns: readonly
   return svgPlot({ title, positions: labels, series, range, ends: [labels[0]!, labels.at(-1)!] });
 }
 
+const HEADING = "Comparison of merges";
+
+/** Whether a text, or its first 1,024 characters, is a page of {@linkcode comparisonReport}. */
+export function isComparisonReport(text: string): boolean {
+  return text.startsWith(htmlOpening(HEADING));
+}
+
 /** A self-contained page: the table of a comparison, and how accuracy, loss and cosines go from merge to merge. */
 export function comparisonReport(merges: readonly ScoredMerge[]): string {
   const columns = columnsOf(merges);
@@ -75,5 +82,5 @@ export function comparisonReport(merges: readonly ScoredMerge[]): string {
     plotOf("Cosine of the merged delta to each adapter's", merges, starting("cosine")),
     plotOf("Part of the weighted sum's direction that is lost", merges, starting("lost")),
   ];
-  return htmlPage("Comparison of merges", body.join("\n"));
+  return htmlPage(HEADING, body.join("\n"));
 }

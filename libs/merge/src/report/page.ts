@@ -52,6 +52,13 @@ export function scrollingTable(header: string, rows: readonly string[]): string 
   }</tbody></table></div>`;
 }
 
+/** How a page with this title begins. */
+export function htmlOpening(title: string): string {
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escapeHtml(title)}</title>`;
+}
+
 /**
  * A page of one file without any request, for any screen, light and dark.
  *
@@ -60,9 +67,7 @@ export function scrollingTable(header: string, rows: readonly string[]): string 
  * @param title of the window; default the heading
  */
 export function htmlPage(heading: string, body: string, title = heading): string {
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escapeHtml(title)}</title><style>${STYLE}</style></head><body>
+  return `${htmlOpening(title)}<style>${STYLE}</style></head><body>
 <h1>${escapeHtml(heading)}</h1>
 ${body}
 </body></html>
