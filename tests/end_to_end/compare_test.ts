@@ -107,6 +107,53 @@ Deno.test("compare refuses a report that would replace anything but an earlier r
     }
   }));
 
+Deno.test("compare refuses a report in a folder that is missing or no folder before it merges", () =>
+  withFolder(async (folder) => {
+    const recipe = await recipeIn(folder);
+    for (
+      const [report, code, fix] of [
+        ["nodir/c.html", "not_found", "mkdir"],
+        ["recipe.yaml/c.html", "not_a_directory", "in a folder"],
+      ] as const
+    ) {
+      const { code: status, stdout } = await runCli([
+        "compare",
+        recipe,
+        "--output",
+        `${folder}/kept`,
+        "--report",
+        `${folder}/${report}`,
+        "--json",
+      ]);
+      const { error } = JSON.parse(stdout) as { error: CliError };
+      assertEquals([status, error.code], [2, code], error.message);
+      assertStringIncludes(error.fix, fix);
+    }
+    assertEquals(
+      [...Deno.readDirSync(folder)].map(({ name }) => name),
+      ["recipe.yaml"],
+      "no merge was begun",
+    );
+  }));
+
+Deno.test("compare prints the table when the report cannot be written after all, and exits with an error", () =>
+  withFolder(async (folder) => {
+    const recipe = await recipeIn(folder);
+    const compare = (report: string, ...flags: string[]) =>
+      runCli(["compare", recipe, "--device", "cpu", "--report", report, ...flags]);
+    // The temporary file beside it has a longer name, which no file system takes.
+    const tooLong = `${folder}/${"r".repeat(240)}.html`;
+    const text = await compare(tooLong);
+    assertEquals(text.code, 2, text.stderr);
+    assertStringIncludes(text.stdout, "svd");
+    assertStringIncludes(text.stderr, "error[invalid_path]");
+    const json = await compare(tooLong, "--json");
+    assertEquals([json.code, JSON.parse(json.stdout).rows.length], [2, 1], json.stderr);
+    const beside = await compare(`${folder}/kept/report.html`, "--output", `${folder}/kept`);
+    assertEquals(beside.code, 0, beside.stderr);
+    assert((await Deno.stat(`${folder}/kept/report.html`)).isFile);
+  }));
+
 Deno.test("compare sweeps a weight, and says so when a sweep or a method cannot be read", () =>
   withFolder(async (folder) => {
     const recipe = await recipeIn(folder);

@@ -20,6 +20,7 @@ import { refuseInputs, writeFileAtomic } from "@lora-loom/formats";
 import { openModel, openTokenizer } from "@lora-loom/model";
 import { type Device, openDevice } from "@lora-loom/tensor";
 import type { Command, Flags, Terminal } from "../command.ts";
+import { reportError } from "../errors.ts";
 import { checkReportFile } from "../report_file.ts";
 import { readTasks, scoreAdapter, type Task, wholeNumber } from "../scoring.ts";
 import { short, table } from "../text.ts";
@@ -214,10 +215,19 @@ export const compare: Command = {
         : await withAccuracy(compared, tasks, baseModel, opened, terminal);
     });
     terminal.out(flags.boolean("json") ? JSON.stringify(jsonOf(merges, output)) : comparisonText(merges));
-    if (report !== undefined) await writeFileAtomic(report, comparisonReport(merges));
-    return 0;
+    return report === undefined ? 0 : await writeReport(report, merges);
   },
 };
+
+/** Writes the page; the table is out already, so a failure goes to standard error alone, and into the exit status. */
+async function writeReport(path: string, merges: readonly ScoredMerge[]): Promise<number> {
+  try {
+    await writeFileAtomic(path, comparisonReport(merges));
+    return 0;
+  } catch (error) {
+    return reportError(error, false);
+  }
+}
 
 /** The object that `--json` prints; folders only where they are kept. */
 function jsonOf(merges: readonly ScoredMerge[], kept: string | undefined) {
