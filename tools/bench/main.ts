@@ -18,6 +18,7 @@ import { listFiles, readMembers, ROOT } from "../house/workspace.ts";
 import { renewFile } from "../figures/page.ts";
 import { type Results, slug, type TorchFigures } from "../figures/results.ts";
 import { runSuite } from "../figures/suite.ts";
+import { unknownOptions } from "../unknown_options.ts";
 
 /** A benchmark of a member. */
 export interface Benchmark {
@@ -72,10 +73,9 @@ async function suite(args: readonly string[]): Promise<number> {
     string: ["device", "profile", "torch", "json", "write", "from", "commit"],
     default: { device: "auto", profile: "safe" },
   });
-  const known = ["_", "device", "profile", "torch", "json", "write", "from", "commit"];
-  const unknown = Object.keys(flags).filter((name) => !known.includes(name));
+  const unknown = unknownOptions(flags, ["device", "profile", "torch", "json", "write", "from", "commit"]);
   if (unknown.length > 0 || flags._.length > 0) {
-    console.error(`there is no option ${[...unknown.map((name) => `--${name}`), ...flags._].join(", ")}`);
+    console.error(`there is no option ${[...unknown, ...flags._].join(", ")}`);
     return 2;
   }
   const measured = flags.from === undefined ? await runSuite(flags) : await readJson<Results>(flags.from);

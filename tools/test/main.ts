@@ -10,6 +10,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { listFiles, memberOf, readMembers, ROOT } from "../house/workspace.ts";
 import { SetupError } from "../setup/errors.ts";
 import { setUp } from "../setup/setup.ts";
+import { unknownOptions } from "../unknown_options.ts";
 import { type MemberRun, runTests } from "./run_member.ts";
 
 /** Tests that take more seconds than this are named. */
@@ -71,6 +72,11 @@ async function ensureSetUp(): Promise<boolean> {
 
 async function main(): Promise<number> {
   const flags = parseArgs(Deno.args, { boolean: ["verbose"], string: ["_", "filter"] });
+  const unknown = unknownOptions(flags, ["verbose", "filter"]);
+  if (unknown.length > 0) {
+    console.error(`there is no option ${unknown.join(", ")}; there are --filter NAME and --verbose`);
+    return 2;
+  }
   const groups = groupTests(ROOT, flags._.map(String));
   if (groups.size === 0) {
     console.error(`no tests in ${flags._.join(", ")}`);

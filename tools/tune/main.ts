@@ -17,11 +17,19 @@ import {
   writeTuning,
 } from "@lora-loom/tensor";
 import { parseArgs } from "@std/cli/parse-args";
+import { unknownOptions } from "../unknown_options.ts";
 
 const flags = parseArgs(Deno.args, {
   string: ["device", "profile", "largest", "output"],
   default: { device: "auto", profile: "safe" },
 });
+const unknown = [...unknownOptions(flags, ["device", "profile", "largest", "output"]), ...flags._];
+if (unknown.length > 0) {
+  console.error(
+    `there is no option ${unknown.join(", ")}; there are --device, --profile, --largest and --output FILE`,
+  );
+  Deno.exit(2);
+}
 const profile = flags.profile as Profile;
 await using device = await openDevice({ device: flags.device as DeviceChoice, profile, tuned: false });
 const largest = Number(flags.largest ?? (device.info.class === "software" ? 1024 : 4096));
