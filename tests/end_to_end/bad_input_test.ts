@@ -134,6 +134,18 @@ const CASES: readonly BadCase[] = [
     says: ["output_scale", "--set parameters.outputscale"],
   },
   {
+    name: "a key on the way to a parameter is unknown",
+    flags: ["--set", "paramters.samples=10"],
+    code: "unknown_key",
+    says: ["parameters", '"where":"--set paramters.samples=10"'],
+  },
+  {
+    name: "a weight is not a number on the command line",
+    flags: ["--set", "adapters.0.weight=.nan"],
+    code: "invalid_value",
+    says: ["found NaN", "--set adapters.0.weight"],
+  },
+  {
     name: "a weight is no number",
     recipe: RECIPE.replace("path: b", "path: b\n    weight: much"),
     code: "invalid_value",

@@ -153,11 +153,13 @@ Deno.test("doctor exits with 1 and says what to do where no Vulkan driver is", a
 Deno.test("every command explains itself, with examples that name real files", async () => {
   const overview = await runCli(["--help"]);
   assertEquals(overview.code, 0);
+  assertStringIncludes(overview.stdout, "deno task serve starts the server");
   const commands = [...overview.stdout.matchAll(/^ {2}(\w+) {2,}/gm)].map(([, name]) => name!);
   for (const name of ["merge", "inspect", "diff", "doctor"]) assert(commands.includes(name), name);
   for (const name of commands) {
     const { code, stdout } = await runCli([name, "--help"]);
     assertEquals(code, 0);
+    for (const line of stdout.split("\n")) assert(line.split("repeated").length <= 2, line);
     for (const part of [`usage: deno task ${name}`, "--json", "--quiet", "examples:"]) {
       assertStringIncludes(stdout, part);
     }
@@ -166,6 +168,22 @@ Deno.test("every command explains itself, with examples that name real files", a
       assert(isMade || Deno.statSync(repositoryPath(path)), path);
     }
   }
+});
+
+Deno.test("a negative number is the value of the flag before it", async () => {
+  const { code, stdout } = await runCli([
+    "eval",
+    "--model",
+    repositoryPath("examples/tiny-llama/base"),
+    "--data",
+    repositoryPath("examples/tiny-llama/tasks/language.test.jsonl"),
+    "--limit",
+    "-3",
+    "--json",
+  ]);
+  const { error } = JSON.parse(stdout);
+  assertEquals([code, error.code], [2, "invalid_flag"], stdout);
+  assertStringIncludes(error.message, '--limit takes a whole number of at least 1, found "-3"');
 });
 
 Deno.test("the runner leads from a misspelt command to the right one, and from none to the list", async () => {

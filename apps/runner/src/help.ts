@@ -38,6 +38,7 @@ export function overview(commands: Iterable<Command>): string {
     "commands:",
     ...columns([...commands].map(({ name, summary }) => [name, summary] as const)),
     "",
+    "deno task serve starts the server: the same by HTTP and in a web page; deno task serve --help shows its flags.",
     "deno task COMMAND --help shows a command's flags and examples.",
   ].join("\n");
 }

@@ -52,6 +52,18 @@ function checkArity(command: Command, count: number): void {
   );
 }
 
+/** The arguments with `--limit -3` as `--limit=-3`: a number is the value of the flag before it, and no flag itself. */
+function withNegativeNumbers(args: readonly string[], names: readonly string[]): string[] {
+  const end = args.indexOf("--");
+  const isValue = (index: number) =>
+    index > 0 && (end < 0 || index < end) && /^-\.?\d/.test(args[index]!) &&
+    names.some((name) => args[index - 1] === `--${name}`);
+  return args.flatMap((argument, index) => {
+    if (isValue(index)) return [];
+    return isValue(index + 1) ? [`${argument}=${args[index + 1]}`] : [argument];
+  });
+}
+
 /**
  * Reads a command's arguments and flags.
  *
@@ -59,7 +71,7 @@ function checkArity(command: Command, count: number): void {
  */
 export function parseCommandLine(command: Command, args: readonly string[]): CommandInput {
   const specs = flagsOf(command);
-  const parsed = parseArgs([...args], {
+  const parsed = parseArgs(withNegativeNumbers(args, namesOfType(specs, "string", "list")), {
     boolean: namesOfType(specs, "boolean"),
     string: [...namesOfType(specs, "string", "list"), "_"],
     collect: namesOfType(specs, "list"),

@@ -149,7 +149,7 @@ export const compare: Command = {
       name: "data",
       type: "list",
       value: "FILE",
-      help: 'also measure accuracy: rows {"prompt": …, "completion": …}, one a line; may be repeated',
+      help: 'also measure accuracy: rows {"prompt": …, "completion": …}, one a line',
     },
     { name: "limit", type: "string", value: "N", help: "use the first N rows of each file" },
     {

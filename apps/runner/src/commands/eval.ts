@@ -29,13 +29,13 @@ export const evalCommand: Command = {
       name: "adapter",
       type: "list",
       value: "DIR",
-      help: "an adapter; may be repeated; without one, the base alone",
+      help: "an adapter; without one, the base alone",
     },
     {
       name: "data",
       type: "list",
       value: "FILE",
-      help: 'rows {"prompt": …, "completion": …}, one a line; may be repeated',
+      help: 'rows {"prompt": …, "completion": …}, one a line',
     },
     { name: "limit", type: "string", value: "N", help: "use the first N rows of each file" },
     {

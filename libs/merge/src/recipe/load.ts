@@ -5,6 +5,7 @@ import { METHODS } from "../methods/registry.ts";
 import { parseRecipeText, type RecipeDocument } from "./document.ts";
 import { applyOverride, parseOverride } from "./overrides.ts";
 import type { DeviceChoice, Recipe } from "./recipe.ts";
+import { valueAt } from "./problems.ts";
 import { resolveRecipe } from "./resolve.ts";
 
 /** Changes to a recipe that come from the command line. */
@@ -71,7 +72,11 @@ function withChanges(document: RecipeDocument, changes: RecipeChanges): RecipeDo
   return {
     value,
     locate(path) {
-      const override = overrides.findLast((candidate) => path.length > 0 && touches(candidate.path, path));
+      if (path.length === 0) return document.locate(path);
+      // What the file lacks came with an override that set something in it.
+      const isInFile = valueAt(document.value, path) !== undefined;
+      const override = overrides.findLast((candidate) => touches(candidate.path, path)) ??
+        (isInFile ? undefined : overrides.findLast((candidate) => touches(path, candidate.path)));
       return override ? `--set ${override.text}` : document.locate(path);
     },
   };

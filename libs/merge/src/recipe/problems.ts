@@ -7,7 +7,9 @@ import { knownKeys } from "./schema.ts";
 
 /** A value in an error's message. */
 export function valueText(value: unknown): string {
-  return value === undefined ? "nothing" : JSON.stringify(value) ?? String(value);
+  if (value === undefined) return "nothing";
+  // JSON has neither NaN nor infinities.
+  return typeof value === "number" ? String(value) : JSON.stringify(value) ?? String(value);
 }
 
 /** The error for a key that its map does not know. */
@@ -23,9 +25,10 @@ export function unknownKey(path: KeyPath, known: readonly string[], document: Re
   );
 }
 
-function valueAt(root: unknown, path: KeyPath): unknown {
+/** The value at a path; undefined where there is none. */
+export function valueAt(root: unknown, path: KeyPath): unknown {
   return path.reduce<unknown>(
-    (value, key) => (value as Record<string | number, unknown> | undefined)?.[key],
+    (value, key) => (value as Record<string | number, unknown> | null | undefined)?.[key],
     root,
   );
 }
