@@ -50,6 +50,18 @@ function wholeNumber(text: string, where: string): number {
   );
 }
 
+const MAX_PORT = 65535;
+
+function portNumber(text: string): number {
+  const value = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (value <= MAX_PORT) return value;
+  throw wrongFlag(
+    `--port takes a number from 0 to ${MAX_PORT}, found ${JSON.stringify(text)}`,
+    "write --port 8420, or --port 0 for a free one",
+    "--port",
+  );
+}
+
 function readLimits(settings: readonly string[]): Partial<Limits> {
   const known = Object.keys(DEFAULT_LIMITS);
   return Object.fromEntries(settings.map((setting) => {
@@ -83,7 +95,7 @@ export function readOptions(args: readonly string[]): ServerOptions | undefined 
   return {
     data: data || ".loom-data",
     ...(host ? { host } : {}),
-    ...(port === undefined ? {} : { port: wholeNumber(port, "--port") }),
+    ...(port === undefined ? {} : { port: portNumber(port) }),
     ...(models ? { models } : {}),
     ...(device === undefined ? {} : { device: device as DeviceChoice }),
     requireToken: Boolean(flags["require-token"]),
@@ -122,12 +134,10 @@ async function main(): Promise<number> {
     await server.stop();
     return 0;
   } catch (error) {
-    if ((error as { code?: unknown }).code === "EADDRINUSE") {
-      console.error("error[port_in_use]: another program listens there\n  fix:   choose another --port");
-      return 2;
-    }
-    const { error: { code, message, fix } } = describeFailure(error);
-    console.error(`error[${code}]: ${message}\n  fix:   ${fix}`);
+    const { error: { code, message, fix, where } } = describeFailure(error);
+    console.error(`error[${code}]: ${message}`);
+    if (where) console.error(`  where: ${where}`);
+    console.error(`  fix:   ${fix}`);
     if (code === "internal") console.error(error);
     return error instanceof ServerError && error.status < 500 ? 2 : 1;
   }

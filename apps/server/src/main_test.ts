@@ -57,3 +57,13 @@ Deno.test("the README lists every limit", async () => {
     );
   }
 });
+
+Deno.test("readOptions() takes ports from 0 to 65535", () => {
+  assertEquals(readOptions(["--port", "65535"])?.port, 65535);
+  for (const port of ["99999", "65536", "-1", "abc", "1e3", ""]) {
+    const error = assertThrows(() => readOptions([`--port=${port}`]), ServerError);
+    assertEquals([error.code, error.where, error.status], ["flag_value", "--port", 400]);
+    assertStringIncludes(error.message, "from 0 to 65535");
+    assertStringIncludes(error.fix, "write --port 8420");
+  }
+});
