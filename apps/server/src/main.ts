@@ -2,7 +2,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { DEVICE_CHOICES, type DeviceChoice, didYouMean } from "@lora-loom/merge";
 import { describeFailure, ServerError } from "./errors.ts";
-import { DEFAULT_LIMITS, LIMIT_HELP, type Limits } from "./limits.ts";
+import { DEFAULT_LIMITS, leastOf, LIMIT_HELP, type Limits } from "./limits.ts";
 import { type RunningServer, type ServerOptions, startServer } from "./server.ts";
 
 const FLAGS: readonly (readonly [form: string, help: string])[] = [
@@ -40,16 +40,6 @@ function wrongFlag(message: string, fix: string, where: string): ServerError {
   return new ServerError(400, "flag_value", message, fix, where);
 }
 
-function wholeNumber(text: string, where: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && Number.isSafeInteger(value) && value >= 0) return value;
-  throw wrongFlag(
-    `${where} takes a whole number, found ${JSON.stringify(text)}`,
-    `write ${where} 100`,
-    where,
-  );
-}
-
 const MAX_PORT = 65535;
 
 function portNumber(text: string): number {
@@ -62,17 +52,25 @@ function portNumber(text: string): number {
   );
 }
 
-function readLimits(settings: readonly string[]): Partial<Limits> {
-  const known = Object.keys(DEFAULT_LIMITS);
-  return Object.fromEntries(settings.map((setting) => {
-    const [name = "", text = ""] = setting.split("=");
-    if (known.includes(name)) return [name, wholeNumber(text, `--limit ${name}`)];
+function readLimit(setting: string): [name: string, value: number] {
+  const known = Object.keys(DEFAULT_LIMITS) as (keyof Limits)[];
+  const [, given, text = ""] = /^([^=]*)=?(.*)$/s.exec(setting)!;
+  const name = known.find((one) => one === given);
+  if (name === undefined) {
     throw wrongFlag(
-      `there is no limit ${JSON.stringify(name)}; ${didYouMean(name, known)}`,
-      "see --help",
+      `there is no limit ${JSON.stringify(given)}; ${didYouMean(given!, known)}`,
+      "see deno task serve --help",
       "--limit",
     );
-  }));
+  }
+  const least = leastOf(name);
+  const value = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (Number.isSafeInteger(value) && value >= least) return [name, value];
+  throw wrongFlag(
+    `the limit ${name} takes a whole number from ${least}, found ${JSON.stringify(text)}`,
+    `write --limit ${name}=${DEFAULT_LIMITS[name]}`,
+    `--limit ${name}`,
+  );
 }
 
 /** Reads the command line; undefined where only help was asked for. */
@@ -99,7 +97,7 @@ export function readOptions(args: readonly string[]): ServerOptions | undefined 
     ...(models ? { models } : {}),
     ...(device === undefined ? {} : { device: device as DeviceChoice }),
     requireToken: Boolean(flags["require-token"]),
-    limits: readLimits(flags.limit ?? []),
+    limits: Object.fromEntries((flags.limit ?? []).map(readLimit)),
   };
 }
 

@@ -67,3 +67,20 @@ Deno.test("readOptions() takes ports from 0 to 65535", () => {
     assertStringIncludes(error.fix, "write --port 8420");
   }
 });
+
+Deno.test("readOptions() takes limits from 1, and from 0 where that closes something", () => {
+  for (const name of Object.keys(DEFAULT_LIMITS) as (keyof typeof DEFAULT_LIMITS)[]) {
+    const args = ["--limit", `${name}=0`];
+    if (["adapters", "calibrations", "interruptions", "merges", "storeBytes"].includes(name)) {
+      assertEquals(readOptions(args)?.limits, { [name]: 0 });
+      continue;
+    }
+    const error = assertThrows(() => readOptions(args), ServerError);
+    assertEquals([error.code, error.where, error.status], ["flag_value", `--limit ${name}`, 400]);
+    assertStringIncludes(error.message, 'a whole number from 1, found "0"');
+    assertEquals(readOptions(["--limit", `${name}=1`])?.limits, { [name]: 1 });
+  }
+  for (const setting of ["jobs", "jobs=", "jobs=-1", "jobs=2=3", "jobs=1e3"]) {
+    assertThrows(() => readOptions(["--limit", setting]), ServerError);
+  }
+});
