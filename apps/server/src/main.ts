@@ -90,11 +90,12 @@ export function readOptions(args: readonly string[]): ServerOptions | undefined 
   if (device !== undefined && !DEVICE_CHOICES.includes(device as DeviceChoice)) {
     throw wrongFlag(`--device takes ${DEVICE_CHOICES.join(", ")}`, "write --device auto", "--device");
   }
+  if (models === "") throw wrongFlag("--models takes a folder, found none", "write --models DIR", "--models");
   return {
     data: data || ".loom-data",
     ...(host ? { host } : {}),
     ...(port === undefined ? {} : { port: portNumber(port) }),
-    ...(models ? { models } : {}),
+    ...(models === undefined ? {} : { models }),
     ...(device === undefined ? {} : { device: device as DeviceChoice }),
     requireToken: Boolean(flags["require-token"]),
     limits: Object.fromEntries((flags.limit ?? []).map(readLimit)),

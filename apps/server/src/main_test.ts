@@ -36,7 +36,9 @@ Deno.test("readOptions() refuses what it does not know, and names the nearest", 
   assertEquals(/did you mean "--port"/.test(message("--prot", "1")), true);
   assertEquals(/did you mean "queue"/.test(message("--limit", "queu=5")), true);
   for (
-    const args of [["--port", "x"], ["--port", "-1"], ["--limit", "queue"], ["--device", "tpu"], ["extra"]]
+    const args of [["--port", "x"], ["--port", "-1"], ["--limit", "queue"], ["--device", "tpu"], ["extra"], [
+      "--models=",
+    ]]
   ) message(...args);
 });
 

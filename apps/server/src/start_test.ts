@@ -49,6 +49,21 @@ Deno.test("startServer() says that there is no such machine, or that it is anoth
     }
   }));
 
+Deno.test("startServer() says why a path cannot be the models' folder, and makes nothing", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/recipe.yaml`, "method: lego\n");
+    for (
+      const [name, reason] of [["nodir", "there is nothing of that name"], ["recipe.yaml", "it is a file"]]
+    ) {
+      const models = `${folder}/${name}`;
+      const error = await refusal({ data: `${folder}/data`, models });
+      assertEquals([error.code, error.where, error.status], ["models_unusable", models, 400]);
+      assertStringIncludes(error.message, reason!);
+      assertStringIncludes(error.fix, "--models DIR");
+    }
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["recipe.yaml"]);
+  }));
+
 Deno.test("serve ends with status 2 and without a stack trace when it is told to start where it cannot", async () => {
   const main = repositoryPath("apps/server/src/main.ts");
   const args = ["run", "-A", main, "--port", "0", "--data", main];
