@@ -182,17 +182,17 @@ Deno.test("an event stream whose reader is gone makes room", () =>
     while (await status() === 503) await pause(5);
   }));
 
-Deno.test("startServer() says that a port is taken", () =>
+Deno.test("startServer() says that a port is taken, and makes nothing", () =>
   withListening({}, async (server) => {
     await withFolder(async (folder) => {
       const port = Number(new URL(server.url).port);
       const error = await assertRejects(
-        () => startServer({ data: folder, port, device: "cpu" }),
+        () => startServer({ data: `${folder}/data`, port, device: "cpu" }),
         ServerError,
       );
       assertEquals([error.code, error.where, error.status], ["port_in_use", "--port", 400]);
       assertStringIncludes(error.message, `port ${port} of 127.0.0.1`);
-      // And lets go of its data folder.
-      await (await startServer({ data: folder, port: 0, device: "cpu" })).stop();
+      // And makes no data folder.
+      assertEquals(names(folder), []);
     });
   }));

@@ -47,6 +47,7 @@ Deno.test("startServer() says that there is no such machine, or that it is anoth
       assertEquals([error.code, error.where, error.status], [code, "--host", 400]);
       assertStringIncludes(error.message, host!);
     }
+    assertEquals([...Deno.readDirSync(folder)], []);
   }));
 
 Deno.test("startServer() says why a path cannot be the models' folder, and makes nothing", () =>
@@ -62,6 +63,16 @@ Deno.test("startServer() says why a path cannot be the models' folder, and makes
       assertStringIncludes(error.fix, "--models DIR");
     }
     assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["recipe.yaml"]);
+  }));
+
+Deno.test("startServer() lets go of its port when it cannot open its data folder", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/file`, "");
+    const free = await startServer({ data: `${folder}/data`, port: 0, device: "cpu" });
+    const port = Number(new URL(free.url).port);
+    await free.stop();
+    assertEquals((await refusal({ data: `${folder}/file`, port })).code, "data_unusable");
+    await (await startServer({ data: `${folder}/data`, port, device: "cpu" })).stop();
   }));
 
 Deno.test("serve ends with status 2 and without a stack trace when it is told to start where it cannot", async () => {
