@@ -1,6 +1,6 @@
 /** The server's command line: `main.ts [--host 127.0.0.1] [--port 8420] [--data DIR] [--models DIR] …`. */
 import { parseArgs } from "@std/cli/parse-args";
-import { DEVICE_CHOICES, type DeviceChoice, didYouMean } from "@lora-loom/merge";
+import { DEVICE_CHOICES, type DeviceChoice, didYouMean, nearest } from "@lora-loom/merge";
 import { describeFailure, ServerError } from "./errors.ts";
 import { DEFAULT_LIMITS, leastOf, LIMIT_HELP, type Limits } from "./limits.ts";
 import { type RunningServer, type ServerOptions, startServer } from "./server.ts";
@@ -59,7 +59,7 @@ function readLimit(setting: string): [name: string, value: number] {
   if (name === undefined) {
     throw wrongFlag(
       `there is no limit ${JSON.stringify(given)}; ${didYouMean(given!, known)}`,
-      "see deno task serve --help",
+      `write --limit ${nearest(given!, known)}=N; deno task serve --help lists all`,
       "--limit",
     );
   }
@@ -73,22 +73,42 @@ function readLimit(setting: string): [name: string, value: number] {
   );
 }
 
+function unknownArgument(argument: string): ServerError {
+  if (!argument.startsWith("-")) {
+    return wrongFlag(
+      `serve takes flags alone, found ${JSON.stringify(argument)}`,
+      "leave it out, or write the flag that it belongs to before it; deno task serve --help lists them",
+      argument,
+    );
+  }
+  const names = FLAGS.map(([form]) => form.split(" ")[0]!);
+  const [flag = ""] = argument.split("=");
+  return wrongFlag(
+    `serve has no ${flag}; ${didYouMean(flag, names)}`,
+    `write ${nearest(flag, names)}, or leave it out; deno task serve --help lists all`,
+    argument,
+  );
+}
+
 /** Reads the command line; undefined where only help was asked for. */
 export function readOptions(args: readonly string[]): ServerOptions | undefined {
-  const names = FLAGS.map(([form]) => form.split(" ")[0]!);
   const flags = parseArgs([...args], {
     string: ["host", "port", "data", "models", "device", "limit"],
     boolean: ["help", "require-token"],
     collect: ["limit"],
     alias: { help: "h" },
     unknown(argument: string) {
-      throw wrongFlag(`serve has no ${argument}; ${didYouMean(argument, names)}`, "see --help", argument);
+      throw unknownArgument(argument);
     },
   }) as unknown as Record<string, string | undefined> & { limit: string[]; help: boolean };
   if (flags.help) return undefined;
   const { host, port, data, models, device } = flags;
   if (device !== undefined && !DEVICE_CHOICES.includes(device as DeviceChoice)) {
-    throw wrongFlag(`--device takes ${DEVICE_CHOICES.join(", ")}`, "write --device auto", "--device");
+    throw wrongFlag(
+      `--device takes ${DEVICE_CHOICES.join(", ")}, found ${JSON.stringify(device)}`,
+      "write --device auto",
+      "--device",
+    );
   }
   if (models === "") throw wrongFlag("--models takes a folder, found none", "write --models DIR", "--models");
   return {

@@ -86,3 +86,35 @@ Deno.test("readOptions() takes limits from 1, and from 0 where that closes somet
     assertThrows(() => readOptions(["--limit", setting]), ServerError);
   }
 });
+
+Deno.test("readOptions() advises what can be typed", () => {
+  const refusal = (...args: string[]) => {
+    const { message, fix, where } = assertThrows(() => readOptions(args), ServerError);
+    return { message, fix, where };
+  };
+  assertEquals(refusal("--limit", "jobs"), {
+    message: 'the limit jobs takes a whole number from 1, found ""',
+    fix: "write --limit jobs=1",
+    where: "--limit jobs",
+  });
+  assertEquals(refusal("--port", "abc"), {
+    message: '--port takes a number from 0 to 65535, found "abc"',
+    fix: "write --port 8420, or --port 0 for a free one",
+    where: "--port",
+  });
+  assertEquals(refusal("extra"), {
+    message: 'serve takes flags alone, found "extra"',
+    fix: "leave it out, or write the flag that it belongs to before it; deno task serve --help lists them",
+    where: "extra",
+  });
+  assertEquals(
+    refusal("--prot=1").fix,
+    "write --port, or leave it out; deno task serve --help lists all",
+  );
+  assertEquals(refusal("--limit", "queu=5").fix, "write --limit queue=N; deno task serve --help lists all");
+  // Every piece of advice for a limit is one that is taken.
+  for (const [name, value] of Object.entries(DEFAULT_LIMITS)) {
+    const [, advice = ""] = /^write (--limit \S+)$/.exec(refusal("--limit", name).fix) ?? [];
+    assertEquals(readOptions(advice.split(" "))?.limits, { [name]: value });
+  }
+});
