@@ -148,9 +148,28 @@ Deno.test("merge --server says that nobody answers, or that the address is none"
     const recipe = await writeRecipe(folder);
     const nobody = await refusal(["merge", recipe, "--server", "http://127.0.0.1:9"]);
     assertEquals([nobody.code, nobody.exit], ["server_unreachable", 1]);
-    const none = await refusal(["merge", recipe, "--server", "localhost:8420"]);
-    assertEquals([none.code, none.exit], ["invalid_server", 2]);
+    for (
+      const [address, message, fix] of [
+        ["localhost:8420", "lacks http://", "http://localhost:8420"],
+        ["127.0.0.1:8455/", "lacks http://", "http://127.0.0.1:8455"],
+        ["http://127.0.0.1:8455/#token=secret", "expected none of ? and #", "http://127.0.0.1:8455"],
+        ["ftp://localhost", "is no server's address", "http://localhost:8420"],
+      ] as const
+    ) {
+      const none = await refusal(["merge", recipe, "--server", address]);
+      assertEquals([none.code, none.exit, none.where], ["invalid_server", 2, "--server"]);
+      assertStringIncludes(none.message, message);
+      assertEquals(none.fix, `write --server ${fix}`);
+    }
     assertEquals(names(folder), ["recipe.yaml"]);
+  }));
+
+Deno.test("merge --server says to leave out a path below which no server is", () =>
+  withServer({}, async (server, folder) => {
+    const error = await refusal(["merge", await writeRecipe(folder), "--server", `${server.url}/api`]);
+    assertEquals([error.code, error.exit, error.where], ["invalid_server", 2, "--server"]);
+    assertStringIncludes(error.message, "the address has the path /api, expected none");
+    assertEquals(error.fix, `write --server ${server.url}`);
   }));
 
 Deno.test("merge --server cancels the merge on the server when it is interrupted", () =>
