@@ -34,6 +34,7 @@ async function withServer<T>(
 }
 
 const weights = (folder: string) => Deno.readFile(`${folder}/adapter_model.safetensors`);
+const bytesOf = (text: string) => new TextEncoder().encode(text);
 const names = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
 async function refusal(
@@ -170,6 +171,31 @@ Deno.test("merge --server says to leave out a path below which no server is", ()
     assertEquals([error.code, error.exit, error.where], ["invalid_server", 2, "--server"]);
     assertStringIncludes(error.message, "the address has the path /api, expected none");
     assertEquals(error.fix, `write --server ${server.url}`);
+  }));
+
+Deno.test("merge --server names the file and line of calibration text that is none", () =>
+  withServer({ models: repositoryPath("examples/tiny-llama") }, async (server, folder) => {
+    const calibration = `${folder}/typo.jsonl`;
+    const recipe = await writeRecipe(folder, {
+      method: "iteris",
+      base_model: repositoryPath("examples/tiny-llama/base"),
+      adapters: [{ path: `${ADAPTERS}/language`, calibration }],
+      parameters: {},
+    });
+    for (
+      const [content, code, where, message] of [
+        [bytesOf('{"prompt": "a"}\n{"prompt": '), "invalid_row", `${calibration}:2`, "line 2 is no row"],
+        [bytesOf(""), "invalid_row", calibration, "the text has no rows"],
+        [new Uint8Array([0xff, 0xfe]), "not_text", calibration, "not in UTF-8"],
+        [undefined, "missing_file", calibration, "could not be read"],
+      ] as const
+    ) {
+      if (content === undefined) await Deno.remove(calibration);
+      else await Deno.writeFile(calibration, content);
+      const error = await refusal(["merge", recipe, "--server", server.url]);
+      assertEquals([error.code, error.exit, error.where], [code, 2, where]);
+      assertStringIncludes(error.message, message);
+    }
   }));
 
 Deno.test("merge --server cancels the merge on the server when it is interrupted", () =>
