@@ -1,9 +1,10 @@
 /** `deno task merge RECIPE --server URL`: the runner against a server that listens. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { type RunningServer, type ServerOptions, startServer } from "@lora-loom/server";
-import { writeBiasedAdapter } from "../support/adapters.ts";
+import { randomFactors, writeAdapter, writeBiasedAdapter } from "../support/adapters.ts";
 import { type CliError, runCli, startCli } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
+import { safetensorsBytes } from "../support/safetensors.ts";
 
 const ADAPTERS = repositoryPath("examples/tiny-llama/adapters");
 
@@ -195,6 +196,23 @@ Deno.test("merge --server names the file and line of calibration text that is no
       const error = await refusal(["merge", recipe, "--server", server.url]);
       assertEquals([error.code, error.exit, error.where], [code, 2, where]);
       assertStringIncludes(error.message, message);
+    }
+  }));
+
+Deno.test("merge --server says of a damaged adapter what merge says, with the recipe's path", () =>
+  withServer({}, async (server, folder) => {
+    const module = { name: "model.layers.0.self_attn.q_proj", inFeatures: 64, outFeatures: 64, rank: 4 };
+    const factors = randomFactors([module], 1);
+    Object.values(factors)[0]!.values[5] = NaN;
+    const path = await writeAdapter(`${folder}/damaged`, [module], { bytes: safetensorsBytes(factors) });
+    for (const place of [path, `${path}/adapter_model.safetensors`]) {
+      const adapters = [{ path: place, weight: 1 }];
+      const recipe = await writeRecipe(folder, { method: "svd", adapters, parameters: { rank: 4 } });
+      const here = await refusal(["merge", recipe, "--device", "cpu"]);
+      const there = await refusal(["merge", recipe, "--server", server.url]);
+      assertEquals(there, here);
+      assertEquals([there.code, there.exit], ["not_finite", 2]);
+      assertStringIncludes(there.where, path);
     }
   }));
 

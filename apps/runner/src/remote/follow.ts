@@ -11,8 +11,8 @@ export async function resultOf(id: string, connection: Connection, run: ServerRu
     const merge = await follow(id, connection, run);
     if (merge.result) return merge.result;
     if (merge.error) {
-      const { code, message, fix, where } = merge.error;
-      throw new MergeError(code, message, fix, where, "work");
+      const { code, message, fix, where, blame = "work" } = merge.error;
+      throw new MergeError(code, message, fix, where, blame);
     }
     throw cancelled("it was cancelled on the server");
   } catch (error) {

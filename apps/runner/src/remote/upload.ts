@@ -18,13 +18,20 @@ export interface RemoteAdapter extends Reading {
   readonly files: readonly RemoteFile[];
 }
 
+/** What the server calls something that was uploaded. */
+export interface Uploaded {
+  readonly id: string;
+  /** How its messages name it. */
+  readonly shown: string;
+}
+
 /** Brings an adapter to the server, unless it has the same files and reads them alike. */
 export async function uploadAdapter(
   adapter: Recipe["adapters"][number],
   known: readonly RemoteAdapter[],
   connection: Connection,
   run: ServerRun,
-): Promise<string> {
+): Promise<Uploaded> {
   const { name } = adapter;
   const files = await filesOf(adapter);
   const reading = readingQuery(adapter);
@@ -34,9 +41,10 @@ export async function uploadAdapter(
     one.files.length === files.length && one.files.every((file) => hashes.get(file.name) === file.sha256) &&
     readingQuery(one) === reading
   );
-  if (same) return same.id;
-  run.note(`uploading ${name}`);
   const [only] = files;
+  const uploaded = (id: string) => ({ id, shown: files.length === 1 ? `${id}/${basename(only!)}` : id });
+  if (same) return uploaded(same.id);
+  run.note(`uploading ${name}`);
   const query = files.length === 1 ? basename(only!) : `${name.replaceAll(/[\p{C}/\\]/gu, "-")}.zip`;
   const path = `/api/adapters?name=${encodeURIComponent(query)}${reading}`;
   const { id } = await connection.json<{ id: string }>(path, {
@@ -46,7 +54,7 @@ export async function uploadAdapter(
     duplex: "half",
     signal: run.signal,
   });
-  return id;
+  return uploaded(id);
 }
 
 /** How an adapter is to be read, for an address. */
