@@ -49,11 +49,16 @@ export class Connection {
     this.#headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   }
 
+  /** Where something of the server is. */
+  address(path: string): string {
+    return `${this.#base}${path}`;
+  }
+
   async send(path: string, init: RequestInit & { duplex?: "half" } = {}): Promise<Response> {
     const headers = { ...this.#headers, ...init.headers as Record<string, string> };
     let response: Response;
     try {
-      response = await fetch(`${this.#base}${path}`, { ...init, headers });
+      response = await fetch(this.address(path), { ...init, headers });
     } catch (error) {
       init.signal?.throwIfAborted();
       throw new MergeError(
