@@ -1,9 +1,10 @@
 /** `deno task merge RECIPE --server URL`: the runner against a server that listens. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { type RunningServer, type ServerOptions, startServer } from "@lora-loom/server";
-import { writeBiasedAdapter } from "../support/adapters.ts";
+import { randomFactors, writeAdapter, writeBiasedAdapter } from "../support/adapters.ts";
 import { type CliError, runCli, startCli } from "../support/cli.ts";
 import { repositoryPath, withFolder } from "../support/paths.ts";
+import { safetensorsBytes } from "../support/safetensors.ts";
 
 const ADAPTERS = repositoryPath("examples/tiny-llama/adapters");
 
@@ -34,6 +35,7 @@ async function withServer<T>(
 }
 
 const weights = (folder: string) => Deno.readFile(`${folder}/adapter_model.safetensors`);
+const bytesOf = (text: string) => new TextEncoder().encode(text);
 const names = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
 async function refusal(
@@ -169,9 +171,70 @@ Deno.test("merge --server says that nobody answers, or that the address is none"
     const recipe = await writeRecipe(folder);
     const nobody = await refusal(["merge", recipe, "--server", "http://127.0.0.1:9"]);
     assertEquals([nobody.code, nobody.exit], ["server_unreachable", 1]);
-    const none = await refusal(["merge", recipe, "--server", "localhost:8420"]);
-    assertEquals([none.code, none.exit], ["invalid_server", 2]);
+    for (
+      const [address, message, fix] of [
+        ["localhost:8420", "lacks http://", "http://localhost:8420"],
+        ["127.0.0.1:8455/", "lacks http://", "http://127.0.0.1:8455"],
+        ["http://127.0.0.1:8455/#token=secret", "expected none of ? and #", "http://127.0.0.1:8455"],
+        ["ftp://localhost", "is no server's address", "http://localhost:8420"],
+      ] as const
+    ) {
+      const none = await refusal(["merge", recipe, "--server", address]);
+      assertEquals([none.code, none.exit, none.where], ["invalid_server", 2, "--server"]);
+      assertStringIncludes(none.message, message);
+      assertEquals(none.fix, `write --server ${fix}`);
+    }
     assertEquals(names(folder), ["recipe.yaml"]);
+  }));
+
+Deno.test("merge --server says to leave out a path below which no server is", () =>
+  withServer({}, async (server, folder) => {
+    const error = await refusal(["merge", await writeRecipe(folder), "--server", `${server.url}/api`]);
+    assertEquals([error.code, error.exit, error.where], ["invalid_server", 2, "--server"]);
+    assertStringIncludes(error.message, "the address has the path /api, expected none");
+    assertEquals(error.fix, `write --server ${server.url}`);
+  }));
+
+Deno.test("merge --server names the file and line of calibration text that is none", () =>
+  withServer({ models: repositoryPath("examples/tiny-llama") }, async (server, folder) => {
+    const calibration = `${folder}/typo.jsonl`;
+    const recipe = await writeRecipe(folder, {
+      method: "iteris",
+      base_model: repositoryPath("examples/tiny-llama/base"),
+      adapters: [{ path: `${ADAPTERS}/language`, calibration }],
+      parameters: {},
+    });
+    for (
+      const [content, code, where, message] of [
+        [bytesOf('{"prompt": "a"}\n{"prompt": '), "invalid_row", `${calibration}:2`, "line 2 is no row"],
+        [bytesOf(""), "invalid_row", calibration, "the text has no rows"],
+        [new Uint8Array([0xff, 0xfe]), "not_text", calibration, "not in UTF-8"],
+        [undefined, "missing_file", calibration, "could not be read"],
+      ] as const
+    ) {
+      if (content === undefined) await Deno.remove(calibration);
+      else await Deno.writeFile(calibration, content);
+      const error = await refusal(["merge", recipe, "--server", server.url]);
+      assertEquals([error.code, error.exit, error.where], [code, 2, where]);
+      assertStringIncludes(error.message, message);
+    }
+  }));
+
+Deno.test("merge --server says of a damaged adapter what merge says, with the recipe's path", () =>
+  withServer({}, async (server, folder) => {
+    const module = { name: "model.layers.0.self_attn.q_proj", inFeatures: 64, outFeatures: 64, rank: 4 };
+    const factors = randomFactors([module], 1);
+    Object.values(factors)[0]!.values[5] = NaN;
+    const path = await writeAdapter(`${folder}/damaged`, [module], { bytes: safetensorsBytes(factors) });
+    for (const place of [path, `${path}/adapter_model.safetensors`]) {
+      const adapters = [{ path: place, weight: 1 }];
+      const recipe = await writeRecipe(folder, { method: "svd", adapters, parameters: { rank: 4 } });
+      const here = await refusal(["merge", recipe, "--device", "cpu"]);
+      const there = await refusal(["merge", recipe, "--server", server.url]);
+      assertEquals(there, here);
+      assertEquals([there.code, there.exit], ["not_finite", 2]);
+      assertStringIncludes(there.where, path);
+    }
   }));
 
 Deno.test("merge --server cancels the merge on the server when it is interrupted", () =>

@@ -1,4 +1,4 @@
-import { describeError } from "@lora-loom/merge";
+import { type Blame, describeError } from "@lora-loom/merge";
 
 /** The four fields of every error, as clients see them. */
 export interface PublicError {
@@ -61,6 +61,18 @@ export function describeFailure(thrown: unknown, hide: (text: string) => string 
   if (code === "internal") return { status: 500, error: INTERNAL };
   const status = STATUS_OF_CODE[code] ?? (blame === "request" ? 422 : 500);
   return { status, error: { code, message: hide(message), fix: hide(fix), where: hide(where) } };
+}
+
+/** Why a merge failed, and whose turn it is. */
+export interface MergeFailure extends PublicError {
+  /** `request` for wrong input, `work` for what broke while working; not known of merges from before it was kept. */
+  readonly blame?: Blame;
+}
+
+/** As {@linkcode describeFailure}, for a merge that failed long after its request was answered. */
+export function describeMergeFailure(thrown: unknown, hide: (text: string) => string): MergeFailure {
+  const { status, error } = describeFailure(thrown, hide);
+  return { ...error, blame: status < 500 ? "request" : "work" };
 }
 
 /** The refusal of anything that needs room. */

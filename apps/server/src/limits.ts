@@ -66,6 +66,18 @@ export const DEFAULT_LIMITS: Limits = {
   uploadSeconds: 3600,
 };
 
+/** Limits that may be 0, which then closes what they bound; with 0 of anything else the server could do nothing. */
+const MAY_BE_ZERO: ReadonlySet<keyof Limits> = new Set([
+  "adapters",
+  "calibrations",
+  "interruptions",
+  "merges",
+  "storeBytes",
+]);
+
+/** The least that a limit can be. */
+export const leastOf = (limit: keyof Limits): 0 | 1 => MAY_BE_ZERO.has(limit) ? 0 : 1;
+
 /** What each limit means, for `--help`. */
 export const LIMIT_HELP: Readonly<Record<keyof Limits, string>> = {
   uploadBytes: "bytes of one upload, unpacked",

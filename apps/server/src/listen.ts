@@ -2,7 +2,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { createAdaptorServer } from "@hono/node-server";
-import type { PublicError } from "./errors.ts";
+import { type PublicError, ServerError } from "./errors.ts";
 import type { Limits } from "./limits.ts";
 
 /** Milliseconds for which the rest of a request that is refused unread is let run dry. */
@@ -32,7 +32,7 @@ const CHECK_INTERVAL = 5000;
  * connection without using it, or does not take what it asked for; bodies have their own limits, which know what is
  * uploaded.
  *
- * @throws {Error} of the system, such as `EADDRINUSE`
+ * @throws {ServerError} `port_in_use`, `port_refused`, `host_unknown`, `host_elsewhere`; {Error} of the system otherwise
  */
 export function listen(
   fetch: (request: Request) => Response | Promise<Response>,
@@ -55,7 +55,7 @@ export function listen(
   cutOffIdle(server, idle, waiting);
   answerUnreadable(server, waiting);
   return new Promise((resolve, reject) => {
-    server.once("error", reject);
+    server.once("error", (error: NodeJS.ErrnoException) => reject(cannotListen(error, host, port)));
     server.listen(port, host, () => {
       resolve({
         port: (server.address() as AddressInfo).port,
@@ -64,6 +64,49 @@ export function listen(
       });
     });
   });
+}
+
+/** What is wrong with where to listen, as far as the system says it; else the system's own error. */
+function cannotListen(error: NodeJS.ErrnoException, host: string, port: number): Error {
+  const elsewhere =
+    "write --host 127.0.0.1 for this machine alone, or --host 0.0.0.0 for all of its addresses";
+  const refusal = (code: string, message: string, fix: string, where: string) =>
+    new ServerError(400, code, message, fix, where);
+  switch (error.code) {
+    case "EADDRINUSE":
+      return refusal(
+        "port_in_use",
+        `another program listens on port ${port} of ${host}`,
+        "stop it, or write --port 0 for a free port",
+        "--port",
+      );
+    case "EACCES":
+      return refusal(
+        "port_refused",
+        `the system does not let this user listen on port ${port} of ${host}`,
+        "write --port 8420: ports below 1024 are often for administrators alone",
+        "--port",
+      );
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return refusal(
+        "host_unknown",
+        `there is no machine ${JSON.stringify(host)}; expected an address of this machine`,
+        elsewhere,
+        "--host",
+      );
+    case "EADDRNOTAVAIL":
+    // Some systems call it so.
+    case "EINVAL":
+      return refusal(
+        "host_elsewhere",
+        `${JSON.stringify(host)} is no address of this machine`,
+        elsewhere,
+        "--host",
+      );
+    default:
+      return error;
+  }
 }
 
 /** The sockets whose request is being answered. */

@@ -1,8 +1,8 @@
 /** The server's command line: `main.ts [--host 127.0.0.1] [--port 8420] [--data DIR] [--models DIR] …`. */
 import { parseArgs } from "@std/cli/parse-args";
-import { DEVICE_CHOICES, type DeviceChoice, didYouMean } from "@lora-loom/merge";
+import { DEVICE_CHOICES, type DeviceChoice, didYouMean, nearest } from "@lora-loom/merge";
 import { describeFailure, ServerError } from "./errors.ts";
-import { DEFAULT_LIMITS, LIMIT_HELP, type Limits } from "./limits.ts";
+import { DEFAULT_LIMITS, leastOf, LIMIT_HELP, type Limits } from "./limits.ts";
 import { type RunningServer, type ServerOptions, startServer } from "./server.ts";
 
 const FLAGS: readonly (readonly [form: string, help: string])[] = [
@@ -40,54 +40,85 @@ function wrongFlag(message: string, fix: string, where: string): ServerError {
   return new ServerError(400, "flag_value", message, fix, where);
 }
 
-function wholeNumber(text: string, where: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && Number.isSafeInteger(value) && value >= 0) return value;
+const MAX_PORT = 65535;
+
+function portNumber(text: string): number {
+  const value = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (value <= MAX_PORT) return value;
   throw wrongFlag(
-    `${where} takes a whole number, found ${JSON.stringify(text)}`,
-    `write ${where} 100`,
-    where,
+    `--port takes a number from 0 to ${MAX_PORT}, found ${JSON.stringify(text)}`,
+    "write --port 8420, or --port 0 for a free one",
+    "--port",
   );
 }
 
-function readLimits(settings: readonly string[]): Partial<Limits> {
-  const known = Object.keys(DEFAULT_LIMITS);
-  return Object.fromEntries(settings.map((setting) => {
-    const [name = "", text = ""] = setting.split("=");
-    if (known.includes(name)) return [name, wholeNumber(text, `--limit ${name}`)];
+function readLimit(setting: string): [name: string, value: number] {
+  const known = Object.keys(DEFAULT_LIMITS) as (keyof Limits)[];
+  const [, given, text = ""] = /^([^=]*)=?(.*)$/s.exec(setting)!;
+  const name = known.find((one) => one === given);
+  if (name === undefined) {
     throw wrongFlag(
-      `there is no limit ${JSON.stringify(name)}; ${didYouMean(name, known)}`,
-      "see --help",
+      `there is no limit ${JSON.stringify(given)}; ${didYouMean(given!, known)}`,
+      `write --limit ${nearest(given!, known)}=N; deno task serve --help lists all`,
       "--limit",
     );
-  }));
+  }
+  const least = leastOf(name);
+  const value = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (Number.isSafeInteger(value) && value >= least) return [name, value];
+  throw wrongFlag(
+    `the limit ${name} takes a whole number from ${least}, found ${JSON.stringify(text)}`,
+    `write --limit ${name}=${DEFAULT_LIMITS[name]}`,
+    `--limit ${name}`,
+  );
+}
+
+function unknownArgument(argument: string): ServerError {
+  if (!argument.startsWith("-")) {
+    return wrongFlag(
+      `serve takes flags alone, found ${JSON.stringify(argument)}`,
+      "leave it out, or write the flag that it belongs to before it; deno task serve --help lists them",
+      argument,
+    );
+  }
+  const names = FLAGS.map(([form]) => form.split(" ")[0]!);
+  const [flag = ""] = argument.split("=");
+  return wrongFlag(
+    `serve has no ${flag}; ${didYouMean(flag, names)}`,
+    `write ${nearest(flag, names)}, or leave it out; deno task serve --help lists all`,
+    argument,
+  );
 }
 
 /** Reads the command line; undefined where only help was asked for. */
 export function readOptions(args: readonly string[]): ServerOptions | undefined {
-  const names = FLAGS.map(([form]) => form.split(" ")[0]!);
   const flags = parseArgs([...args], {
     string: ["host", "port", "data", "models", "device", "limit"],
     boolean: ["help", "require-token"],
     collect: ["limit"],
     alias: { help: "h" },
     unknown(argument: string) {
-      throw wrongFlag(`serve has no ${argument}; ${didYouMean(argument, names)}`, "see --help", argument);
+      throw unknownArgument(argument);
     },
   }) as unknown as Record<string, string | undefined> & { limit: string[]; help: boolean };
   if (flags.help) return undefined;
   const { host, port, data, models, device } = flags;
   if (device !== undefined && !DEVICE_CHOICES.includes(device as DeviceChoice)) {
-    throw wrongFlag(`--device takes ${DEVICE_CHOICES.join(", ")}`, "write --device auto", "--device");
+    throw wrongFlag(
+      `--device takes ${DEVICE_CHOICES.join(", ")}, found ${JSON.stringify(device)}`,
+      "write --device auto",
+      "--device",
+    );
   }
+  if (models === "") throw wrongFlag("--models takes a folder, found none", "write --models DIR", "--models");
   return {
     data: data || ".loom-data",
     ...(host ? { host } : {}),
-    ...(port === undefined ? {} : { port: wholeNumber(port, "--port") }),
-    ...(models ? { models } : {}),
+    ...(port === undefined ? {} : { port: portNumber(port) }),
+    ...(models === undefined ? {} : { models }),
     ...(device === undefined ? {} : { device: device as DeviceChoice }),
     requireToken: Boolean(flags["require-token"]),
-    limits: readLimits(flags.limit ?? []),
+    limits: Object.fromEntries((flags.limit ?? []).map(readLimit)),
   };
 }
 
@@ -124,12 +155,10 @@ async function main(): Promise<number> {
     await server.stop();
     return 0;
   } catch (error) {
-    if ((error as { code?: unknown }).code === "EADDRINUSE") {
-      console.error("error[port_in_use]: another program listens there\n  fix:   choose another --port");
-      return 2;
-    }
-    const { error: { code, message, fix } } = describeFailure(error);
-    console.error(`error[${code}]: ${message}\n  fix:   ${fix}`);
+    const { error: { code, message, fix, where } } = describeFailure(error);
+    console.error(`error[${code}]: ${message}`);
+    if (where) console.error(`  where: ${where}`);
+    console.error(`  fix:   ${fix}`);
     if (code === "internal") console.error(error);
     return error instanceof ServerError && error.status < 500 ? 2 : 1;
   }

@@ -14,7 +14,7 @@ import { MergeQueue } from "./merges/merge_queue.ts";
 import { MergeStore } from "./merges/merge_store.ts";
 import { recipeOf } from "./merges/request.ts";
 import { Results } from "./merges/results.ts";
-import { Models } from "./models/models.ts";
+import { checkModelsFolder, Models } from "./models/models.ts";
 import type { InspectionWork } from "./work/inspection.ts";
 import { Inspector } from "./work/inspector.ts";
 import { type DeviceState, type Merger, WorkerMerger } from "./work/merger.ts";
@@ -53,13 +53,15 @@ function usedBytes(database: DatabaseSync): number {
 /**
  * Opens a data folder and everything that works on it, and takes up what the last server left there.
  *
- * @throws {ServerError} `data_in_use`, `data_too_new`
+ * @throws {ServerError} `models_unusable`, `data_unusable`, `data_in_use`, `data_too_new`
  */
 export async function openServices(options: ServiceOptions): Promise<OpenServices> {
   const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const modelsFolder = options.models === undefined ? undefined : resolve(options.models);
+  // Before anything is made.
+  if (modelsFolder !== undefined) await checkModelsFolder(modelsFolder);
   const folder = await openDataFolder(options.data);
   const database = openDatabase(folder.database);
-  const modelsFolder = options.models === undefined ? undefined : resolve(options.models);
   const models = new Models(modelsFolder);
   const hide = pathHider([folder.adapters, folder.merges, folder.path, modelsFolder ?? ""]);
   const thread = options.inspector ? undefined : new Inspector();

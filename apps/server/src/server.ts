@@ -1,6 +1,7 @@
 import { Access, isLoopback, readToken } from "./http/access.ts";
 import { createApp } from "./http/app.ts";
-import { listen } from "./listen.ts";
+import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
+import { listen, type Listening } from "./listen.ts";
 import { type OpenServices, openServices, type ServiceOptions } from "./open_services.ts";
 
 /** Where and how a server listens. */
@@ -26,34 +27,52 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-/** Starts a server. */
+/**
+ * Starts a server. It takes its port before it opens the data folder, so that a start that cannot listen leaves nothing
+ * behind; requests that come in between wait.
+ *
+ * @throws {ServerError} as {@linkcode listen} and {@linkcode openServices}
+ */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const host = options.host ?? "127.0.0.1";
-  const services = await openServices(options);
-  try {
-    return await serve(services, host, options);
-  } catch (error) {
-    await services.stop();
-    throw error;
-  }
-}
-
-async function serve(services: OpenServices, host: string, options: ServerOptions): Promise<RunningServer> {
-  const needsToken = options.requireToken || !isLoopback(host);
-  const { token, isNew } = needsToken
-    ? await readToken(services.tokenPath)
-    : { token: undefined, isNew: false };
-  const app = await createApp(services, new Access(token));
-  const { limits } = services;
-  const listening = await listen((request) => app.fetch(request), {
+  const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const app = Promise.withResolvers<Awaited<ReturnType<typeof createApp>>>();
+  const listening = await listen(async (request) => (await app.promise).fetch(request), {
     host,
     port: options.port ?? 8420,
     limits,
   });
+  try {
+    const services = await openServices(options);
+    try {
+      const needsToken = options.requireToken || !isLoopback(host);
+      const { token, isNew } = needsToken
+        ? await readToken(services.tokenPath)
+        : { token: undefined, isNew: false };
+      app.resolve(await createApp(services, new Access(token)));
+      return running(services, listening, host, token, isNew);
+    } catch (error) {
+      await services.stop();
+      throw error;
+    }
+  } catch (error) {
+    listening.close();
+    listening.endAll();
+    throw error;
+  }
+}
+
+function running(
+  services: OpenServices,
+  listening: Listening,
+  host: string,
+  token: string | undefined,
+  isNewToken: boolean,
+): RunningServer {
   return {
     url: `http://${host.includes(":") ? `[${host}]` : host}:${listening.port}`,
     token,
-    isNewToken: isNew,
+    isNewToken,
     services,
     async stop() {
       listening.close();

@@ -1,5 +1,6 @@
 /** What only a real socket shows: slow, silent and vanishing clients. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { ServerError } from "./errors.ts";
 import { type RunningServer, type ServerOptions, startServer } from "./server.ts";
 import { type Merger, type MergeTask } from "./work/merger.ts";
 import { writeResult } from "./test_support/mergers.ts";
@@ -181,13 +182,17 @@ Deno.test("an event stream whose reader is gone makes room", () =>
     while (await status() === 503) await pause(5);
   }));
 
-Deno.test("startServer() says that a port is taken", () =>
+Deno.test("startServer() says that a port is taken, and makes nothing", () =>
   withListening({}, async (server) => {
     await withFolder(async (folder) => {
       const port = Number(new URL(server.url).port);
-      const error = await assertRejects(() => startServer({ data: folder, port, device: "cpu" }), Error);
-      assertEquals((error as { code?: string }).code, "EADDRINUSE");
-      // And lets go of its data folder.
-      await (await startServer({ data: folder, port: 0, device: "cpu" })).stop();
+      const error = await assertRejects(
+        () => startServer({ data: `${folder}/data`, port, device: "cpu" }),
+        ServerError,
+      );
+      assertEquals([error.code, error.where, error.status], ["port_in_use", "--port", 400]);
+      assertStringIncludes(error.message, `port ${port} of 127.0.0.1`);
+      // And makes no data folder.
+      assertEquals(names(folder), []);
     });
   }));

@@ -15,32 +15,50 @@ export interface RemoteError {
   readonly where: string;
 }
 
-function badServer(server: string): MergeError {
-  return new MergeError(
-    "invalid_server",
-    `${JSON.stringify(server)} is no server's address`,
-    "write --server http://localhost:8420",
-    "--server",
-  );
+function badServer(message: string, server: string): MergeError {
+  return new MergeError("invalid_server", message, `write --server ${server}`, "--server");
+}
+
+/**
+ * Reads an address. A path stays, for a server may lie behind another one that gives it a part of its paths.
+ *
+ * @throws {MergeError} `invalid_server`
+ */
+function parseServer(server: string): URL {
+  const url = URL.parse(server);
+  if (url && /^https?:$/.test(url.protocol)) {
+    if (url.search === "" && url.hash === "") return url;
+    // Such as the address with the token that the server prints for browsers.
+    throw badServer("the address goes on after its path, expected none of ? and #", url.origin);
+  }
+  const text = JSON.stringify(server);
+  const missing = server.includes("//") ? null : URL.parse(`http://${server}`);
+  if (missing?.host) throw badServer(`${text} lacks http:// or https:// at its start`, missing.origin);
+  throw badServer(`${text} is no server's address`, "http://localhost:8420");
 }
 
 /** Requests to one server. Failures come as the server describes them. */
 export class Connection {
+  readonly #url: URL;
   readonly #base: string;
   readonly #headers: Record<string, string>;
 
   constructor({ server, token }: ServerAddress) {
-    const url = URL.parse(server);
-    if (!url || !/^https?:$/.test(url.protocol)) throw badServer(server);
-    this.#base = url.href.replace(/\/$/, "");
+    this.#url = parseServer(server);
+    this.#base = this.#url.href.replace(/\/$/, "");
     this.#headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+  }
+
+  /** Where something of the server is. */
+  address(path: string): string {
+    return `${this.#base}${path}`;
   }
 
   async send(path: string, init: RequestInit & { duplex?: "half" } = {}): Promise<Response> {
     const headers = { ...this.#headers, ...init.headers as Record<string, string> };
     let response: Response;
     try {
-      response = await fetch(`${this.#base}${path}`, { ...init, headers });
+      response = await fetch(this.address(path), { ...init, headers });
     } catch (error) {
       init.signal?.throwIfAborted();
       throw new MergeError(
@@ -65,6 +83,12 @@ export class Connection {
       const fix =
         "give the token with --token or in LORA_LOOM_TOKEN; it lies in the file token of the server's data folder";
       return new MergeError(error.code, error.message, fix, "--token");
+    }
+    if (this.#url.pathname !== "/" && (!error || error.code === "no_such_route")) {
+      return badServer(
+        `no server answers below ${this.#base}; the address has the path ${this.#url.pathname}, expected none`,
+        this.#url.origin,
+      );
     }
     const blame = status < 500 ? "request" : "work";
     if (error) return new MergeError(error.code, error.message, error.fix, error.where, blame);

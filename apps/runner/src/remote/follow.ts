@@ -5,14 +5,24 @@ import type { RemoteMerge, RemoteResult, ServerRun } from "./remote_merge.ts";
 /** Seconds to wait before an event stream that broke off is asked for again. */
 const RETRY_SECONDS = [0.2, 1, 3, 10];
 
-/** Follows a merge to its end; cancels it when the signal fires. */
-export async function resultOf(id: string, connection: Connection, run: ServerRun): Promise<RemoteResult> {
+/**
+ * Follows a merge to its end; cancels it when the signal fires.
+ *
+ * @param retrySeconds how long to wait each time that the server does not answer, before it is given up
+ * @throws {MergeError} `server_unreachable`, `cancelled`; as the server describes what went wrong
+ */
+export async function resultOf(
+  id: string,
+  connection: Connection,
+  run: ServerRun,
+  retrySeconds: readonly number[] = RETRY_SECONDS,
+): Promise<RemoteResult> {
   try {
-    const merge = await follow(id, connection, run);
+    const merge = await follow(id, connection, run, retrySeconds);
     if (merge.result) return merge.result;
     if (merge.error) {
-      const { code, message, fix, where } = merge.error;
-      throw new MergeError(code, message, fix, where, "work");
+      const { code, message, fix, where, blame = "work" } = merge.error;
+      throw new MergeError(code, message, fix, where, blame);
     }
     throw cancelled("it was cancelled on the server");
   } catch (error) {
@@ -26,10 +36,30 @@ function cancelled(message: string): MergeError {
   return new MergeError("cancelled", message, "run it again; nothing was written", "", "work");
 }
 
+/** The server keeps a merge that it took over a stop and a crash, and a merge that is sent again is another one to it. */
+function lost(id: string, connection: Connection, error: unknown): MergeError {
+  const server = connection.address("");
+  const result = connection.address(`/api/merges/${id}/archive.zip`);
+  const reason = error instanceof MergeError ? error.message : `${server} broke off: ${error}`;
+  return new MergeError(
+    "server_unreachable",
+    `${reason}; the merge ${id} is not lost: the server keeps it, and goes on with it when it is started again`,
+    `start the server again (deno task serve, with the same --data); the result will be on its page and at ${result}. ` +
+      "Running this command again starts another merge, after this one",
+    server,
+    "work",
+  );
+}
+
 const isOver = ({ state }: RemoteMerge) => state !== "queued" && state !== "running";
 
 /** Reads events until the merge has ended, over as many streams as it takes. */
-async function follow(id: string, connection: Connection, run: ServerRun): Promise<RemoteMerge> {
+async function follow(
+  id: string,
+  connection: Connection,
+  run: ServerRun,
+  retrySeconds: readonly number[],
+): Promise<RemoteMerge> {
   let lastId: string | undefined;
   let failures = 0;
   while (true) {
@@ -48,10 +78,10 @@ async function follow(id: string, connection: Connection, run: ServerRun): Promi
     } catch (error) {
       run.signal.throwIfAborted();
       if (error instanceof MergeError && error.code !== "server_unreachable") throw error;
-      if (failures >= RETRY_SECONDS.length) throw error;
+      if (failures >= retrySeconds.length) throw lost(id, connection, error);
     }
     // The stream broke off, or the server was restarted: it goes on where it was.
-    await pause(RETRY_SECONDS[Math.min(failures++, RETRY_SECONDS.length - 1)]!, run.signal);
+    await pause(retrySeconds[Math.min(failures++, retrySeconds.length - 1)]!, run.signal);
   }
 }
 

@@ -3,6 +3,7 @@ import { checkOutputPath, type MergeSummary, type Recipe } from "@lora-loom/merg
 import { Connection } from "./connection.ts";
 import { fetchFile } from "./download.ts";
 import { resultOf } from "./follow.ts";
+import type { LocalNames } from "./local_names.ts";
 import type { RemoteMerge, RemoteResult, ServerRun } from "./remote_merge.ts";
 import { requestOf } from "./request.ts";
 
@@ -19,19 +20,37 @@ export async function mergeOnServer(recipe: Recipe, run: ServerRun): Promise<Rem
   // Refused before anything is uploaded.
   const staging = await stageDirectory(recipe.output.path, { force: run.force, exclusive: true });
   try {
-    const request = await requestOf(recipe, connection, run);
-    const { id } = await connection.json<RemoteMerge>("/api/merges", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(request),
-    });
-    const result = await resultOf(id, connection, run);
+    const { request, names } = await requestOf(recipe, connection, run);
+    const { id, result } = await mergeUploaded(request, names, connection, run);
     for (const file of result.files) await fetchFile(id, file, staging.path, connection);
     await staging.commit();
     return summaryOf(recipe, result, run.server);
   } catch (error) {
     await staging.discard();
     throw error;
+  }
+}
+
+/** Starts the merge of what was uploaded, and waits for its end. */
+async function mergeUploaded(
+  request: unknown,
+  names: LocalNames,
+  connection: Connection,
+  run: ServerRun,
+): Promise<{ readonly id: string; readonly result: RemoteResult }> {
+  try {
+    const { id } = await connection.json<RemoteMerge>("/api/merges", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(request),
+    });
+    const result = await resultOf(id, connection, {
+      ...run,
+      onProgress: (event) => run.onProgress(names.event(event)),
+    });
+    return { id, result: { ...result, warnings: result.warnings.map((warning) => names.warning(warning)) } };
+  } catch (error) {
+    throw names.error(error);
   }
 }
 

@@ -1,4 +1,4 @@
-import type { MergeSummary, ProgressEvent } from "@lora-loom/merge";
+import type { Blame, MergeSummary, ProgressEvent } from "@lora-loom/merge";
 import type { RemoteError, ServerAddress } from "./connection.ts";
 
 /** How to run a recipe on a server. */
@@ -19,7 +19,7 @@ export interface RemoteMerge {
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled";
   readonly waiting: number | null;
   readonly result: RemoteResult | null;
-  readonly error: RemoteError | null;
+  readonly error: RemoteError & { readonly blame?: Blame } | null;
 }
 
 /** What came of a merge. */

@@ -1,25 +1,40 @@
 import { basename } from "node:path";
 import { memoryInRecipe, MergeError, METHODS, type Recipe } from "@lora-loom/merge";
 import type { Connection } from "./connection.ts";
+import { LocalNames } from "./local_names.ts";
 import type { ServerRun } from "./remote_merge.ts";
 import { type RemoteAdapter, uploadAdapter, uploadText } from "./upload.ts";
 
+/** A recipe for a server. */
+export interface RemoteRequest {
+  /** What the server's API takes. */
+  readonly request: unknown;
+  /** Says the server's answers with the recipe's paths. */
+  readonly names: LocalNames;
+}
+
 /** The recipe with what the server calls its parts, which are uploaded where it lacks them. */
-export async function requestOf(recipe: Recipe, connection: Connection, run: ServerRun): Promise<unknown> {
+export async function requestOf(
+  recipe: Recipe,
+  connection: Connection,
+  run: ServerRun,
+): Promise<RemoteRequest> {
   const { capture } = recipe.adapters[0]!;
   if (capture !== undefined && METHODS.get(recipe.method)?.needs.calibration) throw captureStaysHere(capture);
   const known = await connection.json<RemoteAdapter[]>("/api/adapters");
   const adapters = [];
+  const paths: [theirs: string, ours: string][] = [];
   for (const adapter of recipe.adapters) {
     run.signal.throwIfAborted();
     const { name, weight, calibration } = adapter;
-    const id = await uploadAdapter(adapter, known, connection, run);
+    const { id, shown } = await uploadAdapter(adapter, known, connection, run);
+    paths.push([shown, adapter.path], [id, adapter.path]);
     const text = calibration === undefined ? {} : { calibration: await uploadText(calibration, connection) };
     adapters.push({ id, name, weight, ...text });
   }
   const { method, parameters, refine, memory, include, exclude, output, seed, device } = recipe;
   const base = await modelOf(recipe, connection, run);
-  return {
+  const request = {
     name: basename(output.path),
     method,
     ...(base === undefined ? {} : { base_model: base }),
@@ -34,6 +49,7 @@ export async function requestOf(recipe: Recipe, connection: Connection, run: Ser
     seed,
     device,
   };
+  return { request, names: new LocalNames(paths) };
 }
 
 function captureStaysHere(path: string): MergeError {

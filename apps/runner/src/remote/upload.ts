@@ -3,7 +3,7 @@ import { openAsBlob } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { openAdapter, sha256File } from "@lora-loom/formats";
-import type { Recipe } from "@lora-loom/merge";
+import { MergeError, type Recipe } from "@lora-loom/merge";
 import type { Connection } from "./connection.ts";
 import type { RemoteFile, ServerRun } from "./remote_merge.ts";
 
@@ -18,13 +18,20 @@ export interface RemoteAdapter extends Reading {
   readonly files: readonly RemoteFile[];
 }
 
+/** What the server calls something that was uploaded. */
+export interface Uploaded {
+  readonly id: string;
+  /** How its messages name it. */
+  readonly shown: string;
+}
+
 /** Brings an adapter to the server, unless it has the same files and reads them alike. */
 export async function uploadAdapter(
   adapter: Recipe["adapters"][number],
   known: readonly RemoteAdapter[],
   connection: Connection,
   run: ServerRun,
-): Promise<string> {
+): Promise<Uploaded> {
   const { name } = adapter;
   const files = await filesOf(adapter);
   const reading = readingQuery(adapter);
@@ -34,9 +41,10 @@ export async function uploadAdapter(
     one.files.length === files.length && one.files.every((file) => hashes.get(file.name) === file.sha256) &&
     readingQuery(one) === reading
   );
-  if (same) return same.id;
-  run.note(`uploading ${name}`);
   const [only] = files;
+  const uploaded = (id: string) => ({ id, shown: files.length === 1 ? `${id}/${basename(only!)}` : id });
+  if (same) return uploaded(same.id);
+  run.note(`uploading ${name}`);
   const query = files.length === 1 ? basename(only!) : `${name.replaceAll(/[\p{C}/\\]/gu, "-")}.zip`;
   const path = `/api/adapters?name=${encodeURIComponent(query)}${reading}`;
   const { id } = await connection.json<{ id: string }>(path, {
@@ -46,7 +54,7 @@ export async function uploadAdapter(
     duplex: "half",
     signal: run.signal,
   });
-  return id;
+  return uploaded(id);
 }
 
 /** How an adapter is to be read, for an address. */
@@ -94,11 +102,38 @@ async function* zipped(files: readonly string[]): AsyncGenerator<Uint8Array> {
   yield* taken();
 }
 
-/** Brings a text to the server, and gives its id. */
+/**
+ * Brings a text to the server, and gives its id.
+ *
+ * @throws {MergeError} `missing_file`; as the server describes what is wrong with the text, with the file and line here
+ */
 export async function uploadText(path: string, connection: Connection): Promise<string> {
-  const { id } = await connection.json<{ id: string }>(
-    `/api/calibrations?name=${encodeURIComponent(basename(path))}`,
-    { method: "POST", headers: { "content-type": "text/plain" }, body: await readFile(path) },
-  );
-  return id;
+  const body = await readCalibration(path);
+  try {
+    const { id } = await connection.json<{ id: string }>(
+      `/api/calibrations?name=${encodeURIComponent(basename(path))}`,
+      { method: "POST", headers: { "content-type": "text/plain" }, body },
+    );
+    return id;
+  } catch (error) {
+    // What the server says of a line or of the whole text it says of an upload without a place.
+    const place = error instanceof MergeError ? /^(?:line (\d+)|body)?$/.exec(error.where) : null;
+    if (!(error instanceof MergeError) || !place) throw error;
+    const [, line] = place;
+    const { code, message, fix, blame } = error;
+    throw new MergeError(code, message, fix, line === undefined ? path : `${path}:${line}`, blame);
+  }
+}
+
+async function readCalibration(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return new Uint8Array(await readFile(path));
+  } catch (error) {
+    throw new MergeError(
+      "missing_file",
+      `${path} could not be read: ${(error as Error).message}`,
+      "correct calibration: in the recipe, or put the file there",
+      path,
+    );
+  }
 }

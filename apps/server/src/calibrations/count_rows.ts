@@ -1,10 +1,12 @@
 import { MergeError } from "@lora-loom/merge";
 
+const ROW_EXPECTED = 'write one JSON object a line: {"prompt": "…"} or {"text": "…"}';
+
 function invalidRow(line: number, detail: string): MergeError {
   return new MergeError(
     "invalid_row",
     `line ${line} is no row of calibration text: ${detail}`,
-    'write one JSON object a line: {"prompt": "…"} or {"text": "…"}',
+    ROW_EXPECTED,
     `line ${line}`,
   );
 }
@@ -30,7 +32,9 @@ export function countRows(bytes: Uint8Array): number {
     }
     rows++;
   }
-  if (rows === 0) throw invalidRow(1, "there is none");
+  if (rows === 0) {
+    throw new MergeError("invalid_row", "the text has no rows, expected at least one", ROW_EXPECTED, "body");
+  }
   return rows;
 }
 
@@ -40,7 +44,7 @@ function decode(bytes: Uint8Array): string {
   } catch {
     throw new MergeError(
       "not_text",
-      "the body is not UTF-8 text",
+      "the text is not in UTF-8",
       "send a JSON Lines file in UTF-8",
       "body",
     );

@@ -1,5 +1,7 @@
 import { DatabaseSync } from "node:sqlite";
+import { dirname } from "node:path";
 import { ServerError } from "../errors.ts";
+import { dataRefused } from "./folder.ts";
 
 /** Changes of the schema, each applied once, in order; released ones never change. */
 const MIGRATIONS: readonly string[] = [
@@ -61,18 +63,23 @@ function busy(path: string): ServerError {
  * Opens the database and brings its schema up to date. The file stays locked until it is closed or the process ends, so
  * that two servers never work on one data folder.
  *
- * @throws {ServerError} `data_in_use`, `data_too_new`
+ * @throws {ServerError} `data_in_use`, `data_too_new`, `data_unusable`
  */
 export function openDatabase(path: string): DatabaseSync {
-  const database = new DatabaseSync(path, { enableForeignKeyConstraints: true });
+  const database = new DatabaseSync(path, { enableForeignKeyConstraints: true, open: false });
   try {
+    database.open();
     // Exclusive before WAL: then the log needs no shared memory file, and the lock dies with the process.
     database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
     migrate(database, path);
     return database;
   } catch (error) {
-    database.close();
-    if (error instanceof Error && /database is locked/.test(error.message)) throw busy(path);
+    if (database.isOpen) database.close();
+    const text = error instanceof Error ? error.message : "";
+    if (/database is locked/.test(text)) throw busy(path);
+    if (/unable to open|readonly database|not a database/.test(text)) {
+      throw dataRefused(dirname(path), `its loom.sqlite cannot be used (${text})`);
+    }
     throw error;
   }
 }

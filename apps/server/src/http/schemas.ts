@@ -177,6 +177,15 @@ export const SCHEMAS = {
     waiting: { ...nullable(integer), description: "how many merges come before; null unless it waits" },
     progress: nullable(refer("Progress")),
     result: nullable(refer("MergeResult")),
-    error: nullable(object({ code: string, message: string, fix: string, where: string })),
+    error: nullable(object({
+      code: string,
+      message: string,
+      fix: string,
+      where: string,
+      "blame?": {
+        enum: ["request", "work"],
+        description: "request: the input was wrong; work: something broke while the merge ran",
+      },
+    })),
   }),
 } satisfies Record<string, Schema>;

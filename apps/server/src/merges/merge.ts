@@ -1,6 +1,6 @@
 import type { ParameterValue, ProgressEvent } from "@lora-loom/merge";
 import type { ReceivedFile } from "../adapters/incoming.ts";
-import type { PublicError } from "../errors.ts";
+import type { MergeFailure } from "../errors.ts";
 
 /** `queued` → `running` → `done`, `failed` or `cancelled`; a crash brings `running` back to `queued`. */
 export type MergeState = "queued" | "running" | "done" | "failed" | "cancelled";
@@ -67,5 +67,5 @@ export interface MergeResource {
   readonly waiting: number | null;
   readonly progress: MergeProgress | null;
   readonly result: MergeResult | null;
-  readonly error: PublicError | null;
+  readonly error: MergeFailure | null;
 }

@@ -1,5 +1,11 @@
 import type { Recipe } from "@lora-loom/merge";
-import { describeFailure, type PublicError, ServerError, storeFull } from "../errors.ts";
+import {
+  describeFailure,
+  describeMergeFailure,
+  type MergeFailure,
+  ServerError,
+  storeFull,
+} from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { Merger } from "../work/merger.ts";
 import type { MemoryPeaks } from "../work/messages.ts";
@@ -32,11 +38,12 @@ interface Running {
   progress: MergeProgress | null;
 }
 
-const INTERRUPTED: PublicError = {
+const INTERRUPTED: MergeFailure = {
   code: "interrupted",
   message: "the server crashed every time while this merge ran",
   fix: "look at the server's log (out of memory?), then start the merge again",
   where: "",
+  blame: "work",
 };
 
 /** The merges that wait and run: in order, a bounded number at a time, each to one end. */
@@ -176,7 +183,7 @@ export class MergeQueue {
       const peaks = await this.#attempt(merge, running);
       store.finish(id, await results.read(id, peaks));
     } catch (error) {
-      if (!running.controller.signal.aborted) store.fail(id, describeFailure(error, hide).error);
+      if (!running.controller.signal.aborted) store.fail(id, describeMergeFailure(error, hide));
       else if (this.#isStopping) store.requeue(id, interruptions);
       else store.cancel(id, "running");
       await (store.get(id).state === "queued" ? results.clear(id) : results.remove(id));

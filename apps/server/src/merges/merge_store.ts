@@ -1,6 +1,6 @@
 import type { DatabaseSync } from "node:sqlite";
 import { transaction } from "../data/database.ts";
-import { notFound, type PublicError } from "../errors.ts";
+import { type MergeFailure, notFound } from "../errors.ts";
 import type { MergeRequest, MergeResult, MergeState } from "./merge.ts";
 
 /** A merge as it is stored. */
@@ -15,7 +15,7 @@ export interface StoredMerge {
   readonly finished: string | null;
   readonly interruptions: number;
   readonly result: MergeResult | null;
-  readonly error: PublicError | null;
+  readonly error: MergeFailure | null;
 }
 
 type Row = { readonly [key in keyof StoredMerge]: string | number | null };
@@ -27,7 +27,7 @@ function fromRow(row: Row): StoredMerge {
     ...row as unknown as StoredMerge,
     request: parse(row.request) as MergeRequest,
     result: parse(row.result) as MergeResult | null,
-    error: parse(row.error) as PublicError | null,
+    error: parse(row.error) as MergeFailure | null,
   };
 }
 
@@ -112,7 +112,7 @@ export class MergeStore {
     this.#end(id, "done", "running", JSON.stringify(result), null);
   }
 
-  fail(id: string, error: PublicError): void {
+  fail(id: string, error: MergeFailure): void {
     this.#end(id, "failed", "running", null, JSON.stringify(error));
   }
 

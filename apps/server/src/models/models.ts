@@ -11,6 +11,35 @@ export interface Model {
 /** Levels of folders that are looked through, as in `ORGANISATION/MODEL`. */
 const DEPTH = 3;
 
+/**
+ * Refuses what cannot be a models' folder.
+ *
+ * @throws {ServerError} `models_unusable`
+ */
+export async function checkModelsFolder(path: string): Promise<void> {
+  const reason = await unreadable(path);
+  if (reason === undefined) return;
+  throw new ServerError(
+    400,
+    "models_unusable",
+    `${path} cannot be the models' folder: ${reason}; expected a folder of Hugging Face model folders`,
+    "write --models DIR with such a folder, or leave --models out where no method is to run a base model",
+    path,
+  );
+}
+
+/** Why a folder cannot be listed; undefined where it can. */
+async function unreadable(path: string): Promise<string | undefined> {
+  try {
+    for await (const _ of Deno.readDir(path)) break;
+    return undefined;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "there is nothing of that name";
+    if (error instanceof Deno.errors.NotADirectory) return "it is a file";
+    return (error as Error).message;
+  }
+}
+
 /** The base models in the folder that the server was started with. */
 export class Models {
   /** @param folder undefined where none was given: then there is no model */
