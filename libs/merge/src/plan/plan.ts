@@ -179,7 +179,7 @@ export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: 
     const { inFeatures, outFeatures } = sources[0]!.module;
     return { name, inFeatures, outFeatures, ranks: sources.map(({ module }) => module.rank) };
   });
-  method.check?.({ modules: ranks }, recipe.parameters);
+  method.check?.({ modules: ranks, adapters: adapters.length }, recipe.parameters);
   const modules = pools.map(({ name, sources }, index): PlannedModule => {
     checkShapes(name, sources, adapters);
     const { inFeatures, outFeatures, form, keys } = sources[0]!.module;

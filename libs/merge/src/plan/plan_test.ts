@@ -109,6 +109,14 @@ Deno.test("planMerge() refuses what no module can give", () => {
   }
 });
 
+Deno.test("planMerge() refuses to protect an adapter that the recipe does not have", () => {
+  const protect = (index: number) => plan([X, Y], { method: "np_lora", parameters: { protected: index } });
+  assertEquals(protect(1).modules.length, 3);
+  const error = assertThrows(() => protect(2), MergeError);
+  assertEquals([error.code, error.where], ["parameter_range", "parameters.protected"]);
+  assertStringIncludes(error.message, "0 to 1, found 2");
+});
+
 Deno.test("planMerge() gives lego twice the mean rank when none is asked for, at most the pool", () => {
   assertEquals(plan([X, Y], { method: "lego" }).modules.map(({ rank }) => rank), [5, 5, 3]);
   assertEquals(plan([X, X, X], { method: "lego" }).modules.map(({ rank }) => rank), [4, 4]);
