@@ -4,6 +4,7 @@ import type { Method } from "../methods/method.ts";
 import { moduleGlob } from "../recipe/globs.ts";
 import { didYouMean } from "../recipe/nearest.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { checkOneBase } from "./check_one_base.ts";
 
 /** One adapter's part of a planned module. */
 export interface PlannedSource {
@@ -165,11 +166,13 @@ function commonBaseModel(
  * Decides what will be merged, and refuses what cannot be.
  *
  * @param adapters open, in the recipe's order
- * @throws {MergeError} `shape_mismatch`, `layouts_differ`, `no_module_matches`, `nothing_to_merge` or what the method's own check throws
+ * @throws {MergeError} `shape_mismatch`, `layouts_differ`, `task_types_differ`, `bases_differ`, `no_module_matches`,
+ * `nothing_to_merge` or what the method's own check throws
  */
 export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: Method): Plan {
   checkLayouts(adapters);
   const warnings: Warning[] = adapters.flatMap((adapter) => adapter.warnings);
+  checkOneBase(adapters, recipe, warnings);
   const all = [...new Set(adapters.flatMap(({ modules }) => [...modules.keys()]))].sort(compareNames);
   const pools = selectModules(all, recipe, warnings).map((name) => ({
     name,
