@@ -129,6 +129,14 @@ function deviceBytes(inFeatures: number, outFeatures: number, pooledRank: number
   return 4 * (inFeatures + outFeatures) * (2 * pooledRank + rank);
 }
 
+/** Warns where nothing can come out but zeros. */
+function warnOfZeroWeights({ adapters }: Recipe, warnings: Warning[]): void {
+  if (adapters.some(({ weight }) => weight !== 0)) return;
+  const message =
+    "every adapter has weight 0, so the merged adapter does nothing; give one of them another weight";
+  warnings.push({ code: "weights_zero", message, where: "adapters" });
+}
+
 /** Warns of modules that only some adapters have: the others count as zero there. */
 function warnOfPartialModules(modules: readonly PlannedModule[], recipe: Recipe, warnings: Warning[]): void {
   recipe.adapters.forEach(({ name, path }, index) => {
@@ -201,6 +209,7 @@ export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: 
       bytes: deviceBytes(inFeatures, outFeatures, pooledRank, rank),
     };
   });
+  warnOfZeroWeights(recipe, warnings);
   warnOfPartialModules(modules, recipe, warnings);
   return {
     modules,

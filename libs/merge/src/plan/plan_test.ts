@@ -143,6 +143,15 @@ Deno.test("planMerge() warns of adapters that adapt different modules of one bas
   assertEquals(codes([ATTENTION, MLP, both]), 0);
 });
 
+Deno.test("planMerge() warns when all weights are 0, and only then", () => {
+  const codes = (...weights: number[]) => {
+    const adapters = weights.map((weight) => ({ path: X.path, weight }));
+    return plan([X, X], { adapters }).warnings.map(({ code }) => code);
+  };
+  assertEquals(codes(0, 0), ["weights_zero"]);
+  assertEquals(codes(0, 0.5), []);
+});
+
 Deno.test("planMerge() refuses what no module can give", () => {
   const code = (changes: Record<string, unknown>) =>
     assertThrows(() => plan([X, Y], changes), MergeError).code;

@@ -82,6 +82,12 @@ Deno.test("resolveRecipe() says what was found and expected when a value is wron
     ],
     [MINIMAL.replace("path: b", "path: b\n    weight: .nan"), "invalid_value", "expected a"],
     [MINIMAL.replace("path: b", "path: b\n    weight: .inf"), "invalid_value", "expected a finite number"],
+    [
+      MINIMAL.replace("path: b", "path: b\n    weight: 1e300"),
+      "invalid_value",
+      "expected a weight from -1000000 to 1000000, found 1e+300",
+    ],
+    [MINIMAL.replace("path: b", "path: b\n    weight: -2.0e+6"), "invalid_value", "found -2000000"],
     [MINIMAL + "device: tpu\n", "invalid_value", "expected auto, gpu, software, cpu"],
     [MINIMAL + "seed: -1\n", "invalid_value", "whole number"],
     [MINIMAL + "parameters: [1]\n", "invalid_value", "expected a map"],
