@@ -68,3 +68,4 @@ export {
   type Staging,
   type StagingOptions,
 } from "./io/staging.ts";
+export { outsideStaging } from "./io/outside_staging.ts";

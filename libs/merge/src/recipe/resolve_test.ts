@@ -94,6 +94,11 @@ Deno.test("resolveRecipe() says what was found and expected when a value is wron
     [MINIMAL.replace("method: lego\n", ""), "missing_key", "method is missing"],
     [MINIMAL.replace("output: { path: out }\n", ""), "missing_key", "output is missing"],
     ["method: lego\nadapters: []\noutput: { path: out }\n", "invalid_value", "at least one adapter"],
+    [
+      MINIMAL.replace("path: out", "path: out, format: gguf"),
+      "missing_key",
+      "output.format: gguf names the architecture of the base model, but the recipe names none",
+    ],
     ["just text", "invalid_value", "expected a map"],
     [MINIMAL.replace("lego", "lgeo"), "unknown_method", 'did you mean "lego"'],
     [MINIMAL + "parameters: { rank: 0 }\n", "parameter_range", "a whole number ≥ 1 as rank, found 0"],
