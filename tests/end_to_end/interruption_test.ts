@@ -114,7 +114,7 @@ Deno.test("a forced merge killed at any moment leaves the old output, the new on
   });
 });
 
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   Deno.test(`merge cleans up and exits with 1 on ${signal}`, async () => {
     await withFolder(async (folder) => {
       const child = startCli([...await prepare(folder), "--json"]);

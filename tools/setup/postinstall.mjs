@@ -9,13 +9,13 @@ const deno = path("node_modules/deno/bin.cjs");
 
 /**
  * The `deno` package points its command at the native program, but `deno task` runs every command it finds in
- * `node_modules/.bin` as JavaScript; the package's own script suits both it and the shell.
+ * `node_modules/.bin` as JavaScript; `run_deno.cjs` suits both it and the shell.
  */
 function linkDenoScript() {
   const link = path("node_modules/.bin/deno");
   if (process.platform === "win32" || !lstatSync(link, { throwIfNoEntry: false })?.isSymbolicLink()) return;
   unlinkSync(link);
-  symlinkSync("../deno/bin.cjs", link);
+  symlinkSync("../../tools/setup/run_deno.cjs", link);
 }
 
 /** The set-up is TypeScript for Deno. */

@@ -32,16 +32,22 @@ export function processTerminal(quiet: boolean, signal: AbortSignal): Terminal {
   };
 }
 
+/** One request arrives more than once where programs in between pass it on: within so many milliseconds it is the same. */
+const SAME_REQUEST = 200;
+
 /**
- * A signal that fires on the first Ctrl-C or request to terminate, so that work can be undone; a second one ends the
- * process at once, as users expect.
+ * A signal that fires on the first Ctrl-C, request to terminate or closing of the terminal, so that work can be undone; a second one ends
+ * the process at once, as users expect.
  */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
+  let first = 0;
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(name, () => {
-      if (controller.signal.aborted) process.exit(1);
-      controller.abort();
+      if (!controller.signal.aborted) {
+        first = performance.now();
+        controller.abort();
+      } else if (performance.now() - first > SAME_REQUEST) process.exit(1);
     });
   }
   return controller.signal;

@@ -117,7 +117,9 @@ async function main(): Promise<number> {
     const server = await startServer(options);
     announce(server);
     await new Promise<void>((resolve) => {
-      for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => resolve());
+      for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+        Deno.addSignalListener(signal, () => resolve());
+      }
     });
     await server.stop();
     return 0;
