@@ -28,6 +28,7 @@ export { fuseModules, type FusePart } from "./fusion/fuse_modules.ts";
 export { splitModule, type SplitPart } from "./fusion/split_module.ts";
 export { inDiffusersScheme, inOriginalScheme } from "./fusion/schemes.ts";
 export { canonicalPath, moduleKey } from "./names/canonical.ts";
+export { type Component, splitComponent } from "./names/components.ts";
 export {
   type Engine,
   ENGINE_TITLES,
@@ -69,3 +70,4 @@ export {
   type Staging,
   type StagingOptions,
 } from "./io/staging.ts";
+export { outsideStaging } from "./io/outside_staging.ts";

@@ -45,7 +45,10 @@ export const REFUSALS: Readonly<Record<string, readonly [message: RegExp, fix: R
   gguf_version: [/big-endian|version \d+, 2 or 3/, /current llama\.cpp/],
   grouped_conv: [/convolution in \d+ groups/, /grouped convolutions are not handled/],
   header_nul_padding: [/padded with NUL, expected spaces/, /fetch (it|or write it) again/],
-  header_too_large: [/claims \d+ bytes, at most \d+|has more than \d+ bytes/, /maxHeaderBytes|again/],
+  header_too_large: [
+    /claims \d+ bytes, at most \d+ are allowed: this is no safetensors file|has more than \d+ bytes/,
+    /(fetch or write it|fetch it|write it) again/,
+  ],
   header_too_small: [/has \d+ bytes, at least 8/, /fetch (it|or write it) again/],
   heads_unknown: [/by attention heads/, /--base DIR/],
   incomplete_pair: [/has .* but no /, /incomplete: fetch or save it again/],

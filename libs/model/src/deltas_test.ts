@@ -14,7 +14,8 @@ function stored(values: readonly number[], shape: readonly number[]): StoredTens
 }
 
 function adapterOf(...modules: Partial<LoraModule>[]): Adapter {
-  return { modules: new Map(modules.map((module) => [module.name!, module])) } as unknown as Adapter;
+  const byName = new Map(modules.map((module) => [module.name!, module]));
+  return { path: "/in/x", modules: byName } as unknown as Adapter;
 }
 
 const module = {
@@ -39,11 +40,11 @@ Deno.test("loadDeltas() folds scale and weight into B and leaves A as it is", as
   assertEquals(device.memory.bytes, 0);
 });
 
-Deno.test("loadDeltas() names the module whose factor is not finite, and leaves nothing behind", async () => {
+Deno.test("loadDeltas() names the adapter and the module whose factor is not finite, and leaves nothing behind", async () => {
   await using device = new CpuDevice();
   const broken = { ...module, name: "layer.k", b: stored([1, NaN], [2, 1]) };
   const error = await assertRejects(() => loadDeltas(device, adapterOf(module, broken)), ModelError);
-  assertEquals([error.code, error.where], ["non_finite", "layer.k"]);
+  assertEquals([error.code, error.where], ["non_finite", "/in/x: layer.k"]);
   assertStringIncludes(error.message, "B of layer.k holds NaN at element 1");
   assertEquals(device.memory.bytes, 0);
 });

@@ -15,7 +15,7 @@ const taskRow = v.object({ prompt: v.string(), completion: v.string() });
  *
  * @param expected what a row should look like, for errors
  * @param limit read at most this many rows
- * @throws {ModelError} `missing_file`, or `invalid_row` naming the line
+ * @throws {ModelError} `missing_file`, `not_a_file`, or `invalid_row` naming the line
  */
 export async function readJsonl<Row>(
   path: string,

@@ -9,13 +9,13 @@ import { ModelError } from "./errors.ts";
  * `disposeDeltas`.
  *
  * @param weight factor of the whole adapter
- * @throws {ModelError} `non_finite` naming the module whose factors hold NaN or infinity
+ * @throws {ModelError} `non_finite` naming the adapter and the module whose factors hold NaN or infinity
  */
 export async function loadDeltas(device: Device, adapter: Adapter, weight = 1): Promise<Deltas> {
   const deltas = new Map<string, Delta>();
   try {
     for (const module of adapter.modules.values()) {
-      deltas.set(module.name, await loadDelta(device, module, weight));
+      deltas.set(module.name, await loadDelta(device, module, weight, adapter.path));
     }
   } catch (error) {
     disposeDeltas(deltas);
@@ -24,21 +24,25 @@ export async function loadDeltas(device: Device, adapter: Adapter, weight = 1): 
   return deltas;
 }
 
-async function loadDelta(device: Device, module: LoraModule, weight: number): Promise<Delta> {
+async function loadDelta(device: Device, module: LoraModule, weight: number, path: string): Promise<Delta> {
   const { rank, inFeatures, outFeatures } = module;
-  const a = await readFinite(module, "A");
-  const b = Float64Array.from(await readFinite(module, "B"), (value) => value * module.scale * weight);
+  const a = await readFinite(module, "A", path);
+  const b = Float64Array.from(await readFinite(module, "B", path), (value) => value * module.scale * weight);
   return { a: device.upload(a, [rank, inFeatures], "f32"), b: device.upload(b, [outFeatures, rank], "f32") };
 }
 
-async function readFinite(module: LoraModule, factor: "A" | "B"): Promise<Float32Array<ArrayBuffer>> {
+async function readFinite(
+  module: LoraModule,
+  factor: "A" | "B",
+  path: string,
+): Promise<Float32Array<ArrayBuffer>> {
   const values = await (factor === "A" ? module.a : module.b).readFloat32();
   const at = values.findIndex((value) => !Number.isFinite(value));
   if (at < 0) return values;
   throw new ModelError(
     "non_finite",
-    `${factor} of ${module.name} holds ${values[at]} at element ${at}`,
-    "fetch the adapter again, or leave the module out",
-    module.name,
+    `lora_${factor} of ${module.name} holds ${values[at]} at element ${at}, expected finite numbers`,
+    "train or export the adapter again, or leave the module out",
+    `${path}: ${module.name}`,
   );
 }

@@ -11,7 +11,7 @@ import type { OpenModelOptions } from "./model_family.ts";
  * device: all of them, or with `residency: streamed` those of the stage that runs, whenever it does.
  *
  * @throws {ModelError} `unsupported_architecture`; `unsupported_…` for a setting that would change the mathematics;
- *   `missing_weight`, `wrong_weight_shape`, `non_finite`; `missing_file`
+ *   `missing_weight`, `wrong_weight_shape`, `non_finite`; `missing_file`, `not_a_directory`
  * @throws {FormatError} when the weight files are damaged
  */
 export async function openModel(

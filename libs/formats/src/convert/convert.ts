@@ -9,8 +9,10 @@ import {
 } from "../create_adapter_writer.ts";
 import { sha256File } from "../io/hash.ts";
 import { refuseInputs } from "../io/guarded_inputs.ts";
+import { outsideStaging } from "../io/outside_staging.ts";
 import { stageDirectory, stageFile, type Staging } from "../io/staging.ts";
 import { writeFileAtomic } from "../io/write_file_atomic.ts";
+import { assertFinite } from "../numbers/finite.ts";
 import type { OutputDType } from "../numbers/narrow.ts";
 import { openAdapter } from "../open_adapter.ts";
 import { conversionCard } from "./card.ts";
@@ -73,7 +75,7 @@ export async function convertAdapter(
     return conversion;
   } catch (error) {
     await staging.discard();
-    throw error;
+    throw outsideStaging(error, staging.path, output);
   }
 }
 
@@ -93,7 +95,11 @@ async function convertInto(
   try {
     for (const { name, a, b } of modules) {
       signal?.throwIfAborted();
-      await writer.write(name, await a.readFloat32(), await b.readFloat32());
+      const [valuesA, valuesB] = [await a.readFloat32(), await b.readFloat32()];
+      // The writer would refuse them too, but name its own file.
+      assertFinite(valuesA, `${adapter.path} ${name} lora_A`);
+      assertFinite(valuesB, `${adapter.path} ${name} lora_B`);
+      await writer.write(name, valuesA, valuesB);
     }
     await writer.finish();
   } catch (error) {

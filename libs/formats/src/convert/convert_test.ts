@@ -209,6 +209,23 @@ Deno.test("convertAdapter() writes a single file where the output's name is one,
     assertStringIncludes(error.fix, "folder");
   }));
 
+Deno.test("convertAdapter() names the input that holds NaN, and the output that is too small for a value", () =>
+  inTemporaryFolder(async (folder) => {
+    const holding = (name: string, value: number) =>
+      writePeftFolder(join(folder, name), { peft_type: "LORA", r: 1, lora_alpha: 1, target_modules: ["q"] }, {
+        "base_model.model.layers.0.q.lora_A.weight": { shape: [1, 2], values: [1, value] },
+        "base_model.model.layers.0.q.lora_B.weight": { shape: [2, 1], values: [1, 2] },
+      });
+    const output = join(folder, "out");
+    const whereOf = async (input: string, code: string) =>
+      (await assertRefused(() => convertAdapter(input, output, { to: "kohya", dtype: "float16" }), code))
+        .where;
+    const nan = await holding("nan", NaN);
+    assertEquals(await whereOf(nan, "not_finite"), `${nan} layers.0.q lora_A`);
+    const large = await whereOf(await holding("large", 1e6), "f16_overflow");
+    assert(large.startsWith(`${output}/`), large);
+  }));
+
 Deno.test("convertAdapter() refuses an existing output unless forced, and leaves nothing behind when it fails", () =>
   inTemporaryFolder(async (folder) => {
     const output = join(folder, "out");

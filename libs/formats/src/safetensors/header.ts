@@ -47,8 +47,8 @@ export function headerLength(
   if (length > BigInt(limits.maxHeaderBytes)) {
     throw new FormatError(
       "header_too_large",
-      `the header claims ${length} bytes, at most ${limits.maxHeaderBytes} are allowed`,
-      "This is probably no safetensors file; if it is, raise maxHeaderBytes.",
+      `the header claims ${length} bytes, at most ${limits.maxHeaderBytes} are allowed: this is no safetensors file`,
+      "Name a .safetensors file; if it should be one, it is damaged: fetch or write it again.",
       where,
     );
   }

@@ -1,4 +1,4 @@
-import { type Adapter, alignAdapters, type LoraModule, openAdapter } from "@lora-loom/formats";
+import { type Adapter, alignAdapters, assertFinite, type LoraModule, openAdapter } from "@lora-loom/formats";
 import { MergeError } from "../errors.ts";
 import { combinationNorm, type Factored } from "../linalg/factored.ts";
 
@@ -13,10 +13,14 @@ export interface Distances {
   readonly onlyInB: readonly string[];
 }
 
-async function load(module: LoraModule | undefined): Promise<Factored | undefined> {
+async function load({ modules, path }: Adapter, name: string): Promise<Factored | undefined> {
+  const module = modules.get(name);
   if (!module) return undefined;
   const { rank, inFeatures, outFeatures, scale } = module;
   const [a, b] = [await module.a.readFloat32(), await module.b.readFloat32()];
+  // The distance of NaN from anything is no number, and would hide every other one.
+  assertFinite(a, `${path}: ${name} lora_A`);
+  assertFinite(b, `${path}: ${name} lora_B`);
   return { rank, inFeatures, outFeatures, scale, a, b };
 }
 
@@ -30,6 +34,19 @@ function checkSameShape(name: string, a: LoraModule | undefined, b: LoraModule |
   );
 }
 
+/** Without a common module every distance is 1 or infinite, whatever the adapters hold. */
+function requireCommonModule(a: Adapter, b: Adapter): void {
+  if ([...a.modules.keys()].some((name) => b.modules.has(name))) return;
+  const describe = ({ path, modules }: Adapter) =>
+    `${path} has ${modules.size}, the first ${modules.keys().next().value}`;
+  throw new MergeError(
+    "nothing_in_common",
+    `the two adapters have no module in common: ${describe(a)}; ${describe(b)}`,
+    "compare adapters of one base model that adapt the same modules",
+    a.path,
+  );
+}
+
 /** A distance relative to a norm; infinite when something differs from nothing. */
 function ratio(distance: number, norm: number): number {
   if (distance === 0) return 0;
@@ -39,9 +56,10 @@ function ratio(distance: number, norm: number): number {
 /**
  * Compares what two open adapters do, whatever their ranks, scales or factorisations.
  *
- * @throws {MergeError} `shape_mismatch`
+ * @throws {MergeError} `nothing_in_common`, `shape_mismatch`; {FormatError} `not_finite` naming the adapter and the module
  */
 export async function compareAdapters(a: Adapter, b: Adapter): Promise<Distances> {
+  requireCommonModule(a, b);
   const names = [...new Set([...b.modules.keys(), ...a.modules.keys()])];
   const modules: Record<string, number> = {};
   let worst = { module: "", distance: -1 };
@@ -49,8 +67,8 @@ export async function compareAdapters(a: Adapter, b: Adapter): Promise<Distances
   let normSquares = 0;
   for (const name of names) {
     checkSameShape(name, a.modules.get(name), b.modules.get(name));
-    const left = await load(a.modules.get(name));
-    const right = await load(b.modules.get(name));
+    const left = await load(a, name);
+    const right = await load(b, name);
     const distance = combinationNorm([
       ...(left ? [[left, 1] as const] : []),
       ...(right ? [[right, -1] as const] : []),

@@ -57,6 +57,8 @@ export interface RunOptions {
   readonly module?: string;
   /** All modules of the merge. */
   readonly modules?: readonly string[];
+  /** How many adapters the recipe has; default: as many as have this module. */
+  readonly adapters?: number;
 }
 
 /** Runs a method on one module, as the engine does, and returns the merged delta and what it reported. */
@@ -64,12 +66,18 @@ export async function runMethod(
   method: ModuleMethod,
   sources: readonly Weighted[],
   parameters: Parameters = {},
-  { device = new CpuDevice(), seed = 42, module = "layers.0.q_proj", modules = [module] }: RunOptions = {},
+  {
+    device = new CpuDevice(),
+    seed = 42,
+    module = "layers.0.q_proj",
+    modules = [module],
+    adapters = sources.length,
+  }: RunOptions = {},
 ) {
   const resolved = withDefaults(method, parameters);
   const ranks = sources.map(({ factors }) => factors.rank);
   const { inFeatures, outFeatures } = sources[0]!.factors;
-  method.check?.({ modules: [{ name: module, ranks, inFeatures, outFeatures }] }, resolved);
+  method.check?.({ modules: [{ name: module, ranks, inFeatures, outFeatures }], adapters }, resolved);
   const uploaded = sources.map(({ factors, weight }, t) => uploadSource(device, factors, weight, t));
   const rank = method.outputRank(ranks, resolved);
   const merged = await method.merge(uploaded, {
@@ -79,7 +87,7 @@ export async function runMethod(
     rank,
     seed,
     modules,
-    adapters: sources.length,
+    adapters,
   });
   const a = Float64Array.from(await device.download(merged.a));
   const b = Float64Array.from(await device.download(merged.b));

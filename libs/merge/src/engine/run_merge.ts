@@ -4,6 +4,7 @@ import {
   type BaseModel,
   createAdapterWriter,
   openAdapter,
+  outsideStaging,
   refuseForeign,
   type ServingReport,
   servingReport,
@@ -143,7 +144,7 @@ async function mergeInto(
   } catch (error) {
     abandoned.abort();
     await staging.discard();
-    throw await unfinished.leave(error);
+    throw await unfinished.leave(outsideStaging(error, staging.path, recipe.output.path));
   }
 }
 

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { FormatError } from "@lora-loom/formats";
 import { CpuDevice } from "@lora-loom/tensor";
 import { inTemporaryFolder } from "@lora-loom/testing";
 import { diffAdapters } from "../analysis/distance.ts";
@@ -171,5 +172,19 @@ Deno.test("diffAdapters() counts modules of one side only as zero on the other, 
       0,
     );
     assert(Math.abs(overall - Math.sqrt(missing) / norms.norm) < 1e-7);
+  });
+});
+
+Deno.test("runMerge() names the output and not the folder it was staged in when the output cannot be written", async () => {
+  await inTemporaryFolder(async (folder) => {
+    // A model folder that says nothing of an architecture.
+    await Deno.writeTextFile(join(folder, "config.json"), "{}");
+    const changes = { output: { path: "merged", format: "gguf" }, base_model: folder };
+    const error = await assertRejects(() => runMerge(recipe(folder, changes)), FormatError);
+    assertEquals([error.code, error.where], [
+      "architecture_unknown",
+      join(folder, "merged", "adapter.gguf"),
+    ]);
+    assertStringIncludes(error.fix, "base_model: DIR in a recipe");
   });
 });

@@ -52,6 +52,8 @@ export interface PlannedRanks {
     readonly inFeatures: number;
     readonly outFeatures: number;
   }[];
+  /** How many adapters the recipe has; fewer may have a module. */
+  readonly adapters: number;
 }
 
 /** One adapter's factors at one module, on the device: ΔW = scale · b · a. */

@@ -1,6 +1,7 @@
 import { coreMethod, noiseOf } from "../datafree/core_method.ts";
 import { decompose, leading, multiply, scale, transpose, weightedSum } from "../datafree/matrix.ts";
 import { sumOfCores } from "../datafree/core_space.ts";
+import { MergeError } from "../errors.ts";
 import type { ModuleMethod } from "./method.ts";
 import type { NumberParameter } from "./parameters.ts";
 
@@ -42,6 +43,17 @@ export const npLora: ModuleMethod = coreMethod({
     "V: leading right singular vectors of ΔW_p; ΔW' = w_p ΔW_p + Σ_{t≠p} w_t ΔW_t (I − μ/(1 + μ) V Vᵀ)",
   source: "Chen et al., NP-LoRA (arXiv 2511.11051)",
   parameters: [PROTECTED, MU, DIRECTIONS],
+  check({ adapters }, parameters) {
+    if ((parameters.protected as number) < adapters) return;
+    throw new MergeError(
+      "parameter_range",
+      `np_lora takes the position of an adapter as protected, 0 to ${
+        adapters - 1
+      }, found ${parameters.protected}`,
+      `choose another protected: ${PROTECTED.help}`,
+      "parameters.protected",
+    );
+  },
   merge({ sources, left: { device } }, { parameters }) {
     const style = sources.find(({ adapter }) => adapter === parameters.protected);
     // Where the protected adapter lacks the module there is nothing to protect.

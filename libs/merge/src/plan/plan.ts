@@ -4,6 +4,7 @@ import type { Method } from "../methods/method.ts";
 import { moduleGlob } from "../recipe/globs.ts";
 import { didYouMean } from "../recipe/nearest.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { checkOneBase } from "./check_one_base.ts";
 
 /** One adapter's part of a planned module. */
 export interface PlannedSource {
@@ -128,6 +129,14 @@ function deviceBytes(inFeatures: number, outFeatures: number, pooledRank: number
   return 4 * (inFeatures + outFeatures) * (2 * pooledRank + rank);
 }
 
+/** Warns where nothing can come out but zeros. */
+function warnOfZeroWeights({ adapters }: Recipe, warnings: Warning[]): void {
+  if (adapters.some(({ weight }) => weight !== 0)) return;
+  const message =
+    "every adapter has weight 0, so the merged adapter does nothing; give one of them another weight";
+  warnings.push({ code: "weights_zero", message, where: "adapters" });
+}
+
 /** Warns of modules that only some adapters have: the others count as zero there. */
 function warnOfPartialModules(modules: readonly PlannedModule[], recipe: Recipe, warnings: Warning[]): void {
   recipe.adapters.forEach(({ name, path }, index) => {
@@ -165,11 +174,13 @@ function commonBaseModel(
  * Decides what will be merged, and refuses what cannot be.
  *
  * @param adapters open, in the recipe's order
- * @throws {MergeError} `shape_mismatch`, `layouts_differ`, `no_module_matches`, `nothing_to_merge` or what the method's own check throws
+ * @throws {MergeError} `shape_mismatch`, `layouts_differ`, `task_types_differ`, `bases_differ`, `no_module_matches`,
+ * `nothing_to_merge` or what the method's own check throws
  */
 export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: Method): Plan {
   checkLayouts(adapters);
   const warnings: Warning[] = adapters.flatMap((adapter) => adapter.warnings);
+  checkOneBase(adapters, recipe, warnings);
   const all = [...new Set(adapters.flatMap(({ modules }) => [...modules.keys()]))].sort(compareNames);
   const pools = selectModules(all, recipe, warnings).map((name) => ({
     name,
@@ -179,7 +190,7 @@ export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: 
     const { inFeatures, outFeatures } = sources[0]!.module;
     return { name, inFeatures, outFeatures, ranks: sources.map(({ module }) => module.rank) };
   });
-  method.check?.({ modules: ranks }, recipe.parameters);
+  method.check?.({ modules: ranks, adapters: adapters.length }, recipe.parameters);
   const modules = pools.map(({ name, sources }, index): PlannedModule => {
     checkShapes(name, sources, adapters);
     const { inFeatures, outFeatures, form, keys } = sources[0]!.module;
@@ -198,6 +209,7 @@ export function planMerge(recipe: Recipe, adapters: readonly Adapter[], method: 
       bytes: deviceBytes(inFeatures, outFeatures, pooledRank, rank),
     };
   });
+  warnOfZeroWeights(recipe, warnings);
   warnOfPartialModules(modules, recipe, warnings);
   return {
     modules,

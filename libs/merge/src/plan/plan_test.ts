@@ -93,6 +93,65 @@ Deno.test("planMerge() names the module, both shapes and both adapters when shap
   for (const part of ["/in/x has [4, 6]", "/in/z has [4, 7]"]) assertStringIncludes(error.message, part);
 });
 
+const ATTENTION = adapter("attention", [["model.layers.0.q_proj", 4, 6, 2]], "org/a");
+const MLP = adapter("mlp", [["model.layers.0.up_proj", 9, 6, 2]], "org/a");
+
+Deno.test("planMerge() refuses adapters for different tasks, and names both", () => {
+  const forTask = (of: Adapter, taskType: string | undefined) => ({ ...of, taskType });
+  assertEquals(plan([forTask(X, "CAUSAL_LM"), forTask(Y, undefined)]).modules.length, 3);
+  const error = assertThrows(
+    () => plan([forTask(X, "CAUSAL_LM"), forTask(Y, "SEQ_2_SEQ_LM")]),
+    MergeError,
+  );
+  assertEquals([error.code, error.where], ["task_types_differ", "/in/y"]);
+  assertStringIncludes(error.message, "x is for CAUSAL_LM, y is for SEQ_2_SEQ_LM");
+});
+
+Deno.test("planMerge() refuses adapters without a common module where base, layers or widths differ too", () => {
+  const unnamed = (of: Adapter) => ({ ...of, baseModel: undefined });
+  const t5 = adapter("t5", [["encoder.block.0.layer.0.q", 6, 6, 2]]);
+  const wide = adapter("wide", [["model.layers.0.o_proj", 8, 8, 2]]);
+  for (
+    const [first, second, part] of [
+      [ATTENTION, { ...MLP, baseModel: "org/b" }, "their base models are org/a and org/b"],
+      [unnamed(ATTENTION), t5, "their layers are called model.layers and encoder.block"],
+      [ATTENTION, wide, "no width either (6, 4 and 8)"],
+    ] as const
+  ) {
+    const error = assertThrows(() => plan([first, second]), MergeError);
+    assertEquals([error.code, error.where], ["bases_differ", "/in/attention"]);
+    assertStringIncludes(error.message, `attention and ${second.name} have no module in common, and ${part}`);
+  }
+});
+
+Deno.test("planMerge() warns of adapters that adapt different modules of one base", () => {
+  const codes = (adapters: readonly Adapter[]) =>
+    plan(adapters).warnings.map(({ code }) => code).filter((code) => code === "no_module_in_common").length;
+  const unnamed = (of: Adapter) => ({ ...of, baseModel: undefined });
+  const named = (of: Adapter) => ({ ...of, baseModel: "org/a" });
+  assertEquals(codes([ATTENTION, MLP]), 2);
+  assertEquals(codes([unnamed(ATTENTION), unnamed(MLP)]), 2);
+  const encoder = adapter("encoder", [["encoder.block.0.q", 6, 6, 2]]);
+  assertEquals(codes([encoder, adapter("decoder", [["decoder.block.0.q", 6, 6, 2]])]), 2);
+  const unet = adapter("unet", [["unet.down_blocks.0.to_q", 4, 4, 2]]);
+  assertEquals(codes([unet, adapter("text", [["text_encoder.layers.0.q_proj", 8, 8, 2]])]), 2);
+  assertEquals(
+    codes([named(adapter("one", [["a.0.q", 4, 4, 2]])), named(adapter("two", [["b.0.q", 8, 8, 2]]))]),
+    2,
+  );
+  const both = adapter("both", [["model.layers.0.q_proj", 4, 6, 2], ["model.layers.0.up_proj", 9, 6, 2]]);
+  assertEquals(codes([ATTENTION, MLP, both]), 0);
+});
+
+Deno.test("planMerge() warns when all weights are 0, and only then", () => {
+  const codes = (...weights: number[]) => {
+    const adapters = weights.map((weight) => ({ path: X.path, weight }));
+    return plan([X, X], { adapters }).warnings.map(({ code }) => code);
+  };
+  assertEquals(codes(0, 0), ["weights_zero"]);
+  assertEquals(codes(0, 0.5), []);
+});
+
 Deno.test("planMerge() refuses what no module can give", () => {
   const code = (changes: Record<string, unknown>) =>
     assertThrows(() => plan([X, Y], changes), MergeError).code;
@@ -107,6 +166,14 @@ Deno.test("planMerge() refuses what no module can give", () => {
       method,
     );
   }
+});
+
+Deno.test("planMerge() refuses to protect an adapter that the recipe does not have", () => {
+  const protect = (index: number) => plan([X, Y], { method: "np_lora", parameters: { protected: index } });
+  assertEquals(protect(1).modules.length, 3);
+  const error = assertThrows(() => protect(2), MergeError);
+  assertEquals([error.code, error.where], ["parameter_range", "parameters.protected"]);
+  assertStringIncludes(error.message, "0 to 1, found 2");
 });
 
 Deno.test("planMerge() gives lego twice the mean rank when none is asked for, at most the pool", () => {

@@ -16,20 +16,24 @@ export function runsOnCaptures({ needs }: Method, { adapters }: RecipeInput): bo
 export function checkNeeds(method: Method, recipe: RecipeInput, document: RecipeDocument): void {
   if (runsOnCaptures(method, recipe)) checkCaptures(method, recipe, document);
   else {
-    if (method.needs.baseModel) requireBaseModel(method.name, recipe, document);
+    if (method.needs.baseModel) requireBaseModel(method.name, "runs", recipe, document);
     if (method.needs.calibration) requireCalibration(method.name, recipe, document);
   }
+  // Before anything is computed: the writer would find it out at the end.
+  if (recipe.output.format === "gguf") {
+    requireBaseModel("output.format: gguf", "names the architecture of", recipe, document);
+  }
   if (!recipe.refine) return;
-  requireBaseModel("refine", recipe, document);
+  requireBaseModel("refine", "runs", recipe, document);
   requireCalibration("refine", recipe, document);
 }
 
-/** @param who method or stage that runs it */
-function requireBaseModel(who: string, recipe: RecipeInput, document: RecipeDocument): void {
+/** @param who what needs it, such as the method that `does` something with it */
+function requireBaseModel(who: string, does: string, recipe: RecipeInput, document: RecipeDocument): void {
   if (recipe.base_model !== undefined) return;
   throw new MergeError(
     "missing_key",
-    `${who} runs the base model, but the recipe names none`,
+    `${who} ${does} the base model, but the recipe names none`,
     "add base_model: path/to/the/model/folder",
     document.locate([]),
   );

@@ -3,6 +3,7 @@ import type { Method } from "../methods/method.ts";
 import { parameterJsonSchema } from "../methods/parameters.ts";
 import { REFINE_PARAMETERS } from "../refine/parameters.ts";
 import { DEVICE_CHOICES, OUTPUT_DTYPES, WEIGHT_CHOICES } from "./recipe.ts";
+import { LARGEST_WEIGHT } from "./schema.ts";
 
 type Schema = Record<string, unknown>;
 
@@ -30,7 +31,7 @@ export function recipeJsonSchema(methods: Iterable<Method>): Schema {
   const adapter = object({
     path: { type: "string", description: "a PEFT folder or a single adapter file" },
     name: { type: "string", description: "how reports call it" },
-    weight: { type: "number", default: 1 },
+    weight: { type: "number", minimum: -LARGEST_WEIGHT, maximum: LARGEST_WEIGHT, default: 1 },
     calibration: { type: "string", description: 'JSON Lines file with rows {"prompt": …} or {"text": …}' },
     capture: {
       type: "string",

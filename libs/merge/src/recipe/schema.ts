@@ -6,7 +6,15 @@ import { DEVICE_CHOICES, OUTPUT_DTYPES, WEIGHT_CHOICES } from "./recipe.ts";
 
 const text = (what: string) =>
   v.pipe(v.string(`expected ${what}`), v.minLength(1, `expected ${what}, found an empty string`));
-const finiteNumber = v.pipe(v.number("expected a number"), v.finite("expected a finite number"));
+/** Larger weights are mistakes; products of much larger ones leave the range of float32. */
+export const LARGEST_WEIGHT = 1e6;
+const weightRange = `expected a weight from -${LARGEST_WEIGHT} to ${LARGEST_WEIGHT}`;
+const weight = v.pipe(
+  v.number("expected a number"),
+  v.finite("expected a finite number"),
+  v.minValue(-LARGEST_WEIGHT, weightRange),
+  v.maxValue(LARGEST_WEIGHT, weightRange),
+);
 const globs = v.array(text("a pattern such as *.q_proj"), 'expected a list of patterns such as ["*.q_proj"]');
 
 /** Not `v.record`, to which a list is a record too. */
@@ -18,7 +26,7 @@ const parameterMap = v.custom<Record<string, unknown>>(
 const adapterSchema = v.strictObject({
   path: text("the path of an adapter"),
   name: v.optional(text("a name")),
-  weight: v.optional(finiteNumber, 1),
+  weight: v.optional(weight, 1),
   calibration: v.optional(text("the path of a JSON Lines file")),
   capture: v.optional(text("the path of a .npz or .safetensors file")),
   drop: v.optional(v.array(text("a kind, module or tensor"), "expected a list such as [dora]")),

@@ -57,7 +57,7 @@ export function architectureOf(name: string, where: string): Architecture {
     `the names of the architecture ${
       JSON.stringify(name)
     } in llama.cpp are not known here; known are ${known}`,
-    "Write a PEFT folder (--to peft) and convert it with llama.cpp's convert_lora_to_gguf.py.",
+    "Write a PEFT folder (--to peft, or output.format: peft in a recipe) and convert it with llama.cpp's convert_lora_to_gguf.py.",
     where,
   );
 }

@@ -1,5 +1,6 @@
 import type { BaseModel } from "../../base/base_model.ts";
 import { FormatError } from "../../errors.ts";
+import { GIVE_BASE } from "./give_base.ts";
 
 /** Numbers of attention heads. */
 export interface Heads {
@@ -43,7 +44,7 @@ export function headsOfBase(base: BaseModel | undefined, where: string): Heads {
   throw new FormatError(
     "heads_unknown",
     "llama.cpp reorders the rows of Q and K by attention heads, and how many there are is not known",
-    "Add --base DIR, the folder with the base model's config.json.",
+    GIVE_BASE,
     where,
   );
 }

@@ -13,6 +13,7 @@ import {
 } from "../factors/write.ts";
 import { type Architecture, architectureOf } from "./architectures.ts";
 import { checkHeads, type Heads, headsOf, headsOfBase, interleavedRow } from "./heads.ts";
+import { GIVE_BASE } from "./give_base.ts";
 import { ggufName } from "./names.ts";
 import { dropAdvice } from "../drop.ts";
 
@@ -46,7 +47,7 @@ function modelTypeOf({ base }: AdapterSpec, where: string): string {
   throw new FormatError(
     "architecture_unknown",
     "llama.cpp loads an adapter only for the architecture it names, and the base model's is not known",
-    "Add --base DIR, the folder with the base model's config.json.",
+    GIVE_BASE,
     where,
   );
 }
