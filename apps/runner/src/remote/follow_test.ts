@@ -5,6 +5,7 @@ import { resultOf } from "./follow.ts";
 
 const RUN = {
   token: undefined,
+  recipeFile: "recipe.yaml",
   force: false,
   signal: new AbortController().signal,
   onProgress() {},
