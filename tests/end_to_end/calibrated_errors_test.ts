@@ -34,8 +34,8 @@ const CASES: readonly BadCase[] = [
       await Deno.remove(path);
       await Deno.mkdir(path);
     },
-    code: "missing_file",
-    says: ["rows.jsonl", "directory"],
+    code: "not_a_file",
+    says: ["rows.jsonl is a folder, a file was expected"],
   },
   {
     name: "the calibration file is not UTF-8",
@@ -66,6 +66,15 @@ const CASES: readonly BadCase[] = [
     base: (folder) => Deno.remove(folder, { recursive: true }),
     code: "missing_file",
     says: ["/base/config.json"],
+  },
+  {
+    name: "the base model is a file",
+    base: async (folder) => {
+      await Deno.remove(folder, { recursive: true });
+      await Deno.writeTextFile(folder, "{}");
+    },
+    code: "not_a_directory",
+    says: ["/base is a file, a folder was expected"],
   },
   {
     name: "the base model has no weights",
