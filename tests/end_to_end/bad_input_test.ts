@@ -210,13 +210,6 @@ const CASES: readonly BadCase[] = [
     says: ["/base"],
   },
   {
-    name: "the output lies inside the base model's folder",
-    recipe: `${RECIPE.replace("path: out", "path: base/merged")}\nbase_model: base\n`,
-    flags: [],
-    code: "output_is_input",
-    says: ["/base/merged"],
-  },
-  {
     name: "--force would replace what is no result",
     spoil: (b) => Deno.mkdir(`${b}/../out`).then(() => Deno.writeTextFile(`${b}/../out/thesis.txt`, "mine")),
     flags: ["--force"],

@@ -59,7 +59,7 @@ export { narrow, type OutputDType, STORED_NAME } from "./numbers/narrow.ts";
 export { widen } from "./numbers/widen.ts";
 export { sha256File } from "./io/hash.ts";
 export { refuseForeign } from "./earlier_result.ts";
-export { type Guarded, refuseInputs } from "./io/guarded_inputs.ts";
+export { refuseInputs } from "./io/guarded_inputs.ts";
 export { isAbandoned, randomSuffix, releaseSuffix } from "./io/partial_names.ts";
 export { syncDirectory } from "./io/sync_directory.ts";
 export { writeFileAtomic } from "./io/write_file_atomic.ts";

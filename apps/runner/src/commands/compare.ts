@@ -96,7 +96,7 @@ async function withAccuracy(
 /** Refuses a report in the place of anything that the comparison reads. */
 function guardInputs(report: string, recipeFile: string, recipe: Recipe, flags: Flags): void {
   checkOutputPath({ ...recipe, output: { ...recipe.output, path: report } }, recipeFile);
-  refuseInputs(report, { inputs: flags.list("data") });
+  refuseInputs(report, flags.list("data"));
 }
 
 /** Runs `work` with the folder that `--output` names, or with one that is removed afterwards. */

@@ -60,10 +60,7 @@ export async function convertAdapter(
 ): Promise<Conversion> {
   const base = options.base === undefined ? undefined : await readBaseModel(options.base);
   using source = await openAdapter(input, { drop: options.drop, expand: options.expand, base });
-  refuseInputs(output, {
-    inputs: [input, ...source.files],
-    models: options.base === undefined ? [] : [options.base],
-  });
+  refuseInputs(output, [input, ...source.files, ...options.base === undefined ? [] : [options.base]]);
   const adapter = await inNamesOf(options.to, source);
   const isFile = /^\.(safetensors|gguf)$/.test(extname(output));
   if (isFile && !isSingleFile(options.to)) throw needsFolder(options.to, output);

@@ -18,20 +18,16 @@ function present(...paths: readonly (string | undefined)[]): string[] {
 }
 
 /**
- * Refuses an output that would replace something the recipe reads or the recipe's own file, or that would change the base
- * model's folder, with `--force` too.
+ * Refuses an output that would replace something the recipe reads or the recipe's own file, with `--force` too.
  *
  * @param recipeFile where the recipe was read, if from a file
  * @throws {FormatError} `output_is_input`
  */
 export function checkOutputPath({ adapters, baseModel, output }: Recipe, recipeFile?: string): void {
-  refuseInputs(output.path, {
-    inputs: [
-      ...adapters.flatMap(({ path, calibration, capture }) => [path, ...present(calibration, capture)]),
-      ...present(recipeFile),
-    ],
-    models: present(baseModel),
-  });
+  refuseInputs(output.path, [
+    ...adapters.flatMap(({ path, calibration, capture }) => [path, ...present(calibration, capture)]),
+    ...present(baseModel, recipeFile),
+  ]);
 }
 
 /** What the recipe's base model says that some layouts leave out; undefined where there is no model to read. */
