@@ -73,7 +73,7 @@ Deno.test("merge --server refuses to replace what the recipe reads or the recipe
     const path = await writeBiasedAdapter(`${folder}/adapter`);
     const recipe = await writeRecipe(folder, { adapters: [{ path }], base_model: "base" });
     const before = names(path);
-    for (const output of [path, folder, recipe, `${folder}/base`, `${folder}/base/merged`]) {
+    for (const output of [path, folder, recipe, `${folder}/base`]) {
       const { code, exit } = await refusal([
         "merge",
         recipe,
