@@ -72,8 +72,9 @@ export class WeightLoader implements Disposable {
     const tensor = findWeight(this.stored, request);
     // Rows of a transposed tensor lie scattered, so that it is read whole.
     const whole: RowRange = [0, tensor.shape[0]!];
-    const widens = !request.asStored || transposed || offset !== 0;
-    let result = await this.#upload(tensor, transposed ? whole : rows, widens);
+    const keeps = request.asStored && !transposed && offset === 0;
+    const dtype = keeps ? dtypeOf(this.stored, tensor) : "f32";
+    let result = await this.#upload(tensor, transposed ? whole : rows, dtype);
     const steps: ((x: Tensor) => Tensor)[] = [];
     if (transposed) steps.push(transpose);
     if (transposed && rows[1] - rows[0] < shape[0]!) steps.push((x) => rowsOf(x, ...rows));
@@ -90,7 +91,7 @@ export class WeightLoader implements Disposable {
   async takeRows(request: WeightRequest, rows: readonly number[]): Promise<Tensor> {
     const tensor = findWeight(this.stored, request);
     const bytes = await readScattered(tensor, rows);
-    const result = await this.#toDevice(tensor, bytes, rows.length, true);
+    const result = await this.#toDevice(tensor, bytes, rows.length, "f32");
     this.#loaded.set(request.name, result);
     return result;
   }
@@ -104,18 +105,17 @@ export class WeightLoader implements Disposable {
     for (const tensor of this.#loaded.values()) tensor.dispose();
   }
 
-  /** Some rows. */
-  async #upload(tensor: StoredTensor, [start, end]: RowRange, widens: boolean): Promise<Tensor> {
+  /** Some rows, as `wanted` or, where runs of such rows cannot be put together, as f32. */
+  async #upload(tensor: StoredTensor, [start, end]: RowRange, wanted: DType): Promise<Tensor> {
     const rowBytes = tensor.byteLength / tensor.shape[0]!;
     const perRun = Math.max(1, Math.floor(this.bytesAtOnce / rowBytes));
-    if (end - start <= perRun) return await this.#uploadRun(tensor, [start, end], widens);
+    if (end - start <= perRun) return await this.#uploadRun(tensor, [start, end], wanted);
     // Copies on a device go by whole words.
-    if (rowBytes % 4 !== 0) widens = true;
-    const dtype = widens ? "f32" : dtypeOf(this.stored, tensor);
+    const dtype = rowBytes % 4 === 0 ? wanted : "f32";
     const whole = this.device.zeros([end - start, ...tensor.shape.slice(1)], dtype);
     try {
       for (let row = start; row < end; row += perRun) {
-        using run = await this.#uploadRun(tensor, [row, Math.min(end, row + perRun)], widens);
+        using run = await this.#uploadRun(tensor, [row, Math.min(end, row + perRun)], dtype);
         putRows(run, whole, row - start);
       }
       return whole;
@@ -125,21 +125,21 @@ export class WeightLoader implements Disposable {
     }
   }
 
-  async #uploadRun(tensor: StoredTensor, rows: RowRange, widens: boolean): Promise<Tensor> {
-    return await this.#toDevice(tensor, await this.reader.read(tensor, rows), rows[1] - rows[0], widens);
+  async #uploadRun(tensor: StoredTensor, rows: RowRange, dtype: DType): Promise<Tensor> {
+    return await this.#toDevice(tensor, await this.reader.read(tensor, rows), rows[1] - rows[0], dtype);
   }
 
   async #toDevice(
     tensor: StoredTensor,
     bytes: Uint8Array<ArrayBuffer>,
     rows: number,
-    widens: boolean,
+    dtype: DType,
   ): Promise<Tensor> {
     const shape = [rows, ...tensor.shape.slice(1)];
     const raw = await this.device.uploadStreamed(bytes, shape, dtypeOf(this.stored, tensor));
-    if (!widens || raw.dtype === "f32") return raw;
+    if (raw.dtype === dtype) return raw;
     using narrow = raw;
-    return cast(narrow, "f32");
+    return cast(narrow, dtype);
   }
 }
 
