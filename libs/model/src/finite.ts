@@ -1,6 +1,7 @@
-import { cast, type Tensor } from "@lora-loom/tensor";
+import type { Tensor } from "@lora-loom/tensor";
 import { ModelError } from "./errors.ts";
 import { countNonFinite } from "./ops/count_non_finite.ts";
+import { withWidened } from "./widened.ts";
 
 /**
  * Checks that no tensor holds NaN or infinity, with one read-back for all of them.
@@ -13,10 +14,9 @@ export async function assertFinite(tensors: ReadonlyMap<string, Tensor>, fix: st
   const [first] = tensors.values();
   if (!first) return;
   using counts = first.device.zeros([tensors.size], "u32");
-  [...tensors.values()].forEach((tensor, slot) => {
-    using widened = tensor.dtype === "f32" ? undefined : cast(tensor, "f32");
-    countNonFinite(widened ?? tensor, counts, slot);
-  });
+  [...tensors.values()].forEach((tensor, slot) =>
+    withWidened(tensor, (x) => countNonFinite(x, counts, slot))
+  );
   const bad = await first.device.download(counts);
   [...tensors].forEach(([name, { shape }], slot) => {
     if (bad[slot] === 0) return;

@@ -1,7 +1,8 @@
-import { add, cast, gemm, sliceRows, type Tensor } from "@lora-loom/tensor";
+import { add, gemm, sliceRows, type Tensor } from "@lora-loom/tensor";
 import type { Delta } from "./base_model.ts";
 import { addBias } from "./ops/add_bias.ts";
 import type { Linear } from "./weights.ts";
+import { withWidened } from "./widened.ts";
 
 /** x Wᵀ + bias + x (B·A)ᵀ, `[rows, in] → [rows, out]`; added to `into` if that is given. */
 export function applyLinear(
@@ -31,6 +32,5 @@ export function foldDelta(
 ): Tensor {
   using b = outputs && sliceRows(delta.b, ...outputs);
   const change = gemm(b ?? delta.b, delta.a);
-  using widened = weight.dtype === "f32" ? undefined : cast(weight, "f32");
-  return add(widened ?? weight, change, { into: change });
+  return withWidened(weight, (w) => add(w, change, { into: change }));
 }
